@@ -1,0 +1,1 @@
+"""Benchmarks: what Jobify for Django promises about speed, measured beside its rivals."""

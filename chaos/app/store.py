@@ -1,0 +1,32 @@
+"""The database store with a watch: how long claims and renewals take, in the ledger ``calls``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from chaos.ledger import Ledger
+from jobify_django.stores.base import Claimed, Renewed
+from jobify_django.stores.database import DatabaseStore
+
+
+class TimedStore(DatabaseStore):
+    """A database store that takes down each claim that brought jobs, and each renewal."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(alias)
+        self._calls = Ledger("calls")
+
+    def claim(self, pool: str, *args: Any, **kwargs: Any) -> Claimed:
+        began = time.perf_counter()
+        claimed = super().claim(pool, *args, **kwargs)
+        if claimed.claims:
+            self._calls.write("C", pool, len(claimed.claims), f"{time.perf_counter() - began:.6f}")
+        return claimed
+
+    def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
+        renewed = super().renew(pool, held, lease)
+        if held:
+            self._calls.write("R", pool, len(held), len(renewed.lost))
+        return renewed

@@ -1,0 +1,88 @@
+"""The form that tunes a queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.http import QueryDict
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from jobify_django.admin.row import ORDER_LABELS, value_label
+from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS, QueueSettings, maxsize_problem, workers_problem
+from jobify_django.stores.base import QueueState
+
+
+def _whole_number(most: int) -> forms.NumberInput:
+    return forms.NumberInput(attrs={"min": 1, "max": most})
+
+
+class TuningForm(forms.Form):
+    """A queue's three live values; an empty one leaves it to the settings."""
+
+    version = forms.IntegerField(widget=forms.HiddenInput)
+    workers = forms.IntegerField(
+        label=gettext_lazy("Workers per process"), required=False, widget=_whole_number(MAX_WORKERS)
+    )
+    maxsize = forms.IntegerField(
+        label=gettext_lazy("Maxsize"), required=False, widget=_whole_number(MAX_MAXSIZE)
+    )
+    order = forms.ChoiceField(label=gettext_lazy("Order"), required=False)
+
+    def __init__(self, settings: QueueSettings, state: QueueState, data: QueryDict | None = None) -> None:
+        initial = {key: getattr(state, key) for key in ("version", "workers", "maxsize", "order")}
+        super().__init__(data.copy() if data is not None else None, initial=initial)
+        self.state = state
+        empty = _("Empty: %(value)s, as in the settings.")
+        effects = {
+            "workers": _("How many jobs each process runs at once. With fewer, running jobs still finish."),
+            "maxsize": _(
+                "How many jobs may wait, over all processes. Below the depth nothing is dropped: pushes wait "
+                "until there is room."
+            ),
+            "order": _("Which job starts next. It applies at once, also to the jobs that wait already."),
+        }
+        for key, effect in effects.items():
+            self.fields[key].help_text = effect
+        for key in ("workers", "maxsize"):
+            self.fields[key].widget.attrs["placeholder"] = getattr(settings, key)
+            self.fields[key].help_text += " " + empty % {"value": getattr(settings, key)}
+        as_settings = _("as in the settings: %(value)s") % {"value": value_label("order", settings.order)}
+        self.fields["order"].choices = [("", as_settings), *ORDER_LABELS.items()]  # type: ignore[attr-defined]
+
+    def clean_workers(self) -> int | None:
+        """Refuse what ``Queue.tune`` would refuse, beside the field."""
+        return self._within("workers", workers_problem)
+
+    def clean_maxsize(self) -> int | None:
+        """Refuse what ``Queue.tune`` would refuse, beside the field."""
+        return self._within("maxsize", maxsize_problem)
+
+    def _within(self, key: str, problem: Callable[[object], str]) -> int | None:
+        value: int | None = self.cleaned_data[key]
+        if value is not None and (wanted := problem(value)):
+            raise forms.ValidationError(_("It must be %(wanted)s."), params={"wanted": wanted})
+        return value
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse values that were chosen looking at others than those in force."""
+        cleaned: dict[str, Any] = super().clean() or {}
+        if cleaned.get("version") != self.state.version:
+            self.data["version"] = self.state.version  # type: ignore[index]
+            self.add_error(
+                None,
+                _(
+                    "Somebody changed this queue after you opened this page. Its values stand above; "
+                    "save again to set yours."
+                ),
+            )
+        return cleaned
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The values that differ from those in force."""
+        wanted = {key: self.cleaned_data[key] for key in ("workers", "maxsize")}
+        wanted["order"] = self.cleaned_data["order"] or None
+        return {key: value for key, value in wanted.items() if value != getattr(self.state, key)}

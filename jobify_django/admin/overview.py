@@ -1,0 +1,267 @@
+"""The overview of all queues, and a page a queue that tunes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.cache import patch_vary_headers
+from django.utils.translation import gettext as _
+
+from jobify_django import models
+from jobify_django.admin import page
+from jobify_django.admin.form import TuningForm
+from jobify_django.admin.row import (
+    change_words,
+    keeps_changes,
+    newest_changes,
+    newest_failures,
+    pool_rows,
+    problem,
+    queue_row,
+    queue_rows,
+)
+from jobify_django.conf import get_settings
+from jobify_django.exceptions import InvalidTuning, StoreError
+from jobify_django.queue import Queue, queue
+from jobify_django.stores.base import QueueState
+
+if TYPE_CHECKING:
+    OverviewModelAdmin = admin.ModelAdmin[models.Overview]
+else:
+    OverviewModelAdmin = admin.ModelAdmin
+
+VALUES = ("workers", "maxsize", "order", "paused")
+
+
+@admin.register(models.Overview)
+class OverviewAdmin(OverviewModelAdmin):
+    """Shows every queue in every store, and tunes, pauses and resumes it."""
+
+    overview_template = "admin/jobify_django/overview.html"
+    queue_template = "admin/jobify_django/queue.html"
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether the user may see queues. As everywhere in the admin, who may change may also see."""
+        return request.user.has_perm("jobify_django.view_queue") or self.has_tune_permission(request)
+
+    def has_tune_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may tune, pause and resume queues."""
+        return request.user.has_perm("jobify_django.tune_queue")
+
+    def get_urls(self) -> list[URLPattern]:
+        def address(route: str, view: Callable[..., HttpResponseBase], name: str) -> URLPattern:
+            return path(route, self.admin_site.admin_view(view), name=f"jobify_django_{name}")
+
+        # The name "queue_change" makes the admin's log entries about a queue link to its page.
+        return [
+            address("", self.changelist_view, "overview_changelist"),
+            address("queue/<str:name>/", self.queue_view, "queue_change"),
+            address("queue/<str:name>/reset/", self.reset_view, "queue_reset"),
+            address("queue/<str:name>/pause/", self.pause_view, "queue_pause"),
+            address("queue/<str:name>/resume/", self.resume_view, "queue_resume"),
+        ]
+
+    # The overview
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show all queues, the pools alive, and the newest failures."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        rows = queue_rows()
+        sees_jobs = request.user.has_perm("jobify_django.view_job")
+        failures, problems = newest_failures() if sees_jobs else ([], [])
+        context = {
+            **page.context(self.admin_site, request, page.plural(models.Overview)),
+            "rows": rows,
+            "pools": pool_rows(rows),
+            "sees_jobs": sees_jobs,
+            "sees_payload": request.user.has_perm("jobify_django.view_job_payload"),
+            "jobs_address": page.jobs_address(self.admin_site, request),
+            "failures": failures,
+            "problems": [words for words in problems if words not in {row.problem for row in rows}],
+            "seen_at": time.time(),
+            **(extra_context or {}),
+        }
+        return self._answer(request, self.overview_template, context)
+
+    # The page of one queue
+
+    def queue_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Show a queue; a POST tunes it."""
+        if request.method not in ("GET", "HEAD", "POST"):
+            return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
+        tunes = request.method == "POST"
+        if not (self.has_tune_permission(request) if tunes else self.has_view_permission(request)):
+            raise PermissionDenied
+        found = self._find(name)
+        return self._tune(request, found) if tunes else self._show(request, found)
+
+    def reset_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Give the live values back to the settings."""
+
+        def reset(found: Queue, state: QueueState) -> str:
+            if (state.workers, state.maxsize, state.order) == (None, None, None):
+                return ""
+            found.reset(actor=request.user.get_username(), source="admin")
+            return _("Queue %(name)s is as the settings say again.")
+
+        return self._act(request, name, reset, nothing=_("Queue %(name)s already was as the settings say."))
+
+    def pause_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Start no more jobs."""
+
+        def pause(found: Queue, state: QueueState) -> str:
+            if state.paused:
+                return ""
+            found.pause(actor=request.user.get_username(), source="admin")
+            return _("Queue %(name)s is paused: running jobs finish, pushes are still taken.")
+
+        return self._act(request, name, pause, nothing=_("Queue %(name)s already was paused."))
+
+    def resume_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Start jobs again."""
+
+        def resume(found: Queue, state: QueueState) -> str:
+            if not state.paused:
+                return ""
+            found.resume(actor=request.user.get_username(), source="admin")
+            return _("Queue %(name)s is resumed.")
+
+        return self._act(request, name, resume, nothing=_("Queue %(name)s was not paused."))
+
+    # Inside
+
+    def _show(self, request: HttpRequest, found: Queue, form: TuningForm | None = None) -> HttpResponse:
+        row = queue_row(found.name)
+        may_tune = self.has_tune_permission(request)
+        if may_tune and form is None and row.stats is not None:
+            form = TuningForm(found.settings, row.stats.state)
+        changes, problems = [], []
+        if row.stats is not None and (kept := keeps_changes(found.name)):
+            try:
+                changes = newest_changes(found.name)
+            except Exception as error:
+                problems.append(problem(error))
+        else:
+            kept = False
+        title = _("Queue %(name)s") % {"name": found.name}
+        crumbs = [page.overview_crumb(self.admin_site)]
+        context = {
+            **page.context(self.admin_site, request, title, crumbs),
+            "row": row,
+            "rows": [row],
+            "pools": pool_rows([row]),
+            "form": form,
+            "may_tune": may_tune,
+            "changes": changes,
+            "keeps_changes": kept,
+            "problems": problems,
+            "jobs_address": page.jobs_address(self.admin_site, request) if kept else "",
+            "seen_at": time.time(),
+        }
+        return self._answer(request, self.queue_template, context)
+
+    def _tune(self, request: HttpRequest, found: Queue) -> HttpResponse:
+        try:
+            before = _state(found)
+            form = TuningForm(found.settings, before, request.POST)
+            after = self._tune_by(form, found, request.user.get_username())
+        except StoreError as error:
+            messages.error(request, str(error))
+            return self._back(found)
+        if after is None:
+            return self._show(request, found, form)
+        if after is before:
+            messages.info(request, _("Nothing was changed."))
+        else:
+            self._log(request, before, after)
+            messages.success(request, _("Queue %(name)s is tuned.") % {"name": found.name})
+        return self._back(found)
+
+    @staticmethod
+    def _tune_by(form: TuningForm, found: Queue, actor: str) -> QueueState | None:
+        """Return the state after the form was applied; ``None`` when the form has errors."""
+        if not form.is_valid():
+            return None
+        if not form.changes:
+            return form.state
+        try:
+            return found.tune(**form.changes, actor=actor, source="admin")
+        except InvalidTuning as error:
+            form.add_error(None, str(error))
+            return None
+
+    def _act(
+        self, request: HttpRequest, name: str, act: Callable[[Queue, QueueState], str], *, nothing: str
+    ) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self.has_tune_permission(request):
+            raise PermissionDenied
+        found = self._find(name)
+        try:
+            before = _state(found)
+            done = act(found, before)
+        except StoreError as error:
+            messages.error(request, str(error))
+            return self._back(found)
+        if done:
+            self._log(request, before, _state(found))
+            messages.success(request, done % {"name": found.name})
+        else:
+            messages.info(request, nothing % {"name": found.name})
+        return self._back(found)
+
+    def _log(self, request: HttpRequest, before: QueueState, after: QueueState) -> None:
+        words = change_words(*({key: getattr(state, key) for key in VALUES} for state in (before, after)))
+        self.log_change(request, models.Queue(name=after.queue), words)  # type: ignore[arg-type]
+
+    def _find(self, name: str) -> Queue:
+        names = get_settings().queues
+        # The links of the admin's log entries are quoted: "user_5Fflow".
+        known = next((given for given in (name, unquote(name)) if given in names), None)
+        if known is None:
+            raise Http404(_("There is no such queue."))
+        return queue(known)
+
+    def _back(self, found: Queue) -> HttpResponse:
+        return HttpResponseRedirect(page.address(self.admin_site, "jobify_django_queue_change", found.name))
+
+    def _answer(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+        if request.headers.get(page.REFRESH_HEADER):
+            template = template.replace(".html", "_body.html")
+        response = TemplateResponse(request, template, context)
+        patch_vary_headers(response, [page.REFRESH_HEADER])
+        return response
+
+
+def _state(found: Queue) -> QueueState:
+    return found.store.states([found.name])[found.name]

@@ -1,0 +1,292 @@
+"""What the pages show of queues, pools and failures, as values."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from jobify_django import models
+from jobify_django.conf import QueueSettings, get_settings
+from jobify_django.exceptions import JobifyError
+from jobify_django.job import JobError, JobStatus
+from jobify_django.ordering import Order
+from jobify_django.queue import queue
+from jobify_django.stores import queues_by_store, stores
+from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
+from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.database.rows import error_from
+
+logger = logging.getLogger("jobify.admin")
+
+NEWEST_FAILURES = 10
+NEWEST_CHANGES = 10
+
+ORDER_LABELS: dict[Order, Promise] = {
+    "priority": gettext_lazy("by priority"),
+    "fifo": gettext_lazy("first in, first out"),
+    "lifo": gettext_lazy("last in, first out"),
+}
+LABELS: dict[str, Promise] = {
+    "workers": gettext_lazy("workers"),
+    "maxsize": gettext_lazy("maxsize"),
+    "order": gettext_lazy("order"),
+    "paused": gettext_lazy("paused"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A live value that overrides the settings."""
+
+    label: str
+    live: str
+    settings: str
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """One queue. Either ``stats`` or ``problem`` is given."""
+
+    settings: QueueSettings
+    stats: QueueStats | None = None
+    shared: bool = True
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def full(self) -> bool:
+        return self.stats is not None and self.stats.waiting >= self.stats.maxsize
+
+    @property
+    def half(self) -> int:
+        """Where the meter turns from good to fair."""
+        return self.stats.maxsize // 2 if self.stats else 0
+
+    @property
+    def most(self) -> int:
+        """Where the meter turns from fair to bad."""
+        return self.stats.maxsize * 9 // 10 if self.stats else 0
+
+    @property
+    def unserved(self) -> bool:
+        return self.stats is not None and not self.stats.pools
+
+    @property
+    def busy(self) -> int:
+        return sum(pool.queues[self.name].busy for pool in self._pools)
+
+    @property
+    def size(self) -> int:
+        """Workers over all pools alive, as each of them has it now."""
+        return sum(pool.queues[self.name].workers for pool in self._pools)
+
+    @property
+    def pool_count(self) -> int:
+        return len(self._pools)
+
+    @property
+    def order_label(self) -> str:
+        return str(ORDER_LABELS[self.stats.order]) if self.stats else ""
+
+    @property
+    def applied(self) -> int:
+        """How many of the pools alive have the newest live values."""
+        version = self.stats.state.version if self.stats else 0
+        return sum(pool.queues[self.name].version >= version for pool in self._pools)
+
+    @property
+    def behind(self) -> bool:
+        return self.applied < self.pool_count
+
+    @property
+    def tuned(self) -> list[Tuned]:
+        state = self.stats.state if self.stats else QueueState(self.name)
+        return [
+            Tuned(str(LABELS[key]), value_label(key, live), value_label(key, getattr(self.settings, key)))
+            for key in ("workers", "maxsize", "order")
+            if (live := getattr(state, key)) is not None
+        ]
+
+    @property
+    def _pools(self) -> Sequence[PoolRecord]:
+        return self.stats.pools if self.stats else ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServedQueue:
+    """One queue of one pool."""
+
+    name: str
+    workers: int
+    busy: int
+    version: int
+    wanted: int
+
+    @property
+    def behind(self) -> bool:
+        return self.version < self.wanted
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRow:
+    """One pool alive."""
+
+    pool: PoolRecord
+    queues: Sequence[ServedQueue]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed job."""
+
+    id: str
+    queue: str
+    task: str
+    ended_at: float
+    error: JobError
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row of a queue's audit trail."""
+
+    version: int
+    actor: str
+    source: str
+    changed_at: float
+    words: str
+
+
+def queue_row(name: str) -> QueueRow:
+    """Return one queue; a store that fails gives a row that says so. Raises ``UnknownQueue``."""
+    settings = get_settings().queue(name)
+    try:
+        found = queue(name)
+        return QueueRow(settings, found.stats(), found.store.shared)
+    except Exception as error:
+        return QueueRow(settings, problem=problem(error))
+
+
+def queue_rows() -> list[QueueRow]:
+    """Return every queue of the settings."""
+    return [queue_row(name) for name in get_settings().queues]
+
+
+def pool_rows(rows: Iterable[QueueRow]) -> list[PoolRow]:
+    """Return the pools alive that serve these queues, the longest running first."""
+    pools: dict[str, PoolRecord] = {}
+    wanted: dict[str, int] = {}
+    for row in rows:
+        if row.stats is not None:
+            wanted[row.name] = row.stats.state.version
+            pools.update({pool.id: pool for pool in row.stats.pools})
+    return [
+        PoolRow(
+            pool,
+            [
+                ServedQueue(name, served.workers, served.busy, served.version, wanted[name])
+                for name, served in sorted(pool.queues.items())
+                if name in wanted
+            ],
+        )
+        for pool in sorted(pools.values(), key=attrgetter("started_at", "id"))
+    ]
+
+
+def newest_failures() -> tuple[list[Failure], list[str]]:
+    """Return the jobs that failed last, over all stores, and what kept us from looking into one."""
+    found: list[Failure] = []
+    problems: list[str] = []
+    for store in all_stores(problems):
+        try:
+            found.extend(_failures(store))
+        except Exception as error:
+            problems.append(problem(error))
+    found.sort(key=attrgetter("ended_at"), reverse=True)
+    return found[:NEWEST_FAILURES], problems
+
+
+def _failures(store: Store) -> list[Failure]:
+    unknown = JobError("", "")
+    if not isinstance(store, DatabaseStore):
+        records = store.find(status=JobStatus.FAILED, limit=NEWEST_FAILURES)
+        return [Failure(r.id, r.queue, r.task, r.ended_at or 0.0, r.error or unknown) for r in records]
+    # Through the index of ended jobs: the arguments and results of other rows are never read.
+    jobs = models.Job.objects.using(get_settings().database).filter(
+        status=JobStatus.FAILED.value, ended_at__isnull=False
+    )
+    values = jobs.order_by("-ended_at").values_list("id", "queue", "task", "ended_at", "error")
+    return [
+        Failure(id, queue, task, ended_at or 0.0, error_from(error) or unknown)
+        for id, queue, task, ended_at, error in values[:NEWEST_FAILURES]
+    ]
+
+
+def newest_changes(name: str) -> list[Change]:
+    """Return the newest entries of a queue's audit trail; only the database store keeps one."""
+    rows = models.QueueChange.objects.using(get_settings().database).filter(queue=name).order_by("-id")
+    return [
+        Change(row.version, row.actor, row.source, row.changed_at, _difference(row.before, row.after))
+        for row in rows[:NEWEST_CHANGES]
+    ]
+
+
+def keeps_changes(name: str) -> bool:
+    """Whether the queue's store keeps an audit trail."""
+    return isinstance(stores.of(get_settings().queue(name)), DatabaseStore)
+
+
+def all_stores(problems: list[str]) -> list[Store]:
+    """Return the stores of all queues; one that cannot be made is told in ``problems``."""
+    found: dict[Store, None] = {}
+    for name in get_settings().queues:
+        try:
+            found.update(dict.fromkeys(queues_by_store([name])))
+        except Exception as error:
+            problems.append(problem(error))
+    return list(found)
+
+
+def problem(error: Exception) -> str:
+    """Return what a page may say about an error; the log has all of it."""
+    logger.warning("an admin page could not read a store", exc_info=error)
+    if isinstance(error, JobifyError):
+        return str(error)
+    return _("The store failed (%(type)s); the log has more.") % {"type": type(error).__name__}
+
+
+def value_label(key: str, value: object) -> str:
+    """Return a live value in words; ``None`` is the settings' value."""
+    if key == "paused":
+        return _("yes") if value else _("no")
+    if value is None:
+        return _("as in the settings")
+    return str(ORDER_LABELS.get(value, value)) if key == "order" else str(value)  # type: ignore[call-overload]
+
+
+def change_words(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return the values that differ, as ``workers: 10 → 4``."""
+    words = [
+        f"{LABELS[key]}: {value_label(key, before.get(key))} → {value_label(key, after.get(key))}"
+        for key in LABELS
+        if before.get(key) != after.get(key)
+    ]
+    return "; ".join(words) or _("no value changed")
+
+
+def _difference(before: str, after: str) -> str:
+    try:
+        return change_words(json.loads(before), json.loads(after))
+    except (ValueError, AttributeError, TypeError):
+        return f"{before} → {after}"

@@ -1,0 +1,280 @@
+"""``Job``: the handle of one pushed call, usable in any process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from jobify_django.bell import arun, off_loop, on_event_loop, run
+from jobify_django.exceptions import JobCancelled, JobFailed, JobNotFinished, JobNotFound
+from jobify_django.job import (
+    CANCELLED,
+    DELAYED,
+    ENDED,
+    SUCCESSFUL,
+    WAITING,
+    JobError,
+    JobRecord,
+    JobSpec,
+    JobStatus,
+)
+from jobify_django.payload import decode, decode_call
+from jobify_django.stores import queues_by_store
+from jobify_django.stores.base import Anchor, Store
+from jobify_django.watch import until_ended
+
+R = TypeVar("R", covariant=True)
+T = TypeVar("T")
+
+
+class Job(Generic[R]):
+    """One pushed call of a task.
+
+    What it shows is what was last read; ``wait``, ``refresh`` and ``cancel`` read anew. In a thread where
+    an event loop runs, ``wait`` and ``cancel`` return an awaitable instead of blocking.
+    """
+
+    __slots__ = ("_pushed_at", "_record", "_source", "_store", "queue")
+
+    def __init__(
+        self,
+        store: Store,
+        queue: str,
+        source: JobSpec | JobRecord | Anchor,
+        pushed_at: float = 0.0,
+    ) -> None:
+        self.queue = queue
+        self._store = store
+        self._source = source
+        self._pushed_at = pushed_at
+        self._record = source if isinstance(source, JobRecord) else None
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} of {self.task}: {self.status}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    # What it is
+
+    @property
+    def id(self) -> str:
+        """The job's id, a UUID in text."""
+        return self._source.id
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._source.task
+
+    @property
+    def args(self) -> list[Any]:
+        """The positional arguments, as the task gets them."""
+        return decode_call(self._source.arguments)[0]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments, as the task gets them."""
+        return decode_call(self._source.arguments)[1]
+
+    @property
+    def priority(self) -> int:
+        """The priority, from -100 to 100."""
+        return self._source.priority
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job was when last read."""
+        if self._record is not None:
+            return self._record.status
+        if isinstance(self._source, JobSpec):
+            later = self._source.delay > 0 or self._source.at is not None
+        else:
+            anchor = self._anchor
+            later = anchor is not None and anchor.record().status is DELAYED
+        return DELAYED if later else WAITING
+
+    @property
+    def _anchor(self) -> Anchor | None:
+        # A spec and a record are tuples; no anchor is.
+        return None if isinstance(self._source, tuple) else self._source
+
+    @property
+    def attempts(self) -> int:
+        """How often the job was started."""
+        return self._record.attempt if self._record else 0
+
+    @property
+    def pushed_at(self) -> datetime:
+        """When it was pushed, in UTC."""
+        return _moment(self._record.pushed_at if self._record else self._pushed_at)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the latest attempt started, in UTC."""
+        return _moment(self._record.started_at) if self._record and self._record.started_at else None
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ended, in UTC."""
+        return _moment(self._record.ended_at) if self._record and self._record.ended_at else None
+
+    @property
+    def error(self) -> JobError | None:
+        """The stored error of a failed job (type, message and traceback), as text."""
+        return self._record.error if self._record else None
+
+    # Waiting for it
+
+    def wait(self, timeout: float | None = None) -> Awaitable[None]:
+        """Wait until the job has ended, whatever the ending; ``result`` tells which.
+
+        Blocks, and returns nothing, in sync code; returns an awaitable where an event loop runs.
+
+        Args:
+            timeout: seconds; ``None`` waits without end.
+
+        Raises ``WaitTimeout``, or ``JobNotFound`` if the store does not hold the job.
+        """
+        if on_event_loop():
+            return self.await_end(timeout)
+        self._record = run(partial(until_ended, self._store, self.id, self._anchor, timeout))
+        return None  # type: ignore[return-value]
+
+    async def await_end(self, timeout: float | None = None) -> None:
+        """Wait as ``wait`` does, in async code."""
+        if (anchor := self._anchor) is not None:
+            record = anchor.record()
+            if record.status in ENDED:
+                self._record = record
+                return
+        steps = partial(until_ended, self._store, self.id, anchor, timeout)
+        self._record = await arun(steps, blocking=self._store.blocking)
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        """Wait until the job has ended, and return its result or raise as ``result`` does."""
+        yield from self.await_end().__await__()
+        return self.result()
+
+    def result(self) -> R:
+        """Return what the function returned.
+
+        Raises ``JobFailed`` with the stored error, ``JobCancelled``, or ``JobNotFinished``. In sync code
+        it looks into the store first; in async code it goes by what ``wait`` or ``arefresh`` last read.
+        """
+        record = self._record
+        if (record is None or record.status not in ENDED) and not on_event_loop():
+            self.refresh()
+            record = self._record
+        if record is None or record.status not in ENDED:
+            raise JobNotFinished(f"job {self.id} is {self.status}: wait for it first.")
+        if record.status is not SUCCESSFUL:
+            _raise(record)
+        return decode(record.result) if record.result else None  # type: ignore[return-value]
+
+    # Looking at it, and acting
+
+    def refresh(self) -> None:
+        """Read the job anew; raises ``JobNotFound``."""
+        self._see(self._read())
+
+    async def arefresh(self) -> None:
+        """Read the job anew, in async code; raises ``JobNotFound``."""
+        self._see(await self._ask(self._read))
+
+    def record(self) -> JobRecord:
+        """Read the job anew, and return all that its store knows of it; raises ``JobNotFound``."""
+        self.refresh()
+        assert self._record is not None
+        return self._record
+
+    def position(self) -> int | None:
+        """Return how many jobs of its queue go before it; ``None`` when it does not wait."""
+        return self._store.position(self.id)
+
+    async def aposition(self) -> int | None:
+        """Return what ``position`` does, in async code."""
+        return await self._ask(partial(self._store.position, self.id))
+
+    if TYPE_CHECKING:
+        # A bool in sync code, an awaitable of one where an event loop runs; acancel is the typed twin.
+        def cancel(self) -> Any: ...
+    else:
+
+        def cancel(self):
+            """Cancel the job.
+
+            A job that has not started never will. A running ``async def`` is cancelled where it awaits; a
+            running ``def`` cannot be stopped and ends as it ends. Returns whether there was anything left
+            to cancel (where an event loop runs: an awaitable of that); raises ``JobNotFound``.
+            """
+            return self.acancel() if on_event_loop() else self._cancel()
+
+    async def acancel(self) -> bool:
+        """Cancel the job, in async code."""
+        return await self._ask(self._cancel)
+
+    def _cancel(self) -> bool:
+        before = self._store.cancel((self.id,)).get(self.id)
+        self.refresh()
+        return before is not None and not before.ended
+
+    def _read(self) -> JobRecord | None:
+        if (anchor := self._anchor) is not None:
+            return anchor.record()
+        return self._store.get((self.id,)).get(self.id)
+
+    def _see(self, record: JobRecord | None) -> None:
+        if record is None:
+            raise JobNotFound(
+                f"the store holds no job {self.id}: its transaction is not committed or was rolled back, "
+                "or it ended and was pruned (JOBIFY['RETENTION'])."
+            )
+        self._record = record
+
+    async def _ask(self, call: Callable[[], T]) -> T:
+        return await off_loop(call) if self._store.blocking else call()
+
+
+def get_job(id: str) -> Job[Any]:
+    """Return the job of this id, in whichever store it is; raises ``JobNotFound``."""
+    for store in queues_by_store():
+        if (record := store.get((id,)).get(id)) is not None:
+            return Job(store, record.queue, record)
+    raise JobNotFound(f"no store holds a job {id!r}: it was never committed, or it ended and was pruned.")
+
+
+async def aget_job(id: str) -> Job[Any]:
+    """Return the same, in async code."""
+    return await off_loop(partial(get_job, id))
+
+
+if TYPE_CHECKING:
+
+    class PushedJob(Job[R]):
+        """What ``push`` returns: the job in sync code, an awaitable of the job where an event loop runs."""
+
+        def __await__(self) -> Generator[Any, Any, Job[R]]: ...  # type: ignore[override]
+
+else:
+    PushedJob = Job
+
+
+def _raise(record: JobRecord) -> NoReturn:
+    if record.status is CANCELLED:
+        raise JobCancelled(f"job {record.id} of {record.task} was cancelled.")
+    error = record.error or JobError("", "it failed without a stored error")
+    raise JobFailed(
+        f"job {record.id} of {record.task} failed: {error.type}: {error.message}",
+        error_type=error.type,
+        traceback=error.traceback,
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,49 @@
+"""Noticing that nobody runs a queue's jobs, from the side that pushes them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import time
+
+from jobify_django.bell import Call, Steps
+from jobify_django.exceptions import StoreError
+from jobify_django.stores.base import Store
+
+logger = logging.getLogger("jobify.push")
+
+GLANCE_EVERY = 2.5
+"""Seconds between two looks of one process at one queue."""
+
+
+class Lookout:
+    """Warns, once a queue, when jobs are pushed that no live pool would run."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._next: dict[str, float] = {}
+
+    def is_due(self, queue: str) -> bool:
+        """Whether the last look at the queue is old."""
+        return time.monotonic() >= self._next.get(queue, 0.0)
+
+    def glance(self, queue: str) -> Steps[None]:
+        """Look whether a pool serves the queue."""
+        self._next[queue] = time.monotonic() + GLANCE_EVERY
+        try:
+            pools = yield Call(self._store.pools)
+        except StoreError:
+            return  # the push itself went through
+        here = (socket.gethostname(), os.getpid())
+        if self._store.hints.heard("work") and here not in ((pool.host, pool.pid) for pool in pools):
+            return  # this process's own pool has just started, and not reported itself yet
+        if not any(queue in pool.queues for pool in pools):
+            self._next[queue] = math.inf
+            logger.warning(
+                "no worker is alive for queue %r: its jobs wait until 'manage.py runjobs' runs, or the site "
+                "is served by an ASGI server that supports lifespan, with jobify_django.asgi.lifespan in "
+                "asgi.py. 'manage.py jobs doctor' tells more.",
+                queue,
+            )

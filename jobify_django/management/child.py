@@ -1,0 +1,120 @@
+"""This command once more, in a process of its own, and what ties it to the one that started it.
+
+Each holds one end of a pair of sockets. What the child says there tells how far it is; the end of the stream
+tells it that its parent is gone, however that went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from django.utils import autoreload
+
+PASSED_ON = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1")
+"""The signals that a parent passes on to its children."""
+
+OPTION = "--child"
+
+LISTENING, READY, BEAT = b"l", b"r", b"b"
+"""What a child says: its signal handlers are there; nothing is in the way of its pools; they still turn."""
+
+
+class Child:
+    """A process that runs this command, as its parent sees it.
+
+    Args:
+        number: which of several it is; 0 if there is one at a time.
+        environment: what is added to its environment.
+
+    Attributes:
+        started: when it was started, on the monotonic clock.
+        listening: whether it handles signals.
+        ready: whether its pools run, or are about to.
+        beat: when it last said that they turn, on the monotonic clock.
+    """
+
+    def __init__(self, number: int = 0, environment: Mapping[str, str] | None = None) -> None:
+        self.number = number
+        self.started = time.monotonic()
+        self.listening = False
+        self.ready = False
+        self.beat = 0.0
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        with theirs:
+            # Windows hands no socket down: there it does without.
+            inherited = [theirs.fileno()] if os.name == "posix" else []
+            named = [OPTION, f"{number}:{theirs.fileno()}"] if inherited else []
+            self.process = subprocess.Popen(
+                [*autoreload.get_child_arguments(), *named],
+                env={**os.environ, **(environment or {})},
+                pass_fds=inherited,
+                # Or a terminal's Ctrl+C would reach it twice, and a second one means "now".
+                start_new_session=True,
+            )
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it has not ended."""
+        self.hear()
+        if number == getattr(signal, "SIGHUP", None):
+            number = signal.SIGTERM  # the terminal has gone
+        if number == signal.SIGINT and not self.listening:
+            number = signal.SIGTERM  # or it would raise KeyboardInterrupt in the middle of an import
+        if number == getattr(signal, "SIGUSR1", None) and not self.listening:
+            return  # it would end of it
+        self.process.send_signal(number)
+
+    def hear(self) -> None:
+        """Take in what it has said."""
+        with contextlib.suppress(OSError):  # there is no more, or the child has gone
+            while said := self._socket.recv(4096):
+                self.listening = True
+                self.ready = self.ready or READY in said
+                if BEAT in said:
+                    self.beat = time.monotonic()
+
+    def wait(self) -> int:
+        """Return its exit code once it has ended."""
+        return self.process.wait()
+
+    def close(self) -> None:
+        """Hear the last of it."""
+        self.hear()
+        self._socket.close()
+
+
+class Lifeline:
+    """The other process, as its child sees it.
+
+    Args:
+        descriptor: the number of the socket that the child was given.
+
+    Raises ``OSError`` if there is none.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)  # what jobs start is no business of the parent
+
+    def say(self, what: bytes) -> None:
+        """Tell the parent, unless it is gone or has not listened for long."""
+        with contextlib.suppress(OSError):
+            self._socket.send(what, socket.MSG_DONTWAIT)
+
+    def when_gone(self, act: Callable[[], None]) -> None:
+        """Call ``act`` on a thread of its own once the parent is gone."""
+
+        def watch() -> None:
+            with contextlib.suppress(OSError):
+                while self._socket.recv(1):
+                    pass
+            act()
+
+        threading.Thread(target=watch, name="jobify-parent", daemon=True).start()

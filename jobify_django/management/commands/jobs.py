@@ -1,0 +1,63 @@
+"""``manage.py jobs``: look at queues and jobs, act on them, find out what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from jobify_django.exceptions import StoreError
+from jobify_django.management.subcommands import acting, bench, doctor, looking, tuning
+
+SUBCOMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[..., None]]] = {
+    "status": (looking.add_status, looking.status),
+    "list": (looking.add_list, looking.list_jobs),
+    "show": (looking.add_show, looking.show),
+    "push": (acting.add_push, acting.push),
+    "retry": (acting.add_chosen, acting.retry),
+    "cancel": (acting.add_chosen, acting.cancel),
+    "pause": (tuning.add_queue, tuning.pause),
+    "resume": (tuning.add_queue, tuning.resume),
+    "tune": (tuning.add_tune, tuning.tune),
+    "prune": (acting.add_prune, acting.prune),
+    "doctor": (doctor.add_doctor, doctor.doctor),
+    "bench": (bench.add_bench, bench.bench),
+}
+
+
+class Command(BaseCommand):
+    help = "Looks at queues and jobs, acts on them, and finds out what is wrong."
+    requires_system_checks = ()  # the doctor reports what they find, and the others must work in trouble
+    _owns_process = False
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+        for name, (add_arguments, work) in SUBCOMMANDS.items():
+            about = (work.__doc__ or "").splitlines()[0]
+            subparser = subparsers.add_parser(name, help=about, description=about)
+            add_arguments(subparser)
+            _add_djangos(subparser)
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        self._owns_process = True
+        super().run_from_argv(argv)
+
+    def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            try:
+                SUBCOMMANDS[subcommand][1](self.stdout, owns_process=self._owns_process, **options)
+            except (StoreError, ImproperlyConfigured) as error:
+                raise CommandError(str(error)) from error
+
+
+def _add_djangos(parser: ArgumentParser) -> None:
+    """Take Django's own options behind the subcommand too; those before it are not overridden."""
+    parser.add_argument("-v", "--verbosity", type=int, choices=range(4), default=SUPPRESS, help=SUPPRESS)
+    for name in ("--settings", "--pythonpath"):
+        parser.add_argument(name, default=SUPPRESS, help=SUPPRESS)
+    for name in ("--traceback", "--no-color", "--force-color"):
+        parser.add_argument(name, action="store_true", default=SUPPRESS, help=SUPPRESS)

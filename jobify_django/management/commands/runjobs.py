@@ -1,0 +1,311 @@
+"""``manage.py runjobs``: run jobs in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import platform
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import django
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
+
+from jobify_django import __version__
+from jobify_django.conf import MAX_WORKERS, get_settings, workers_problem
+from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
+from jobify_django.management import logs, reloading
+from jobify_django.management.child import LISTENING, OPTION, READY, Lifeline
+from jobify_django.management.heartbeat import Heartbeat, Pulse, Told
+from jobify_django.management.process import Process
+from jobify_django.management.supervisor import MAX_PROCESSES, Supervisor
+from jobify_django.pool import Service
+from jobify_django.stores.base import QueueStats
+from jobify_django.task import tasks
+
+logger = logging.getLogger("jobify.worker")
+
+USAGE = 2
+
+
+class Command(BaseCommand):
+    help = (
+        "Runs jobs until it is stopped. TERM or Ctrl+C: take no further job, let running ones end, hand back "
+        "what is left, exit 0. A second one, or QUIT: hand back now, exit 1. USR1: log what the workers do."
+    )
+    # They would run before the signal handlers are there. What is wrong in JOBIFY is reported all the same.
+    requires_system_checks = ()
+    _owns_process = False
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        which = parser.add_mutually_exclusive_group()
+        which.add_argument("--queues", type=_names, metavar="A,B", help="Serve these queues only.")
+        which.add_argument(
+            "--exclude", type=_names, metavar="A,B", default=[], help="Serve all but these queues."
+        )
+        parser.add_argument(
+            "--workers",
+            type=_workers,
+            metavar="N",
+            help="Run so many jobs of each queue at once, whatever settings and live tuning say.",
+        )
+        parser.add_argument(
+            "--processes",
+            type=_processes,
+            metavar="N",
+            help="Run so many processes, each with workers of its own, and replace those that die.",
+        )
+        parser.add_argument(OPTION, type=_child, help=argparse.SUPPRESS)  # who starts it, as it tells itself
+        parser.add_argument("--batch", action="store_true", help="Exit once the queues are empty.")
+        parser.add_argument("--max-jobs", type=_count, metavar="N", help="Exit after so many jobs.")
+        parser.add_argument(
+            "--grace",
+            type=_seconds,
+            metavar="SECONDS",
+            help="Time that running jobs have to end; JOBIFY['GRACE'] by default.",
+        )
+        parser.add_argument(
+            "--reload",
+            action=argparse.BooleanOptionalAction,
+            help="Start anew when code changes; by default with DEBUG, without --processes, --batch and "
+            "--max-jobs.",
+        )
+        parser.add_argument(
+            "--heartbeat-file", type=Path, metavar="PATH", help="Touch this file each second while it works."
+        )
+        parser.add_argument(
+            "--log-format", choices=["text", "json"], default="text", help="How stderr looks."
+        )
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        self._owns_process = True
+        super().run_from_argv(argv)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        code = self._supervise(options) if _wants_children(options) else self._work(options)
+        if code:
+            raise SystemExit(code)
+
+    def _supervise(self, options: Mapping[str, Any]) -> int:
+        self._refuse_processes(options)
+        supervisor = Supervisor(options["processes"], batch=options["batch"])
+        with supervisor.listening():
+            logs.configure(options["log_format"], options["verbosity"])
+            self._service(options)  # what is wrong is said once, not by each process
+            return supervisor.run(self._heartbeat(options["heartbeat_file"]))
+
+    def _refuse_processes(self, options: Mapping[str, Any]) -> None:
+        if options["reload"]:
+            raise CommandError(
+                "--reload does not go with --processes: use one process while you change code.",
+                returncode=USAGE,
+            )
+        if os.name != "posix":
+            raise CommandError(
+                "--processes needs a Unix system: here, start runjobs that often.", returncode=USAGE
+            )
+        if not self._owns_process:
+            raise CommandError("--processes works from the command line only.", returncode=USAGE)
+
+    def _work(self, options: Mapping[str, Any]) -> int:
+        process = Process(last_resort=self._owns_process)
+        with process.listening():
+            number, parent = _lifeline(options)
+            logs.configure(options["log_format"], options["verbosity"], number)
+            if parent is not None:
+                parent.when_gone(process.orphaned)
+            if _wants_reload(options) and not reloading.is_child():
+                return reloading.supervise()
+            return self._run(process, parent, options)
+
+    def _run(self, process: Process, parent: Lifeline | None, options: Mapping[str, Any]) -> int:
+        service = self._service(options)
+        grace = get_settings().grace if options["grace"] is None else options["grace"]
+        pulse = self._pulse(parent, options)
+        self._introduce(service, options)
+        if _wants_reload(options):
+            reloading.watch(process)
+
+        if parent is not None:
+            # Before the pools run: their first job may end this process, which is no failure to start.
+            parent.say(READY)
+
+        def ready() -> None:
+            logger.info("ready    stop with Ctrl+C (drains up to %g s; again to abort)", grace)
+
+        return process.run(service, grace=grace, until=_until(service, options), pulse=pulse, ready=ready)
+
+    def _pulse(self, parent: Lifeline | None, options: Mapping[str, Any]) -> Pulse | None:
+        if parent is not None and options["processes"] and options["heartbeat_file"]:
+            return Told(parent)  # there is one file for all, and the process above touches it
+        return self._heartbeat(options["heartbeat_file"])
+
+    def _service(self, options: Mapping[str, Any]) -> Service:
+        try:
+            service = Service(
+                options["queues"],
+                exclude=options["exclude"],
+                kind="runjobs",
+                workers=options["workers"],
+                max_jobs=options["max_jobs"],
+            )
+        except UnknownQueue as error:
+            option = "--queues" if options["queues"] else "--exclude"
+            raise CommandError(f"{option}: {error}", returncode=USAGE) from error
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error), returncode=USAGE) from error
+        own = [name for pool in service.pools if not pool.store.shared for name in pool.queues]
+        if own:
+            raise CommandError(
+                f"the jobs of {', '.join(map(repr, own))} are in a memory store: they live in the process "
+                "that pushes them, and no other one can run them. Leave them out with "
+                f"--exclude {','.join(own)}, or set their STORE to 'database'.",
+                returncode=USAGE,
+            )
+        return service
+
+    @staticmethod
+    def _heartbeat(path: Path | None) -> Heartbeat | None:
+        if path is None:
+            return None
+        heartbeat = Heartbeat(path)
+        try:
+            heartbeat.touch()
+        except OSError as error:
+            raise CommandError(
+                f"--heartbeat-file {str(path)!r} cannot be touched: {error}. Name a file, not a link, in a "
+                "directory this process may write to.",
+                returncode=USAGE,
+            ) from error
+        return heartbeat
+
+    # Its first lines
+
+    def _introduce(self, service: Service, options: Mapping[str, Any]) -> None:
+        database = get_settings().database
+        logger.info(
+            "jobify %s  django %s  python %s  store %s  host %s pid %d",
+            __version__,
+            django.get_version(),
+            platform.python_version(),
+            ", ".join(
+                f"{pool.store.alias}({database}: {connections[database].vendor})"
+                if pool.store.alias == "database"
+                else pool.store.alias
+                for pool in service.pools
+            ),
+            socket.gethostname(),
+            os.getpid(),
+        )
+        try:
+            stats = service.survey()
+        except StoreUnmigrated as error:
+            raise CommandError(str(error)) from error
+        except StoreError as error:
+            # The pools survive a database that is away, at start-up too.
+            logger.error("event=started-without-store error=%r: trying until it is back", str(error))
+        else:
+            queues = "   ".join(_describe(name, stats[name], options["workers"]) for name in service.names)
+            logger.info("queues   %s", queues)
+        modules = Counter(task.function.__module__ for task in tasks)
+        logger.info(
+            "tasks    %d in %d modules: %s",
+            modules.total(),
+            len(modules),
+            ", ".join(f"{module} ({number})" for module, number in sorted(modules.items())) or "none",
+        )
+
+
+def _describe(name: str, stats: QueueStats, fixed: int | None) -> str:
+    configured = get_settings().queue(name)
+    workers, maxsize = f"{fixed or stats.workers} workers", f"maxsize {stats.maxsize}"
+    if fixed:
+        workers += " (--workers; live tuning of it is ignored)"
+    elif stats.state.workers is not None:
+        workers += f" (tuned, settings say {configured.workers})"
+    if stats.state.maxsize is not None:
+        maxsize += f" (tuned, settings say {configured.maxsize})"
+    return f"{name} {workers}, {maxsize}{', paused' if stats.paused else ''}"
+
+
+def _wants_children(options: Mapping[str, Any]) -> bool:
+    return options["processes"] is not None and options["child"] is None
+
+
+def _wants_reload(options: Mapping[str, Any]) -> bool:
+    if options["reload"] is None:
+        lasts = not options["batch"] and options["max_jobs"] is None
+        return bool(settings.DEBUG) and lasts and options["processes"] is None
+    return bool(options["reload"])
+
+
+def _lifeline(options: Mapping[str, Any]) -> tuple[int | None, Lifeline | None]:
+    """Return the name of this process among several, and its way to the one that started it."""
+    if options["child"] is None:
+        return None, None
+    number, descriptor = options["child"]
+    try:
+        parent = Lifeline(descriptor)
+    except OSError as error:
+        raise CommandError(f"{OPTION} is for runjobs itself.", returncode=USAGE) from error
+    parent.say(LISTENING)
+    return number or None, parent
+
+
+def _until(service: Service, options: Mapping[str, Any]) -> Any:
+    if options["batch"]:
+        return service.until_dry
+    return service.until_spent if options["max_jobs"] else None
+
+
+# What an option's value must be
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("name at least one queue, as in 'default,mail'")
+    return names
+
+
+def _workers(text: str) -> int:
+    number = _count(text)
+    if workers_problem(number):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to {MAX_WORKERS}")
+    return number
+
+
+def _processes(text: str) -> int:
+    number = _count(text)
+    if number > MAX_PROCESSES:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to {MAX_PROCESSES}")
+    return number
+
+
+def _child(text: str) -> tuple[int, int]:
+    number, _, descriptor = text.partition(":")
+    return int(number), int(descriptor)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of at least 0")
+    return seconds

@@ -1,0 +1,97 @@
+"""The sign that a worker process still turns: a file whose age tells, or a word to the process above it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobify_django.management.child import BEAT, Lifeline
+from jobify_django.pool import Service
+
+logger = logging.getLogger("jobify.worker")
+
+EVERY = 1.0
+
+
+class Pulse(ABC):
+    """Shows each second that in it the event loop and every pool's claim loop have turned.
+
+    A database that is away doesn't stop the loops, so it doesn't stop the pulse: a restart would not bring it
+    back.
+    """
+
+    @abstractmethod
+    def show(self) -> None:
+        """Show it once."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Take back what was shown: the process stops."""
+
+    async def beat(self, service: Service) -> None:
+        """Show it for as long as the pools turn."""
+        seen: Sequence[int] = ()
+        while True:
+            turns = [pool.turns for pool in service.pools]
+            if not seen or all(now != then for now, then in zip(turns, seen, strict=True)):
+                seen = turns
+                self.show()
+            await asyncio.sleep(EVERY)
+
+
+class Told(Pulse):
+    """Tells the parent process."""
+
+    def __init__(self, parent: Lifeline) -> None:
+        self._parent = parent
+
+    def show(self) -> None:
+        self._parent.say(BEAT)
+
+    def end(self) -> None:
+        pass  # its own end tells
+
+
+class Heartbeat(Pulse):
+    """Touches a file.
+
+    Args:
+        path: the file. It is made with mode 0600; a symbolic link, or anything but a file, is refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._failed = False
+
+    def touch(self) -> None:
+        """Make the file, or set its time to now; raises ``OSError``."""
+        # In /tmp, say, others choose what is there: touch nothing it links to, and don't hang on a pipe.
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        file = os.open(self._path, flags, 0o600)
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise OSError(f"{str(self._path)!r} is not a regular file")
+            os.utime(file if os.utime in os.supports_fd else self._path)
+        finally:
+            os.close(file)
+
+    def show(self) -> None:
+        try:
+            self.touch()
+        except OSError as error:
+            if not self._failed:
+                logger.warning("event=heartbeat-failed path=%s error=%r", self._path, str(error))
+            self._failed = True
+        else:
+            self._failed = False
+
+    def end(self) -> None:
+        """Remove the file: the process stops."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()

@@ -1,0 +1,281 @@
+"""A process that does nothing but run jobs: its signals, its end, its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from jobify_django.exceptions import StoreError
+from jobify_django.management.heartbeat import Pulse
+from jobify_django.pool import Service
+
+logger = logging.getLogger("jobify.worker")
+
+LAST_WORDS = 3.5
+"""Seconds after the grace in which the pools hand back what still runs; then the process ends anyhow."""
+
+TO_RELEASE = 1.0
+"""Seconds that a process whose event loop is stuck takes to hand its jobs back from another thread."""
+
+TO_LEAVE = 0.5
+"""Seconds Python has to shut down once all is said."""
+
+ONE_WISH = 0.25
+"""Signals within so many seconds count as one: ``timeout`` signals its child and then its group, and foreman
+sends TERM right after the terminal's Ctrl+C."""
+
+ORPHANS_GRACE = 5.0
+"""Seconds that the jobs of a process have to end when the one that started it is gone, at most."""
+
+GONE = "reason=parent-gone"
+
+STOP = ("SIGTERM", "SIGINT", "SIGBREAK")
+ABORT = "SIGQUIT"
+SNAPSHOT = "SIGUSR1"
+LOOK = "look at the deadline"
+END = "end"
+
+
+class Process:
+    """Runs a service until a signal, or until its work is done, and knows the exit code.
+
+    A signal handler only puts the signal into a queue (``SimpleQueue.put`` may be interrupted anywhere);
+    a thread acts on it. So signals work before the event loop exists, and while a job blocks it.
+
+    Args:
+        last_resort: whether the process may be ended with ``os._exit`` when its jobs outlive it.
+    """
+
+    def __init__(self, *, last_resort: bool) -> None:
+        self._last_resort = last_resort
+        self._signals: SimpleQueue[str] = SimpleQueue()
+        self._service: Service | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._grace = 0.0
+        self._deadline: float | None = None
+        self._left = False
+        self._first = 0.0
+        self.stopping = False
+        self.code = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen to signals while the block runs, if this is the main thread; no other one can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            getattr(signal, name): signal.signal(getattr(signal, name), self._note)
+            for name in (*STOP, ABORT, SNAPSHOT)
+            if hasattr(signal, name)
+        }
+        threading.Thread(target=self._watch, name="jobify-signals", daemon=True).start()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                # Python drops its handlers as it ends; a late second signal would turn exit 0 into 143.
+                signal.signal(number, signal.SIG_IGN if self._last_resort else handler)
+            if not self._last_resort:
+                self._signals.put(END)
+
+    def run(
+        self,
+        service: Service,
+        *,
+        grace: float,
+        until: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        pulse: Pulse | None = None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Run the service until a signal, or until ``until()`` returns, and return the exit code.
+
+        Args:
+            service: the pools.
+            grace: seconds that running jobs have to end.
+            until: what to wait for beside signals.
+            pulse: what to show meanwhile.
+            ready: called once the pools run.
+        """
+        self._grace = grace
+        try:
+            asyncio.run(self._serve(service, until, pulse, ready))
+        finally:
+            if pulse is not None:
+                pulse.end()
+        return self.code
+
+    async def _serve(
+        self,
+        service: Service,
+        until: Callable[[], Coroutine[Any, Any, None]] | None,
+        pulse: Pulse | None,
+        ready: Callable[[], None],
+    ) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        if self.stopping:
+            return  # signalled while it booted: nothing was claimed
+        self._service = service
+        await service.start()
+        ready()
+        waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._stop.wait())]
+        if until is not None:
+            waits.append(asyncio.create_task(until()))
+        beats = asyncio.create_task(pulse.beat(service)) if pulse is not None else None
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if self.code == 1:
+            service.hurry()
+        released = await service.drain(self._grace)
+        for task in (*waits, beats):
+            if task is not None:
+                task.cancel()
+        logger.info("event=stopped handed_back=%d", len(released))
+        self._leave_soon()
+
+    def orphaned(self) -> None:
+        """Stop: the process above is gone, and nobody else would end this one."""
+        if not self.stopping:
+            self.stop(min(self._grace, ORPHANS_GRACE), GONE)
+        else:
+            time.sleep(ORPHANS_GRACE)  # it has had a part of its grace already
+            self.abort(GONE)
+
+    # Signals
+
+    def _note(self, number: int, frame: object) -> None:
+        self._signals.put(signal.Signals(number).name)
+
+    def _watch(self) -> None:
+        while True:
+            patience = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            try:
+                name = self._signals.get(timeout=patience)
+            except Empty:
+                self._end_anyhow()
+                return
+            if name == END:
+                return
+            self._obey(name)
+
+    def _obey(self, name: str) -> None:
+        if name == SNAPSHOT:
+            self._log_snapshot()
+        elif name == ABORT:
+            self.abort(f"signal={name}")
+        elif name in STOP and not self.stopping:
+            self._first = time.monotonic()
+            self.stop(self._grace, f"signal={name}")
+        elif name in STOP and time.monotonic() - self._first > ONE_WISH:
+            self.abort(f"signal={name}")
+
+    def stop(self, grace: float, why: str) -> None:
+        """Claim nothing more, and end once the running jobs have ended or ``grace`` seconds are over."""
+        self.stopping = True
+        self._grace = grace
+        if self._service is None:
+            grace = 0.0
+        else:
+            self._service.stop_claiming()
+        logger.info("event=stopping %s grace=%g: again to hand running jobs back now", why, grace)
+        self._deadline = time.monotonic() + grace + LAST_WORDS
+        self._signals.put(LOOK)  # whoever calls this
+        self._call(lambda stop: stop.set())
+
+    def abort(self, why: str) -> None:
+        """Hand the running jobs back now, and end."""
+        self.code = 1
+        self.stopping = True
+        logger.warning("event=aborting %s: handing running jobs back", why)
+        self._deadline = time.monotonic() + LAST_WORDS
+        self._signals.put(LOOK)
+        if self._service is not None:
+            self._service.stop_claiming()
+            self._service.hurry()
+        self._call(lambda stop: stop.set())
+
+    def _call(self, tell: Callable[[asyncio.Event], None]) -> None:
+        if self._loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(tell, self._stop)
+
+    # The end
+
+    def _leave_soon(self) -> None:
+        self._left = True
+        self._deadline = time.monotonic() + TO_LEAVE
+        self._signals.put(LOOK)
+
+    def _end_anyhow(self) -> None:
+        """End the process although Python would wait.
+
+        A sync call that an ``async def`` job made on a thread (``sync_to_async``, ``to_thread``) can't be
+        stopped, and ``concurrent.futures`` joins its threads when the interpreter ends: a job that sleeps for
+        an hour would keep the process for an hour. Its job has been handed back, so nothing is lost.
+        """
+        if not self._last_resort:
+            return
+        if not self._left and self._service is not None:
+            self.code = 1
+            logger.critical("event=stuck: the event loop does not turn; handing jobs back from outside")
+            release = threading.Thread(target=self._release, args=(self._service,), daemon=True)
+            release.start()
+            release.join(TO_RELEASE)
+        logging.shutdown()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(self.code)
+
+    @staticmethod
+    def _release(service: Service) -> None:
+        for pool in service.pools:
+            try:
+                released = pool.store.release(pool.id, pool.completer.held(), "its process was stuck")
+                pool.store.retire(pool.id)
+                logger.warning("event=released jobs=%s", ",".join(released))
+            except StoreError as error:
+                logger.error("event=stopped-without-store error=%r", str(error))
+
+    # Looking
+
+    def _log_snapshot(self) -> None:
+        lines = []
+        for pool in self._service.pools if self._service else ():
+            for name, slots in pool.slots.items():
+                lines.append(f"queue {name}: {slots.busy} of {slots.size} workers busy")
+                lines += [
+                    f"  {job.claim.id} {job.claim.task} attempt {job.claim.attempt}, "
+                    f"{time.monotonic() - job.began:.1f} s"
+                    for job in slots.jobs()
+                ]
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for ident, frame in sys._current_frames().items():
+            lines.append(f"thread {names.get(ident, ident)}")
+            lines += "".join(traceback.format_stack(frame)).rstrip().splitlines()
+        for task in self._tasks():
+            lines.append(f"job on the event loop: {task.get_name()}")
+            for frame in task.get_stack():
+                lines += "".join(traceback.format_stack(frame, 1)).rstrip().splitlines()
+        logger.warning("event=snapshot\n%s", "\n".join(lines), extra={"jobify": {"event": "snapshot"}})
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        if self._service is None:
+            return []
+        return [
+            job.task
+            for pool in self._service.pools
+            for slots in pool.slots.values()
+            for job in slots.jobs()
+            if job.task is not None
+        ]

@@ -1,0 +1,1 @@
+"""What ``manage.py jobs`` does, one file for each kind of doing."""

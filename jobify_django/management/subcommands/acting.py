@@ -1,0 +1,143 @@
+"""``jobs push``, ``retry``, ``cancel`` and ``prune``."""
+
+from __future__ import annotations
+
+import json
+import re
+from argparse import ArgumentParser
+from collections import defaultdict
+from typing import Any
+
+from django.core.management.base import CommandError, OutputWrapper
+
+from jobify_django.conf import get_settings
+from jobify_django.exceptions import JobifyError
+from jobify_django.handle import get_job
+from jobify_django.job import JobStatus
+from jobify_django.management.subcommands.looking import add_filters, found
+from jobify_django.management.subcommands.output import refuse_elsewhere, seconds
+from jobify_django.stores import queues_by_store, stores
+from jobify_django.task import tasks
+
+MOST = 10_000
+"""Jobs that one call changes at most."""
+
+
+def add_push(parser: ArgumentParser) -> None:
+    parser.add_argument("task", help="the task's name, as in shop.tasks.charge_payment")
+    parser.add_argument(
+        "arguments", nargs="?", default="[]", help='JSON: ["a", 1], or {"args": ["a"], "kwargs": {"b": 1}}'
+    )
+    parser.add_argument("--queue")
+    parser.add_argument("--priority", help="a band or a number")
+    parser.add_argument("--delay", help="90s, 15m, 5h, 7d")
+
+
+def push(
+    out: OutputWrapper, *, task: str, arguments: str, owns_process: bool = False, **options: Any
+) -> None:
+    """Push one call of a task, and print the job's id."""
+    args, kwargs = _arguments(arguments)
+    changes: dict[str, Any] = {}
+    if options["queue"] is not None:
+        changes["queue"] = options["queue"]
+    if (priority := options["priority"]) is not None:
+        changes["priority"] = int(priority) if re.fullmatch(r"-?[0-9]{1,9}", priority) else priority
+    if options["delay"] is not None:
+        changes["delay"] = seconds(options["delay"])
+    try:
+        wanted = tasks[task].using(**changes)
+        refuse_elsewhere(get_settings().queue(wanted.queue), owns_process=owns_process)
+        out.write(wanted.push(*args, **kwargs).id)
+    except (JobifyError, TypeError) as error:
+        raise CommandError(f"nothing was pushed: {error}") from error
+
+
+def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise CommandError(f"{text!r} is no JSON ({error}); write e.g. '[1, \"a\"]'.") from error
+    if isinstance(value, list):
+        return value, {}
+    if isinstance(value, dict) and set(value) <= {"args", "kwargs"}:
+        args, kwargs = value.get("args", []), value.get("kwargs", {})
+        if isinstance(args, list) and isinstance(kwargs, dict):
+            return args, kwargs
+    raise CommandError(f'{text!r} is neither a list nor {{"args": [...], "kwargs": {{...}}}}.')
+
+
+def add_chosen(parser: ArgumentParser) -> None:
+    parser.add_argument("ids", nargs="*", help="the jobs' ids; or filters, with --yes")
+    add_filters(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only say how many")
+    parser.add_argument("--yes", action="store_true", help="do it to all that the filters name")
+
+
+def retry(out: OutputWrapper, **options: Any) -> None:
+    """Make failed and cancelled jobs wait again."""
+    chosen = _chosen([JobStatus.FAILED, JobStatus.CANCELLED], **options)
+    total = sum(map(len, chosen.values()))
+    if options["dry_run"]:
+        out.write(f"{total} would be retried")
+        return
+    done = sum(len(stores[name].retry(ids)) for name, ids in chosen.items())
+    out.write(f"{done} retried, {total - done} were not failed or cancelled")
+
+
+def cancel(out: OutputWrapper, **options: Any) -> None:
+    """Cancel jobs that have not started, and ask running 'async def' jobs to end."""
+    chosen = _chosen([JobStatus.WAITING, JobStatus.DELAYED, JobStatus.RUNNING], **options)
+    total = sum(map(len, chosen.values()))
+    if options["dry_run"]:
+        out.write(f"{total} would be cancelled")
+        return
+    before = [status for name, ids in chosen.items() for status in stores[name].cancel(ids).values()]
+    running = before.count(JobStatus.RUNNING)
+    ended = sum(status.ended for status in before)
+    out.write(f"{len(before) - running - ended} cancelled, {running} running asked to end, {ended} had ended")
+
+
+def _chosen(statuses: list[JobStatus], *, ids: list[str], yes: bool, **options: Any) -> dict[str, list[str]]:
+    """Return ids by the name of the store that holds them."""
+    filters = {key: options[key] for key in ("status", "queue", "task")}
+    if bool(ids) == any(filters.values()):
+        raise CommandError("name jobs by their ids, or by --status, --queue, --task: one of the two.")
+    chosen: dict[str, list[str]] = defaultdict(list)
+    if ids:
+        for id in ids:
+            try:
+                chosen[get_settings().queue(get_job(id).queue).store].append(id)
+            except JobifyError as error:
+                raise CommandError(str(error)) from error
+        return chosen
+    if not (yes or options["dry_run"]):
+        raise CommandError("this may change many jobs: look with --dry-run, then say --yes.")
+    wanted = [filters["status"]] if filters["status"] else [str(status) for status in statuses]
+    for status in wanted:
+        for record in found(**{**filters, "status": status}, limit=MOST):
+            chosen[get_settings().queue(record.queue).store].append(record.id)
+    return chosen
+
+
+def add_prune(parser: ArgumentParser) -> None:
+    parser.add_argument("--older-than", help="successful jobs; by default JOBIFY['RETENTION']")
+    parser.add_argument("--failed-older-than", help="others; by default JOBIFY['FAILED_RETENTION']")
+
+
+def prune(
+    out: OutputWrapper, *, older_than: str | None, failed_older_than: str | None, **options: Any
+) -> None:
+    """Delete jobs that ended long ago. Pools do the same every minute."""
+    settings = get_settings()
+    ages: dict[str, Any] = {
+        "older_than": settings.retention if older_than is None else seconds(older_than),
+        "failed_older_than": (
+            settings.failed_retention if failed_older_than is None else seconds(failed_older_than)
+        ),
+    }
+    total = 0
+    for store in queues_by_store():
+        while pruned := store.prune(**ages):
+            total += pruned
+    out.write(f"{total} jobs deleted")

@@ -1,0 +1,79 @@
+"""``jobs tune``, ``pause`` and ``resume``."""
+
+from __future__ import annotations
+
+import getpass
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import CommandError, OutputWrapper
+
+from jobify_django.exceptions import InvalidTuning, UnknownQueue
+from jobify_django.management.subcommands.output import refuse_elsewhere
+from jobify_django.queue import Queue
+from jobify_django.queue import queue as named
+from jobify_django.stores.base import QueueState
+
+
+def add_queue(parser: ArgumentParser) -> None:
+    parser.add_argument("queue", help="the queue's name")
+
+
+def add_tune(parser: ArgumentParser) -> None:
+    add_queue(parser)
+    parser.add_argument("--workers", type=int, help="jobs that each process runs at once")
+    parser.add_argument("--maxsize", type=int, help="jobs that may wait")
+    parser.add_argument("--order", help="priority, fifo or lifo")
+    parser.add_argument("--reset", action="store_true", help="give all three back to the settings")
+
+
+def tune(out: OutputWrapper, *, reset: bool, **options: Any) -> None:
+    """Change a queue's live values; every pool applies them within two seconds."""
+    target = _queue(**options)
+    values: dict[str, Any] = {
+        key: options[key] for key in ("workers", "maxsize", "order") if options[key] is not None
+    }
+    if reset and values:
+        raise CommandError("--reset goes alone: it gives every value back to the settings.")
+    try:
+        state = target.reset(**_by()) if reset else target.tune(**values, **_by())
+    except InvalidTuning as error:
+        raise CommandError(str(error)) from error
+    _say(out, target, state)
+
+
+def pause(out: OutputWrapper, **options: Any) -> None:
+    """Start no more jobs of a queue; running ones finish, pushes are still taken."""
+    target = _queue(**options)
+    _say(out, target, target.pause(**_by()))
+
+
+def resume(out: OutputWrapper, **options: Any) -> None:
+    """Start jobs of a paused queue again."""
+    target = _queue(**options)
+    _say(out, target, target.resume(**_by()))
+
+
+def _queue(queue: str, *, owns_process: bool = False, **options: Any) -> Queue:
+    try:
+        target = named(queue)
+    except UnknownQueue as error:
+        raise CommandError(str(error)) from error
+    refuse_elsewhere(target.settings, owns_process=owns_process)
+    return target
+
+
+def _by() -> dict[str, Any]:
+    try:
+        return {"actor": getpass.getuser(), "source": "command"}
+    except (KeyError, OSError):  # a user id without a name, as in many containers
+        return {"actor": "", "source": "command"}
+
+
+def _say(out: OutputWrapper, target: Queue, state: QueueState) -> None:
+    live = state.over(target.settings)
+    paused = ", paused" if state.paused else ""
+    out.write(
+        f"{target.name}: {live.workers} workers in each process, maxsize {live.maxsize}, order {live.order}"
+        f"{paused} (version {state.version})"
+    )

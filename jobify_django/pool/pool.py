@@ -1,0 +1,490 @@
+"""A pool: what one process runs of the queues of one store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+
+from jobify_django.conf import QueueSettings
+from jobify_django.exceptions import StoreError
+from jobify_django.job import SUCCESSFUL, Claim, Outcome, new_id
+from jobify_django.pool.completer import Completer
+from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
+from jobify_django.pool.execution import arun_job, cancelled, failed
+from jobify_django.pool.probation import LOOK_AGAIN, Probation
+from jobify_django.pool.report import heard, report
+from jobify_django.pool.upkeep import Upkeep
+from jobify_django.pool.workers import Running, Slots, Threads
+from jobify_django.stores.base import Claimed, PoolQueue, PoolRecord, QueueState, Store, Suspects
+from jobify_django.task import tasks
+
+logger = logging.getLogger("jobify.worker")
+
+POLL = 1.0
+"""Seconds after which a pool looks for jobs although nothing hinted at any."""
+
+LONGEST_BACKOFF = 3.0
+"""Seconds between tries at a store that is away, at most."""
+
+LAST_WORDS = 2.0
+"""Seconds a stopping pool has, after its grace, to cancel, to hand back, and to say goodbye."""
+
+
+class Pool:
+    """Claims jobs of one store's queues and runs them: ``async def`` on the event loop it was started on,
+    ``def`` on threads of its own.
+
+    Claiming happens off the loop where the store may block, so a blocked loop holds up only the jobs on it.
+
+    Args:
+        store: where the jobs wait.
+        queues: which of its queues to serve.
+        kind: the door it was started through, for the operator: ``"runjobs"``, ``"lifespan"``, ``"code"``.
+        workers: jobs of each queue to run at once; given, it stands above settings and live tuning.
+        peers: the slots of all queues of this process, shared between its pools.
+        budget: stop claiming after so many jobs.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queues: Sequence[QueueSettings],
+        *,
+        kind: str = "code",
+        workers: int | None = None,
+        peers: dict[str, Slots] | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self.id = new_id()
+        self.store = store
+        self.queues = {queue.name: queue for queue in queues}
+        self._kind = kind
+        self._fixed = workers
+        self._peers = {} if peers is None else peers
+        self.slots = {q.name: Slots(q, workers or q.workers, self._peers) for q in queues}
+        self._lease = {queue.name: queue.lease for queue in queues}
+        self._caps = {queue.name: queue.max_running for queue in queues if queue.max_running is not None}
+        self._unknown: set[str] = set()
+        self._probation = Probation(self._peers)
+        self._budget = budget or Budget(None)
+        self.completer = Completer()
+        self._threads = Threads(self._ended)
+        self._upkeep = Upkeep(self)
+        self._driver: Driver
+        self._closed = False
+        self._draining = False
+        self._claims_over = False
+        self._grace_over = False
+        self._hurried = False
+        self._released: Sequence[str] = ()
+        self._unsure = False
+        self._backoff = 0.0
+        self._dry = False
+        self._found_empty: set[str] = set()
+        self.turns = 0
+        self._started_at = 0.0
+        self._unsubscribe: Callable[[], None] = lambda: None
+
+    # Its life
+
+    async def start(self) -> None:
+        """Begin claiming. The running event loop is the one ``async def`` jobs run on."""
+        self.loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._quiet = asyncio.Event()
+        self.died: asyncio.Future[BaseException] = self.loop.create_future()
+        self._started_at = await asyncio.to_thread(self._now) if self.store.blocking else self._now()
+        self._threads.resize(sum(slots.size for slots in self.slots.values()))
+        make = ThreadDriver if self.store.blocking else LoopDriver
+        self._driver = make(self.step, self._close, self.on_death)
+        self._driver.start()
+        # After the start: a hint may ring at once, from another thread.
+        self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
+        self._upkeep.start()
+
+    def _now(self) -> float:
+        try:
+            return self.store.clock()
+        finally:
+            self.store.close()  # this thread is borrowed
+
+    async def drain(self, grace: float) -> Sequence[str]:
+        """Stop: claim nothing more, let running jobs end, hand back what runs after ``grace`` seconds.
+
+        Returns the ids of the jobs handed back; they are not charged, and run elsewhere or later.
+        """
+        if self._draining:
+            return ()
+        self._draining = self._closed = True
+        self.wake()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._until_empty()
+        finally:
+            # Cancelled too: gunicorn, in a hurry, cancels every task of the loop and waits a second for them.
+            self._grace_over = True
+            await self._cancel_all()
+            self._unsubscribe()
+            self._upkeep.stop()
+            if not await self._driver.stop(LAST_WORDS):
+                held = ",".join(self.completer.held())
+                logger.error(
+                    "event=stopped-without-store error='no answer within %g s' jobs=%s", LAST_WORDS, held
+                )
+            self._threads.resize(0)
+        return self._released
+
+    def stop_claiming(self) -> None:
+        """Start no further job. Only sets a flag: a signal handler may call it at any point."""
+        self._closed = True
+
+    def hurry(self) -> None:
+        """End a ``drain`` in progress now: hand back what still runs."""
+        self._hurried = True
+        if self._started_at:
+            self.loop.call_soon_threadsafe(self._quiet.set)
+
+    async def _until_empty(self) -> None:
+        # The event is set on this thread only, so none is missed between looking and clearing.
+        while not (self._hurried or (self._claims_over and self.completer.empty)):
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    async def until_dry(self) -> None:
+        """Return once every queue was found empty while no job of this pool ran."""
+        while not self._dry:
+            self._quiet.clear()
+            if not self._dry:
+                await self._quiet.wait()
+
+    async def until_spent(self) -> None:
+        """Return once the budget is used up and no job of this pool runs."""
+        while not (self._budget.spent and self.completer.empty):
+            self._quiet.clear()
+            if not (self._budget.spent and self.completer.empty):
+                await self._quiet.wait()
+
+    async def _cancel_all(self) -> None:
+        left = [running for slots in self.slots.values() for running in slots.jobs()]
+        for running in left:
+            self.end(running, "release")
+        waits = [running.task for running in left if running.task is not None]
+        if waits:
+            await asyncio.wait(waits, timeout=LAST_WORDS / 2)
+
+    def _close(self) -> None:
+        """Say the last words; runs where ``step`` runs."""
+        outcomes = self.completer.take()
+        try:
+            self._settle(outcomes, self.store.finish(outcomes))
+            held = self.completer.held()
+            if held:
+                self._released = list(self.store.release(self.id, held, "its pool stopped"))
+                logger.warning("event=released jobs=%s", ",".join(self._released))
+            self._upkeep.join(LAST_WORDS / 2)
+            self.store.retire(self.id)
+        except StoreError as error:
+            # Nothing is lost: the leases run out and other pools take the jobs.
+            logger.error("event=stopped-without-store error=%r", str(error))
+        finally:
+            self.store.close()
+
+    def on_death(self, error: BaseException) -> None:
+        """Tell whoever started the pool that one of its threads ended by a bug."""
+        logger.critical("event=pool-died pool=%s error=%r", self.id, error, exc_info=error)
+
+        def tell() -> None:
+            if not self.died.done():
+                self.died.set_result(error)
+            self._claims_over = True
+            self._quiet.set()
+
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(tell)
+
+    # One turn: store what ended, claim what fits, start it
+
+    def step(self) -> float:
+        """Do one turn, and return the seconds after which the next is due although nothing rings."""
+        closed = self._closed
+        pause = self._turn()
+        if closed and not self._claims_over:
+            # A claim was perhaps under way when the pool was told to stop; now none is.
+            self._claims_over = True
+            self._ring_quiet()
+        return pause
+
+    def _turn(self) -> float:
+        if not self.turns:
+            self.store.open()
+        self.turns += 1
+        outcomes = self.completer.take()
+        alone = self._probation.left
+        wants = {} if alone else self._wants()
+        suspects = self._probation.suspects
+        try:
+            if self._unsure:
+                self.store.release_unknown(self.id, self.completer.held())
+                self._unsure = False
+            claimed = self._exchange(wants, outcomes, suspects)
+        except Exception as error:
+            self.completer.put_back(outcomes)
+            return self._back_off(error)
+        if self._backoff:
+            logger.info("event=store-back store=%s", self.store.alias)
+            self._backoff = 0.0
+        self.apply(claimed.states)
+        self._start(claimed.claims)
+        self._settle(outcomes, claimed.refused)
+        self._probation.note(claimed)
+        self._note_dry(wants, claimed, suspects)
+        # Full hands mean there may be more, but an idle worker rings when there is one.
+        pause = POLL if claimed.next_due is None else min(POLL, claimed.next_due)
+        return min(pause, LOOK_AGAIN if claimed.held else self._probation.left or pause)
+
+    def _wants(self) -> Mapping[str, int]:
+        if self._closed:
+            return {}
+        wants = {name: slots.idle for name, slots in self.slots.items() if slots.idle}
+        return self._budget.limit(wants)
+
+    def _exchange(self, wants: Mapping[str, int], outcomes: Sequence[Outcome], suspects: Suspects) -> Claimed:
+        if wants:
+            unknown = {name for name in self._unknown if tasks.get(name) is None}
+            return self.store.claim(
+                self.id,
+                wants,
+                self._lease,
+                outcomes,
+                caps=self._caps,
+                unknown=unknown,
+                suspects=suspects,
+            )
+        return Claimed(refused=self.store.finish(outcomes)) if outcomes else Claimed()
+
+    def _back_off(self, error: Exception) -> float:
+        # A claim may have been committed although its reply was lost.
+        self._unsure = True
+        if not self._backoff:
+            logger.error(
+                "event=store-away store=%s error=%r jobs_held=%d: trying again until it is back",
+                self.store.alias,
+                str(error),
+                len(self.completer.held()),
+                exc_info=None if isinstance(error, StoreError) else error,
+            )
+        with contextlib.suppress(Exception):
+            self.store.close()
+        # Not for longer than leases can wait: jobs of a lost reply are handed back by the next turn only.
+        longest = min(LONGEST_BACKOFF, min(self._lease.values()) / 3)
+        self._backoff = min(longest, (self._backoff or 0.1) * 2)
+        return self._backoff * random.uniform(0.5, 1.0)
+
+    def _start(self, claims: Sequence[Claim]) -> None:
+        strange: list[Claim] = []
+        on_loop: list[Running] = []
+        for claim in claims:
+            task = tasks.get(claim.task)
+            if task is None:
+                strange.append(claim)
+                continue
+            running = self.slots[claim.queue].take(claim)
+            self.completer.hold(running)
+            if self._grace_over:
+                running.ending = "release"  # unrun: it would only be interrupted
+            elif task.is_async:
+                on_loop.append(running)
+            else:
+                self._threads.run(running)
+        self._budget.spend(len(claims) - len(strange))
+        if strange:
+            self._hold_back(strange)
+        if not on_loop:
+            return
+        if threading.get_ident() == self._loop_thread:
+            self._start_on_loop(on_loop)
+        else:
+            self.loop.call_soon_threadsafe(self._start_on_loop, on_loop)
+
+    def _hold_back(self, claims: Sequence[Claim]) -> None:
+        """Hand back jobs of tasks that this process does not know, as in a deploy before it has the new code.
+
+        They are passed over from now on, and wait for a pool that knows them.
+        """
+        for name in sorted({claim.task for claim in claims} - self._unknown):
+            logger.warning(
+                "event=held task=%s: no such task is registered here; its jobs wait for a pool that has it",
+                name,
+            )
+        self._unknown.update(claim.task for claim in claims)
+        try:
+            self.store.release(
+                self.id, {claim.id: claim.attempt for claim in claims}, "its task is not known here"
+            )
+        except StoreError:
+            self._unsure = True  # handed back by the next turn
+
+    def _start_on_loop(self, jobs: Sequence[Running]) -> None:
+        for running in jobs:
+            running.task = self.loop.create_task(self._run(running), name=running.claim.id, context=Context())
+
+    async def _run(self, running: Running) -> None:
+        try:
+            # It may have been told to end before there was a task to cancel.
+            if running.ending is not None:
+                raise asyncio.CancelledError
+            outcome = await arun_job(running.claim, running)
+        except asyncio.CancelledError as error:
+            if running.ending == "cancel":
+                outcome = cancelled(running.claim)
+            elif running.ending is None and not await self._stops():
+                outcome = failed(running.claim, error)  # it cancelled its own task
+            else:
+                self._drop(running)
+                return
+        self._ended(running, outcome)
+
+    def _drop(self, running: Running) -> None:
+        """Free the worker of a job that ended without an outcome."""
+        running.slots.leave(running)
+        if running.ending == "lost":
+            self.completer.settle(running.claim.id, running.claim.attempt)
+            if self.completer.empty:
+                self._ring_quiet()
+        self.wake()
+
+    async def _stops(self) -> bool:
+        """Whether a job was cancelled because the whole loop is: then its pool is told to stop, in the same
+        breath or in the next, and hands the job back."""
+        for _ in range(2):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return self._hurried or self._draining
+
+    def _ended(self, running: Running, outcome: Outcome) -> None:
+        running.slots.leave(running)
+        self.completer.add(outcome)
+        # Without a commit to share there is nothing to gather outcomes for.
+        if self.store.blocking and any(slots.busy for slots in self.slots.values()):
+            self._driver.wake_soon()
+        else:
+            self._driver.wake()
+
+    def _settle(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
+        everything = bool(refused) or heard()
+        for outcome in outcomes:
+            running = self.completer.settle(outcome.id, outcome.attempt)
+            if running is not None and (everything or outcome.status is not SUCCESSFUL):
+                report(outcome, running, stored=not refused or outcome not in refused)
+        if outcomes and self.completer.empty:
+            self._ring_quiet()
+
+    def _note_dry(self, wants: Mapping[str, int], claimed: Claimed, suspects: Suspects) -> None:
+        # A suspect may wait although nothing was found.
+        if claimed.claims or claimed.held or suspects == "pass" or not self.completer.empty:
+            self._found_empty = set()
+        else:
+            # A small budget asks for some queues at a time, so finding all of them empty may take turns.
+            self._found_empty |= wants.keys()
+        spent = self._budget.spent and self.completer.empty
+        self._dry = spent or len(self._found_empty) == len(self.slots)
+        if self._dry:
+            self._ring_quiet()
+
+    def _ring_quiet(self) -> None:
+        if threading.get_ident() == self._loop_thread:
+            self._quiet.set()
+        else:
+            self.loop.call_soon_threadsafe(self._quiet.set)
+
+    # What others tell it
+
+    def wake(self) -> None:
+        """Make the next turn come at once."""
+        self._driver.wake()
+
+    def _on_hint(self, queue: object) -> None:
+        if queue is None or queue in self.slots:
+            self._driver.wake()
+
+    def apply(self, states: Mapping[str, QueueState]) -> None:
+        """Take over live values: more workers start at once, surplus ones end with their job."""
+        changed = False
+        for name, state in states.items():
+            slots = self.slots[name]
+            if slots.version == state.version:
+                continue
+            changed = True
+            slots.version = state.version
+            slots.size = self._fixed or state.workers or self.queues[name].workers
+        if changed:
+            self._threads.resize(sum(slots.size for slots in self.slots.values()))
+            self._upkeep.hurry()
+            self.wake()
+
+    def end(self, running: Running, ending: str) -> None:
+        """Stop an ``async def`` job: because it was cancelled, handed back, or is no longer ours."""
+        running.ending = running.ending or ending  # type: ignore[assignment]
+        if running.task is not None:
+            self.loop.call_soon_threadsafe(running.task.cancel)
+
+    def lose(self, id: str) -> None:
+        """Give up a job whose lease another pool has taken."""
+        running = self.completer.running(id)
+        # One that has ended here is not lost: its outcome is on its way, or has just been stored.
+        if running is not None and running.ending != "lost" and running.slots.holds(running):
+            logger.warning(
+                "event=lost id=%s task=%s attempt=%d", id, running.claim.task, running.claim.attempt
+            )
+            self.end(running, "lost")
+
+    def record(self) -> PoolRecord:
+        """Return what the pool says of itself."""
+        return PoolRecord(
+            self.id,
+            socket.gethostname(),
+            os.getpid(),
+            self._kind,
+            self._started_at,
+            {name: PoolQueue(slots.size, slots.busy, slots.version) for name, slots in self.slots.items()},
+        )
+
+
+class Budget:
+    """How many more jobs the pools of a process may claim together; ``None`` is without end."""
+
+    def __init__(self, jobs: int | None) -> None:
+        self._left = jobs
+        self._lock = threading.Lock()
+
+    @property
+    def spent(self) -> bool:
+        """Whether no further job may be claimed."""
+        return self._left is not None and self._left <= 0
+
+    def limit(self, wants: Mapping[str, int]) -> Mapping[str, int]:
+        """Return as much of ``wants`` as is left."""
+        if self._left is None:
+            return wants
+        left = self._left
+        limited = {}
+        # In any order, or an empty queue would keep what is left from the next one for ever.
+        for name, want in random.sample(list(wants.items()), len(wants)):
+            if left > 0:
+                limited[name] = min(want, left)
+                left -= limited[name]
+        return limited
+
+    def spend(self, jobs: int) -> None:
+        """Note claimed jobs."""
+        if self._left is not None:
+            with self._lock:
+                self._left -= jobs

@@ -1,0 +1,53 @@
+"""One log line for each job that ended, always with the same keys; and the signal."""
+
+from __future__ import annotations
+
+import logging
+
+from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Outcome
+from jobify_django.pool.workers import Running
+from jobify_django.signals import job_ended
+
+logger = logging.getLogger("jobify.worker")
+
+EVENTS = {SUCCESSFUL: "done", FAILED: "failed", CANCELLED: "cancelled"}
+
+
+def heard() -> bool:
+    """Whether anybody wants to hear of jobs that end well."""
+    return bool(job_ended.receivers) or logger.isEnabledFor(logging.INFO)
+
+
+def report(outcome: Outcome, running: Running, *, stored: bool) -> None:
+    """Log how a job ended, and tell the receivers of ``job_ended``."""
+    failed = outcome.status is FAILED
+    level = logging.INFO if stored and not failed else logging.ERROR if stored else logging.WARNING
+    if logger.isEnabledFor(level):
+        _log(level, outcome, running, stored)
+    if stored and job_ended.receivers:
+        for receiver, answer in job_ended.send_robust(sender=outcome.task, outcome=outcome):
+            if isinstance(answer, Exception):
+                logger.error("event=receiver-failed receiver=%r error=%r", receiver, answer, exc_info=answer)
+
+
+def _log(level: int, outcome: Outcome, running: Running, stored: bool) -> None:
+    claim = running.claim
+    event = EVENTS[outcome.status] if stored else "refused"
+    wait = max(0.0, claim.started_at - claim.eligible_at)
+    fields = {
+        "event": event,
+        "id": claim.id,
+        "task": claim.task,
+        "queue": claim.queue,
+        "attempt": claim.attempt,
+        "wait": round(wait, 4),
+        "run": round(running.seconds, 4),
+    }
+    line = " ".join(f"{key}={value}" for key, value in fields.items())
+    if outcome.error is not None:
+        # %r: a message must not be able to forge a line of its own.
+        fields["error"] = f"{outcome.error.type}: {outcome.error.message}"
+        line += f" error={fields['error']!r}"
+    if not stored:
+        line += " reason='another attempt holds the job now'"
+    logger.log(level, "%s", line, extra={"jobify": fields})

@@ -1,0 +1,209 @@
+"""What a pool does beside claiming, on a thread and a connection of its own: renew, report, rescue, prune.
+
+Leases must be renewed whatever the jobs do to the event loop, the worker threads or the other connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from jobify_django.conf import get_settings
+from jobify_django.exceptions import StoreError
+
+if TYPE_CHECKING:
+    from jobify_django.pool.pool import Pool
+
+logger = logging.getLogger("jobify.worker")
+
+BEAT_EVERY = 2.5
+TUNE_EVERY = 1.0
+RESCUE_EVERY = 2.5
+REPAIR_EVERY = 30.0
+PRUNE_EVERY = 60.0
+RESCUE_BATCH = 500
+PRUNE_BATCH = 500
+RETRY_AFTER = 1.0
+LAG_WORTH_A_WARNING = 1.0
+ALONG = 0.25
+"""How much of its interval a chore may come early, to be done along with another one."""
+
+
+class Upkeep:
+    """A thread that does each chore of a pool when it is due. A chore that fails is tried again soon."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._store = pool.store
+        self._stop = threading.Event()
+        self._alarm = threading.Event()
+        lease = min(queue.lease for queue in pool.queues.values())
+        self._beat = Chore(self._report, BEAT_EVERY)
+        self._chores = [
+            self._beat,
+            Chore(self._renew, lease / 3, first=lease / 3),
+            Chore(self._follow_tuning, TUNE_EVERY),
+            Chore(self._watch_loop, TUNE_EVERY),
+            rescue := Chore(self._rescue, RESCUE_EVERY),
+            Chore(self._repair, REPAIR_EVERY, first=REPAIR_EVERY),
+            prune := Chore(self._prune, PRUNE_EVERY, first=RESCUE_EVERY),
+        ]
+        self._rescuing, self._pruning = rescue, prune
+        self._lag_since: float | None = None
+
+    def start(self) -> None:
+        """Begin, on a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name="jobify-upkeep", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End soon."""
+        self._stop.set()
+        self._alarm.set()
+
+    def join(self, patience: float) -> None:
+        """Wait for the end, so that no report of a pool follows its goodbye."""
+        self._thread.join(patience)
+
+    def hurry(self) -> None:
+        """Report the pool's state now, instead of at the next beat."""
+        self._beat.due = 0.0
+        self._alarm.set()
+
+    def _run(self) -> None:
+        self._store.open()
+        try:
+            while not self._stop.is_set():
+                now = time.monotonic()
+                for chore in self._chores:
+                    # What is due soon is done along: waking up costs an idle process more than the work.
+                    if chore.due <= now + chore.every * ALONG and not self._stop.is_set():
+                        self._do(chore)
+                soonest = min(chore.due for chore in self._chores)
+                self._alarm.wait(max(0.0, soonest - time.monotonic()))
+                self._alarm.clear()
+        except BaseException as error:
+            self._pool.on_death(error)
+        finally:
+            self._store.close()
+
+    def _do(self, chore: Chore) -> None:
+        # Before the work: who hurries a chore while it is done wants it done once more.
+        chore.due = time.monotonic() + chore.every * random.uniform(0.8, 1.0)
+        try:
+            chore.work()
+        except Exception as error:
+            # The claim loop says at ERROR that the store is away; once is enough, until every chore works
+            # again. On a full disk those that only read do all the time.
+            known = isinstance(error, StoreError)
+            said = known and any(chore.failing for chore in self._chores)
+            level = logging.DEBUG if said else logging.WARNING
+            logger.log(level, "event=upkeep-failed error=%r", str(error), exc_info=None if known else error)
+            chore.failing = True
+            self._store.close()
+            chore.due = time.monotonic() + min(RETRY_AFTER, chore.every)
+        else:
+            chore.failing = False
+
+    # The chores
+
+    def _renew(self) -> None:
+        by_lease: dict[float, dict[str, int]] = {}
+        for id, attempt in self._pool.completer.held().items():
+            running = self._pool.completer.running(id)
+            if running is not None:
+                by_lease.setdefault(running.slots.settings.lease, {})[id] = attempt
+        for lease, held in by_lease.items():
+            renewed = self._store.renew(self._pool.id, held, lease)
+            if self._stop.is_set():
+                return  # the pool has perhaps handed them back meanwhile
+            for id in renewed.lost:
+                # A job may have ended between the two looks; then it is not held any more.
+                if self._pool.completer.held().get(id) == held[id]:
+                    self._pool.lose(id)
+            self._cancel(renewed.cancel_requested)
+
+    def _report(self) -> None:
+        self._store.beat(self._pool.record())
+
+    def _follow_tuning(self) -> None:
+        self._pool.apply(self._store.states(list(self._pool.queues)))
+        if not self._pool.completer.empty:
+            self._cancel(self._store.cancels(self._pool.id))
+
+    def _cancel(self, ids: object) -> None:
+        for id in ids:  # type: ignore[attr-defined]
+            running = self._pool.completer.running(id)
+            if running is not None:
+                self._pool.end(running, "cancel")
+
+    def _rescue(self) -> None:
+        batch = self._store.rescue(limit=RESCUE_BATCH)
+        for rescued in batch:
+            logger.warning(
+                "event=rescued id=%s task=%s attempt=%d from=%s now=%s",
+                rescued.id,
+                rescued.task,
+                rescued.attempt,
+                rescued.pool,
+                rescued.status,
+            )
+        # A short batch is no sign of the end: a claim that passed some of the jobs may have had them locked.
+        self._go_on(self._rescuing, bool(batch))
+
+    def _repair(self) -> None:
+        if self._store.repair():
+            logger.warning("event=repaired store=%s: the count of waiting jobs was wrong", self._store.alias)
+
+    def _prune(self) -> None:
+        settings = get_settings()
+        pruned = self._store.prune(
+            older_than=settings.retention, failed_older_than=settings.failed_retention, limit=PRUNE_BATCH
+        )
+        self._go_on(self._pruning, pruned >= PRUNE_BATCH)
+
+    @staticmethod
+    def _go_on(chore: Chore, more: bool) -> None:
+        """Do the next part after the other chores that are due: leases must not wait for a million jobs."""
+        if more:
+            chore.due = 0.0
+
+    def _watch_loop(self) -> None:
+        """Say when the event loop was blocked: then no ``async def`` job and no request moved."""
+        since = self._lag_since
+        if since is None:
+            self._lag_since = time.monotonic()
+            try:
+                self._pool.loop.call_soon_threadsafe(self._loop_turned)
+            except RuntimeError:
+                self._lag_since = None  # the loop is closed; the pool's owner ends it
+        elif time.monotonic() - since > LAG_WORTH_A_WARNING:
+            jobs = [
+                f"{running.claim.task} {running.claim.id}"
+                for slots in self._pool.slots.values()
+                for running in slots.jobs()
+                if running.task is not None
+            ]
+            logger.warning(
+                "event=loop-blocked seconds=%.1f: an 'async def' holds the event loop without awaiting; jobs "
+                "on it: %s",
+                time.monotonic() - since,
+                ", ".join(jobs) or "none",
+            )
+
+    def _loop_turned(self) -> None:
+        self._lag_since = None
+
+
+class Chore:
+    """Something to do every so many seconds."""
+
+    def __init__(self, work: Callable[[], None], every: float, *, first: float = 0.0) -> None:
+        self.work = work
+        self.every = every
+        self.due = time.monotonic() + first
+        self.failing = False

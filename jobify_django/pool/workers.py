@@ -1,0 +1,172 @@
+"""Workers: the slots of a queue, the jobs in them, and the threads that ``def`` jobs run on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import Literal
+
+from django.db import connections
+
+from jobify_django.conf import QueueSettings
+from jobify_django.job import Claim, Outcome
+from jobify_django.pool.execution import run_job
+
+logger = logging.getLogger("jobify.worker")
+
+Ending = Literal["cancel", "release", "lost"]
+
+
+class Running:
+    """A job in a worker. To the job's own pushes it is the ``Inside`` that says whether they may wait."""
+
+    __slots__ = ("_waits", "began", "claim", "ending", "seconds", "slots", "task")
+
+    def __init__(self, claim: Claim, slots: Slots) -> None:
+        self.claim = claim
+        self.slots = slots
+        self.began = time.monotonic()
+        self.seconds = 0.0
+        self.task: asyncio.Task[None] | None = None
+        self.ending: Ending | None = None
+        self._waits = 0
+
+    def begin_wait(self, queue: str) -> bool:
+        target = self.slots.peers.get(queue)
+        with self.slots.lock:
+            self._waits += 1
+            if target is None or target.size > sum(job.waits for job in target.jobs()):
+                return True
+            self._waits -= 1
+            return False
+
+    def end_wait(self) -> None:
+        with self.slots.lock:
+            self._waits -= 1
+
+    @property
+    def waits(self) -> bool:
+        """Whether a push of this job waits for room."""
+        return self._waits > 0
+
+
+class Slots:
+    """A queue's workers in this process: how many, and what they run.
+
+    Args:
+        settings: the queue.
+        size: how many jobs may run at once; it may change at any time.
+        peers: the slots of every queue this process serves, by name, this one's among them.
+    """
+
+    # One lock for all slots: whether a job may wait can depend on another queue's workers.
+    lock = threading.Lock()
+
+    def __init__(self, settings: QueueSettings, size: int, peers: dict[str, Slots]) -> None:
+        self.settings = settings
+        self.size = size
+        self.version = 0
+        self.peers = peers
+        self._running: dict[Running, None] = {}
+        self._suspects: dict[Running, None] = {}
+        peers[settings.name] = self
+
+    @property
+    def idle(self) -> int:
+        """How many more jobs may start now."""
+        return max(0, self.size - len(self._running))
+
+    @property
+    def busy(self) -> int:
+        """How many jobs run."""
+        return len(self._running)
+
+    def jobs(self) -> Iterable[Running]:
+        """Return the jobs that run."""
+        return list(self._running)
+
+    def suspects(self) -> Iterable[Running]:
+        """Return those of the jobs that run which ran when a process died."""
+        return list(self._suspects)
+
+    def youngest(self) -> Running | None:
+        """Return the job that started last, of those that run."""
+        try:
+            return next(reversed(self._running), None)
+        except RuntimeError:  # one ended on its thread meanwhile
+            return self.youngest()
+
+    def take(self, claim: Claim) -> Running:
+        """Put a job into a slot."""
+        running = Running(claim, self)
+        # By itself, not by its id: a job that was lost may come back here while the old attempt still runs.
+        self._running[running] = None
+        if claim.crashes:
+            self._suspects[running] = None
+        return running
+
+    def holds(self, running: Running) -> bool:
+        """Whether a job is in a slot still."""
+        return running in self._running
+
+    def leave(self, running: Running) -> None:
+        """Free a job's slot."""
+        running.seconds = time.monotonic() - running.began
+        # The task's context holds this object: the cycle would leave every job to the garbage collector.
+        running.task = None
+        self._running.pop(running, None)
+        self._suspects.pop(running, None)
+
+
+class Threads:
+    """Daemon threads that run ``def`` jobs: as many as are needed at once, kept for the next job.
+
+    They are daemons because a thread cannot be stopped: a process that has handed its jobs back must be
+    able to end while one still runs.
+    """
+
+    def __init__(self, done: Callable[[Running, Outcome], None]) -> None:
+        self._done = done
+        self._work: SimpleQueue[Running | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._total = 0
+        self._limit = 0
+
+    def resize(self, limit: int) -> None:
+        """Keep at most so many threads; surplus ones end when they are idle."""
+        with self._lock:
+            self._limit = limit
+            while self._total > limit and self._idle:
+                self._idle -= 1
+                self._total -= 1
+                self._work.put(None)
+
+    def run(self, running: Running) -> None:
+        """Run a job on an idle thread, or on a new one."""
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            else:
+                self._total += 1
+                threading.Thread(target=self._loop, name=f"jobify-worker-{self._total}", daemon=True).start()
+        self._work.put(running)
+
+    def _loop(self) -> None:
+        while (running := self._work.get()) is not None:
+            outcome = run_job(running.claim, running)
+            with self._lock:
+                # Before the outcome is told: the next job may come at once, and belongs on this thread.
+                surplus = self._total > self._limit
+                if surplus:
+                    self._total -= 1
+                else:
+                    self._idle += 1
+            self._done(running, outcome)
+            if surplus:
+                break
+        connections.close_all()

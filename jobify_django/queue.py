@@ -1,0 +1,124 @@
+"""``queue(name)``: looking at a queue, and tuning it while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from jobify_django.bell import off_loop
+from jobify_django.conf import QueueSettings, get_settings, maxsize_problem, order_problem, workers_problem
+from jobify_django.exceptions import InvalidTuning
+from jobify_django.ordering import Order
+from jobify_django.signals import queue_changed
+from jobify_django.stores import stores
+from jobify_django.stores.base import QueueState, QueueStats, Store
+
+T = TypeVar("T")
+
+UNSET: Any = object()
+
+_PROBLEMS = {"workers": workers_problem, "maxsize": maxsize_problem, "order": order_problem}
+
+
+def queue(name: str = "default") -> Queue:
+    """Return a queue by name; raises ``UnknownQueue``."""
+    return Queue(get_settings().queue(name))
+
+
+class Queue:
+    """A configured queue. Live values are stored, win over the settings, and reach every pool in 2 s."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self.settings = settings
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self.settings.name
+
+    @property
+    def store(self) -> Store:
+        """Where its jobs wait."""
+        return stores.of(self.settings)
+
+    def stats(self) -> QueueStats:
+        """Return the queue at this moment, as one value."""
+        return self.store.stats([self.settings])[self.name]
+
+    async def astats(self) -> QueueStats:
+        """Return the same, in async code."""
+        return await self._ask(self.stats)
+
+    def tune(
+        self,
+        *,
+        workers: int | None = UNSET,
+        maxsize: int | None = UNSET,
+        order: Order | None = UNSET,
+        actor: str = "",
+        source: str = "code",
+    ) -> QueueState:
+        """Change live values; ``None`` gives one back to the settings.
+
+        Lowering ``maxsize`` drops nothing: pushes wait until the queue is shorter. Lowering ``workers`` lets
+        running jobs finish. A new order applies to the jobs that wait already.
+
+        Args:
+            workers: how many jobs each process runs at once.
+            maxsize: how many jobs may wait.
+            order: ``"priority"``, ``"fifo"`` or ``"lifo"``.
+            actor: who does it, for the audit trail.
+            source: through which door: ``"code"``, ``"admin"`` or ``"command"``.
+
+        Raises ``InvalidTuning`` for a value out of range, or without any value.
+        """
+        given = {"workers": workers, "maxsize": maxsize, "order": order}
+        changes = {key: value for key, value in given.items() if value is not UNSET}
+        if not changes:
+            raise InvalidTuning("nothing to tune: give workers, maxsize or order.")
+        for key, value in changes.items():
+            if value is not None and (wanted := _PROBLEMS[key](value)):
+                raise InvalidTuning(f"{key} of queue {self.name!r} cannot be {value!r}: it must be {wanted}.")
+        return self._change(changes, actor, source)
+
+    async def atune(self, **values: Any) -> QueueState:
+        """Tune as ``tune`` does, in async code."""
+        return await self._ask(partial(self.tune, **values))
+
+    def reset(self, *, actor: str = "", source: str = "code") -> QueueState:
+        """Give ``workers``, ``maxsize`` and ``order`` back to the settings. A paused queue stays paused."""
+        return self._change({"workers": None, "maxsize": None, "order": None}, actor, source)
+
+    async def areset(self, *, actor: str = "", source: str = "code") -> QueueState:
+        """Reset as ``reset`` does, in async code."""
+        return await self._ask(partial(self.reset, actor=actor, source=source))
+
+    def pause(self, *, actor: str = "", source: str = "code") -> QueueState:
+        """Start no more jobs of this queue, in any process; running ones finish, pushes are still taken."""
+        return self._change({"paused": True}, actor, source)
+
+    async def apause(self, *, actor: str = "", source: str = "code") -> QueueState:
+        """Pause as ``pause`` does, in async code."""
+        return await self._ask(partial(self.pause, actor=actor, source=source))
+
+    def resume(self, *, actor: str = "", source: str = "code") -> QueueState:
+        """Start jobs again."""
+        return self._change({"paused": False}, actor, source)
+
+    async def aresume(self, *, actor: str = "", source: str = "code") -> QueueState:
+        """Resume as ``resume`` does, in async code."""
+        return await self._ask(partial(self.resume, actor=actor, source=source))
+
+    def _change(self, changes: dict[str, Any], actor: str, source: str) -> QueueState:
+        state = self.store.tune(self.settings, changes, actor=actor, source=source)
+        queue_changed.send(sender=self.name, state=state, actor=actor)
+        return state
+
+    async def _ask(self, call: Callable[[], T]) -> T:
+        if not self.store.blocking:
+            return call()
+        return await off_loop(call)

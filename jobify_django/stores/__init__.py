@@ -1,0 +1,85 @@
+"""The stores of this process: one per name, made at first use."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from jobify_django.conf import QueueSettings, get_settings
+from jobify_django.stores.base import Store
+
+BUILT_IN = {
+    "memory": "jobify_django.stores.memory.MemoryStore",
+    "database": "jobify_django.stores.database.DatabaseStore",
+}
+
+
+class StoreHandler:
+    """Makes and keeps the process's stores, so that every push and pool of one name shares one."""
+
+    def __init__(self) -> None:
+        self._stores: dict[str, Store] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> Store:
+        """Return the store of this name; raises ``ImproperlyConfigured`` if it cannot be made."""
+        store = self._stores.get(name)
+        if store is None:
+            with self._lock:
+                store = self._stores.get(name) or self._stores.setdefault(name, _make(name))
+        return store
+
+    def of(self, queue: QueueSettings) -> Store:
+        """Return the store a queue lives in."""
+        return self._stores.get(queue.store) or self[queue.store]
+
+    def forget(self) -> None:
+        """Drop every store: jobs in memory are gone."""
+        self._lock = threading.Lock()
+        self._stores = {}
+
+
+def _make(name: str) -> Store:
+    path = BUILT_IN.get(name, name)
+    try:
+        made = import_string(path)(name)
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"JOBIFY['STORE'] {name!r} cannot be imported: {error}. Use 'memory', 'database', a dotted path."
+        ) from error
+    if not isinstance(made, Store):
+        raise ImproperlyConfigured(
+            f"JOBIFY['STORE'] {name!r} is no subclass of jobify_django.stores.base.Store."
+        )
+    return made
+
+
+stores = StoreHandler()
+
+
+def queues_by_store(names: list[str] | None = None) -> dict[Store, list[QueueSettings]]:
+    """Return the configured queues (or the named ones) grouped by their store.
+
+    Raises ``UnknownQueue`` for a name that is not configured.
+    """
+    settings = get_settings()
+    grouped: dict[Store, list[QueueSettings]] = {}
+    for name in settings.queues if names is None else names:
+        queue = settings.queue(name)
+        grouped.setdefault(stores.of(queue), []).append(queue)
+    return grouped
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting == "JOBIFY":
+        stores.forget()
+
+
+setting_changed.connect(_forget, dispatch_uid="jobify_django.stores")
+if hasattr(os, "register_at_fork"):
+    # A child must not share locks, sockets or a half-held heap with its parent.
+    os.register_at_fork(after_in_child=stores.forget)

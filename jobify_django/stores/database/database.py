@@ -1,0 +1,266 @@
+"""What the database store needs of a database, and how databases differ in it."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from jobify_django.conf import QueueSettings
+from jobify_django.exceptions import StoreUnmigrated
+from jobify_django.ordering import Order
+from jobify_django.stores.base import Trouble
+from jobify_django.stores.hints import Probe
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+CHUNK = 500
+"""Values in one statement."""
+
+INTO = """
+    INTO jobify_job (id, queue, task, arguments, priority, status, sequence, order_key,
+                     pushed_at, eligible_at, attempt, crashes, pool, cancel_requested)"""
+NEW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '', FALSE)"
+PROMOTE = (
+    "UPDATE jobify_job SET status = 'waiting' WHERE queue = ? AND status = 'delayed' AND eligible_at <= ?"
+)
+NEW_QUEUE = """
+    INSERT INTO jobify_queue (name, version, "order", paused, waiting, sequence)
+    VALUES (?, 0, '', FALSE, 0, 0)"""
+NEW_POOL = """
+    INSERT INTO jobify_pool (id, host, pid, kind, started_at, seen_at, queues) VALUES (?, ?, ?, ?, ?, ?, ?)"""
+CLAIMED = "id, attempt, queue, task, arguments, priority, pushed_at, eligible_at, started_at, crashes"
+FINISH = """
+    UPDATE jobify_job SET status = ?, result = ?, error = ?, ended_at = ?, lease_until = NULL
+    WHERE id = ? AND attempt = ? AND status = 'running'"""
+
+
+class Cursor(Protocol):
+    """What ``execute`` returns."""
+
+    rowcount: int
+
+    def fetchone(self) -> Any:
+        """Return the next row, or ``None``."""
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows left."""
+
+
+class Connection(Protocol):
+    """A connection that statements with question marks, or with ``:name``, run on."""
+
+    def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = ..., /) -> Cursor:
+        """Run a statement."""
+
+
+class Room(NamedTuple):
+    """A queue as a push finds it.
+
+    Attributes:
+        maxsize: the tuned bound; ``None`` leaves it to the settings.
+        order: the tuned order; ``None`` leaves it to the settings.
+        depth: jobs that wait, due ones among them; where there is plenty of room it may be a little high.
+        numbers: the sequence numbers that the push may give out, in order.
+        reserved: jobs that other open transactions may have added, or may be about to.
+    """
+
+    maxsize: int | None
+    order: Order | None
+    depth: int
+    numbers: Iterable[int]
+    reserved: int = 0
+
+
+class Which(NamedTuple):
+    """Which jobs a claim starts: the first ``want`` of a queue that are no suspects and whose tasks are not
+    ``unknown``, or one ``suspect``."""
+
+    queue: str
+    want: int
+    unknown: Sequence[str] = ()
+    suspect: str = ""
+
+    @property
+    def condition(self) -> str:
+        """The condition that these jobs of the queue meet."""
+        but = f"AND task NOT IN {marks(self.unknown)}" if self.unknown else ""
+        return f"queue = ? AND status = 'waiting' AND {'id = ?' if self.suspect else 'crashes = 0'} {but}"
+
+    @property
+    def values(self) -> Sequence[str]:
+        """The values of the condition."""
+        return [self.queue, *([self.suspect] if self.suspect else []), *self.unknown]
+
+
+class Crowded(Exception):
+    """There was room, but others who were after it at the same moment may take it: a second try tells."""
+
+
+class Database(ABC):
+    """One database, through the calling thread's Django connection.
+
+    Args:
+        alias: its key in ``settings.DATABASES``.
+    """
+
+    locked = ""
+    """Ends a SELECT whose rows are about to change, so that nobody else changes them first."""
+
+    unlocked = ""
+    """The same, passing over rows that somebody has locked."""
+
+    longer_history = "coalesce(substr(history, 1, length(history) - 1) || ', ', '[') || ? || ']'"
+    """A job's history, a list in JSON, and one entry more."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    # Transactions
+
+    @abstractmethod
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work``, which only reads, and return its value; raises ``StoreError``."""
+
+    @abstractmethod
+    def write(self, work: Callable[[Connection], T], *, again: bool = False) -> T:
+        """Run ``work`` in a transaction: the caller's if one is open, otherwise a short one of our own.
+
+        In a transaction of our own it may run more than once, where another one stood in its way.
+
+        Args:
+            work: what to do.
+            again: also do it again, once, on a new connection, after one that broke: for what may be done
+                twice. Without, raises ``StoreUncertain`` when the reply to the commit was lost.
+
+        Raises ``StoreBusy``, ``StoreError``.
+        """
+
+    def in_transaction(self) -> bool:
+        """Whether this thread has a transaction open on the database."""
+        return self._wrapper.in_atomic_block or (
+            self._wrapper.connection is not None and not self._wrapper.get_autocommit()
+        )
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Run ``call`` when the open transaction commits, or now if there is none."""
+        if self._wrapper.in_atomic_block:
+            transaction.on_commit(call, using=self.alias, robust=True)
+        else:
+            call()
+
+    def open(self) -> None:  # noqa: B027 - a file does not go away
+        """Give this thread's connections time limits, where the project has not."""
+
+    def close(self) -> None:
+        """Close this thread's connection; a broken one stays broken until then."""
+        if not self._wrapper.in_atomic_block:
+            self._wrapper.close()
+
+    @property
+    def _wrapper(self) -> BaseDatabaseWrapper:
+        return connections[self.alias]
+
+    # Time and hints
+
+    def time(self) -> float:
+        """Return the time that leases and delays are measured on, in seconds since the epoch."""
+        return time.time()
+
+    def probe(self) -> Probe | None:
+        """Return what ``Store.probe`` does."""
+        return None
+
+    def say(self, kind: str, queue: str = "") -> None:  # noqa: B027 - most have other ways, or none
+        """Tell other processes of a change that is committed."""
+
+    def troubles(self, db: Connection) -> Sequence[Trouble]:
+        """Return what ``Store.troubles`` does."""
+        return ()
+
+    # The bound
+
+    @abstractmethod
+    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
+        """Return how a queue stands, for a push of so many jobs that goes through only if they fit.
+
+        Until the transaction ends, no push of another one can take the room that was found.
+        """
+
+    @abstractmethod
+    def insert(self, db: Connection, queue: str, rows: Sequence[Row]) -> Sequence[str]:
+        """Insert at least one job (see ``INTO``), and return the ids of those that were not there."""
+
+    def note(self, db: Connection, queue: str, waiting: int) -> None:  # noqa: B027 - most count rows
+        """Take down that so many more (or fewer) jobs wait, but for what ``insert`` and ``start`` do."""
+
+    def repair(self) -> bool:
+        """Mend the books; return whether they were wrong."""
+        return False
+
+    # Where SQL differs
+
+    def ensure_queue(self, db: Connection, queue: str) -> None:
+        """Insert the queue's row if it is not there."""
+        db.execute(f"{NEW_QUEUE} ON CONFLICT (name) DO NOTHING", (queue,))
+
+    def beat(self, db: Connection, values: Row) -> None:
+        """Insert a pool's row (see ``NEW_POOL``), or change its last two columns."""
+        changed = "seen_at = excluded.seen_at, queues = excluded.queues"
+        db.execute(f"{NEW_POOL} ON CONFLICT (id) DO UPDATE SET {changed}", values)
+
+    def blind(self, queue: str) -> bool:
+        """Whether to look if jobs wait would take longer than to claim them."""
+        return False
+
+    def suspect(self, db: Connection, queue: str, unknown: Sequence[str]) -> str:
+        """Return the id of the job that is first in line in such a queue, if it is a suspect."""
+        return ""
+
+    def promote(self, db: Connection, queue: str, now: float) -> None:
+        """Let the delayed jobs that are due wait."""
+        self.note(db, queue, db.execute(PROMOTE, (queue, now)).rowcount)
+
+    def take_turn(self, db: Connection, queue: str) -> None:  # noqa: B027 - not where writers come one by one
+        """Wait until no other claim of a queue whose running jobs are counted is under way."""
+
+    @abstractmethod
+    def start(self, db: Connection, pool: str, which: Which, now: float, until: float) -> list[Row]:
+        """Start jobs, and return their ``CLAIMED`` in claim order."""
+
+    @abstractmethod
+    def renew(
+        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
+    ) -> Mapping[str, bool]:
+        """Extend leases; return for each job still held whether it is asked to cancel."""
+
+    def finish(self, db: Connection, rows: Sequence[Row]) -> Collection[tuple[str, int]]:
+        """End jobs (see ``FINISH``), and return the attempts (id, number) that still held theirs."""
+        return [(row[4], row[5]) for row in rows if db.execute(FINISH, row).rowcount]
+
+    def delete(self, db: Connection, chosen: str, values: Mapping[str, Any]) -> int:
+        """Delete the jobs whose ids a SELECT chooses; return how many."""
+        return db.execute(f"DELETE FROM jobify_job WHERE id IN ({chosen})", values).rowcount
+
+
+def marks(values: Collection[Any]) -> str:
+    """Return ``(?, ?, ...)``."""
+    return f"({', '.join('?' * len(values))})"
+
+
+def chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    """Return the items in parts that fit into one statement."""
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+def unmigrated(alias: str, reason: str) -> StoreUnmigrated:
+    """Return the error of a database without this version's tables."""
+    option = "" if alias == "default" else f" --database {alias}"
+    return StoreUnmigrated(
+        f"database {alias!r} lacks this version's tables ({reason}): run 'manage.py migrate{option}'."
+    )

@@ -1,0 +1,135 @@
+"""Hints between processes by PostgreSQL's LISTEN and NOTIFY.
+
+They are hints and nothing more: a pool polls all the same. A pooler in transaction mode accepts LISTEN and
+delivers nothing, so the listener sends itself a word now and then, and says so when it does not hear it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+from django.db import connections
+
+from jobify_django.stores.hints import EVERYTHING, KINDS, News
+
+logger = logging.getLogger("jobify.store")
+
+CHANNEL = "jobify"
+ECHO = "echo"
+
+WAIT = 1.0
+"""Seconds of one wait for news; a watcher that nobody needs any more ends after it."""
+
+TEST_EVERY = 30.0
+PATIENCE = 3.0
+"""Seconds in which the listener must have heard its own word."""
+
+DEAF_POLL = 0.25
+"""Seconds between two looks of a process that hears nothing."""
+
+DEBOUNCE = 0.01
+"""Seconds in which a process says a thing once. A listener looks again after them, for what was not said."""
+
+SAY = f"BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_notify('{CHANNEL}', %s); COMMIT"
+"""A NOTIFY takes a lock on the whole database while it commits: it must not wait for the disk then."""
+
+
+class Speaker:
+    """Says what has changed to other processes, on the calling thread's connection."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._said: dict[str, float] = {}
+
+    def say(self, kind: str, queue: str = "") -> None:
+        """Send a hint, unless the same was sent a moment ago; what goes wrong is of no consequence."""
+        word = f"{kind} {queue}"
+        now = time.monotonic()
+        if now - self._said.get(word, 0.0) < DEBOUNCE:
+            return
+        self._said[word] = now
+        with contextlib.suppress(Exception), connections[self._alias].cursor() as cursor:
+            cursor.execute(SAY, [word])
+
+
+class Listener:
+    """A connection that listens, and what it heard.
+
+    Args:
+        alias: the database's key in ``settings.DATABASES``.
+        say: says the words it listens for to test itself.
+    """
+
+    def __init__(self, alias: str, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._alias = alias
+        self._listen()
+        self._again: dict[News, float] = {}
+        self._asked: float | None = None
+        self._next_test = 0.0
+        self._deaf = False
+        # What was said before it listened, it has missed.
+        self._missed: Collection[News] = EVERYTHING
+
+    def _listen(self) -> None:
+        wrapper: Any = connections[self._alias]
+        self._raw = wrapper.Database.connect(**wrapper.get_connection_params(), autocommit=True)
+        self._raw.execute(f"LISTEN {CHANNEL}")
+
+    def __call__(self, seconds: float) -> Collection[News]:
+        """Wait for news at most a second, and return it."""
+        if self._missed:
+            missed, self._missed = self._missed, ()
+            return missed
+        self._test()
+        wait = DEAF_POLL if self._deaf else WAIT
+        if self._again:
+            wait = min(wait, DEBOUNCE)
+        words = [notice.payload for notice in self._raw.notifies(timeout=wait, stop_after=1)]
+        heard = {news for word in words if (news := self._read(word)) is not None}
+        now = time.monotonic()
+        due = {news for news, at in self._again.items() if at <= now}
+        self._again = {news: at for news, at in self._again.items() if at > now}
+        fresh = heard | due
+        self._again.update(dict.fromkeys(heard, now + 2 * DEBOUNCE))
+        return EVERYTHING if self._deaf and not fresh else fresh
+
+    def _read(self, payload: str) -> News | None:
+        kind, _, queue = payload.partition(" ")
+        if kind == ECHO:
+            self._asked = None
+            if self._deaf:
+                self._deaf = False
+                logger.info("event=hearing: LISTEN works again")
+        return next(((known, queue or None) for known in KINDS if known == kind), None)
+
+    def _test(self) -> None:
+        now = time.monotonic()
+        if self._asked is not None and now - self._asked > PATIENCE and not self._deaf:
+            self._deaf = True
+            logger.warning(
+                "event=deaf: LISTEN delivers nothing, as behind a pooler in transaction mode; jobs are found "
+                "by polling, up to %g s later",
+                DEAF_POLL,
+            )
+        if now >= self._next_test:
+            self._next_test = now + TEST_EVERY
+            if self._deaf:  # perhaps it is only this connection
+                self.close()
+                self._listen()
+            self._asked = self._asked or now
+            self._say(ECHO)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._raw.close()
+
+
+def listening(alias: str, say: Callable[[str], None]) -> Callable[[float], Collection[News]] | None:
+    """Return a listener, or ``None`` where the driver is not psycopg 3."""
+    wrapper: Any = connections[alias]
+    return Listener(alias, say) if wrapper.Database.__name__ == "psycopg" else None

@@ -1,0 +1,159 @@
+"""MariaDB's and MySQL's way: SELECT ... SKIP LOCKED, then UPDATE; and one push at a time for each queue.
+
+Neither has UPDATE ... RETURNING, partial indexes or locks that end with the transaction, so the bound is
+kept by the lock of the queue's row: a push holds it until its transaction ends. Claims never take it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import count
+from types import MappingProxyType
+from typing import Any
+
+from django.db import Error as DjangoError
+
+from jobify_django.conf import QueueSettings
+from jobify_django.stores.base import Trouble
+from jobify_django.stores.database.database import (
+    INTO,
+    NEW,
+    NEW_POOL,
+    NEW_QUEUE,
+    Connection,
+    Room,
+    Row,
+    Which,
+    chunks,
+    marks,
+)
+from jobify_django.stores.database.server import Server, translate
+
+LOCK_TIMEOUT, DEADLOCK = 1205, 1213
+OLD_TRANSACTION = 60
+"""Seconds after which an open transaction is worth a word."""
+
+NO_TABLE, NO_COLUMN = 1146, 1054
+
+LOCK = "SELECT maxsize, `order`, sequence FROM jobify_queue WHERE name = ? FOR UPDATE"
+WAITING = """
+    SELECT (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
+           (SELECT count(*) FROM jobify_job
+            WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now)"""
+NEXT = """
+    SELECT id, attempt + 1, queue, task, arguments, priority, pushed_at, eligible_at, crashes
+    FROM jobify_job
+    WHERE %s ORDER BY order_key, sequence LIMIT ? FOR UPDATE SKIP LOCKED"""
+START = """
+    UPDATE jobify_job
+    SET status = 'running', attempt = attempt + 1, pool = ?, started_at = ?, lease_until = ? WHERE id IN """
+LONG = """
+    SELECT trx_mysql_thread_id, timestampdiff(SECOND, trx_started, now()) FROM information_schema.innodb_trx
+    WHERE trx_started < now() - INTERVAL ? SECOND ORDER BY trx_started LIMIT 5"""
+
+
+# A database's own collation hardly ever tells upper case from lower, and Python's names do.
+TASK_IN = re.compile(r"\b(\w+\.)?task NOT IN")
+EXACT_TASK = r"CONVERT(\1task USING utf8mb4) COLLATE utf8mb4_bin NOT IN"
+
+
+class MySQL(Server):
+    """A MariaDB or MySQL database."""
+
+    begin = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
+    limits = MappingProxyType({"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20})
+    now = "SELECT unix_timestamp(now(6))"
+    longer_history = "concat(coalesce(concat(left(history, char_length(history) - 1), ', '), '['), ?, ']')"
+
+    def collided(self, error: DjangoError) -> bool:
+        return _code(error) in (LOCK_TIMEOUT, DEADLOCK)
+
+    def lacks_tables(self, error: DjangoError) -> bool:
+        return _code(error) in (NO_TABLE, NO_COLUMN)
+
+    @staticmethod
+    def spell(statement: str) -> str:
+        return TASK_IN.sub(EXACT_TASK, translate(statement).replace('"', "`"))
+
+    def troubles(self, db: Connection) -> Sequence[Trouble]:
+        found = db.execute(LONG, (OLD_TRANSACTION,)).fetchall()
+        return [
+            Trouble(
+                f"session {thread} has had a transaction open for {age} s: rows of ended jobs cannot be "
+                "purged, and a push in it holds up every other push to its queue",
+                f"end its transaction, or KILL {thread}",
+            )
+            for thread, age in found
+        ]
+
+    # The bound
+
+    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
+        found = db.execute(LOCK, (queue.name,)).fetchone()
+        if found is None:
+            self.ensure_queue(db, queue.name)
+            found = db.execute(LOCK, (queue.name,)).fetchone()
+        waiting, due = db.execute(WAITING, {"queue": queue.name, "now": now}).fetchone()
+        return Room(found[0], found[1] or None, waiting + due, count(found[2] + 1))
+
+    def insert(self, db: Connection, queue: str, rows: Sequence[Row]) -> Sequence[str]:
+        ids = [row[0] for row in rows]
+        known: set[str] = set()
+        for part in chunks(ids):
+            found = db.execute(f"SELECT id FROM jobify_job WHERE id IN {marks(part)}", part).fetchall()
+            known.update(id for (id,) in found)
+        fresh = [row for row in rows if row[0] not in known]
+        for new in chunks(fresh):
+            statement = f"INSERT {INTO} VALUES {', '.join([NEW] * len(new))}"
+            db.execute(statement, [value for row in new for value in row])
+        db.execute("UPDATE jobify_queue SET sequence = ? WHERE name = ?", (rows[-1][6], queue))
+        return [row[0] for row in fresh]
+
+    # Where SQL differs
+
+    def ensure_queue(self, db: Connection, queue: str) -> None:
+        db.execute(f"{NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name", (queue,))
+
+    def take_turn(self, db: Connection, queue: str) -> None:
+        # A row of its own: a push may hold the queue's row for as long as its transaction takes.
+        row = f":{queue}"[:64]
+        if db.execute(LOCK, (row,)).fetchone() is None:
+            self.ensure_queue(db, row)
+            db.execute(LOCK, (row,)).fetchone()
+
+    def beat(self, db: Connection, values: Row) -> None:
+        changed = "seen_at = VALUES(seen_at), queues = VALUES(queues)"
+        db.execute(f"{NEW_POOL} ON DUPLICATE KEY UPDATE {changed}", values)
+
+    def start(self, db: Connection, pool: str, which: Which, now: float, until: float) -> list[Row]:
+        rows = db.execute(NEXT % which.condition, (*which.values, which.want)).fetchall()
+        for part in chunks([row[0] for row in rows]):
+            db.execute(START + marks(part), (pool, now, until, *part))
+        return [(*row[:-1], now, row[-1]) for row in rows]
+
+    def renew(
+        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
+    ) -> Mapping[str, bool]:
+        attempts = dict(held)
+        found: dict[str, bool] = {}
+        for part in chunks([id for id, _ in held]):
+            mine = f"""
+                SELECT id, attempt, cancel_requested FROM jobify_job
+                WHERE id IN {marks(part)} AND pool = ? AND status = 'running' ORDER BY id FOR UPDATE"""
+            rows = db.execute(mine, (*part, pool)).fetchall()
+            found.update((id, bool(cancel)) for id, attempt, cancel in rows if attempts[id] == attempt)
+        for part in chunks(list(found)):
+            db.execute(f"UPDATE jobify_job SET lease_until = ? WHERE id IN {marks(part)}", (until, *part))
+        return found
+
+    def delete(self, db: Connection, chosen: str, values: Mapping[str, Any]) -> int:
+        # A LIMIT may stand only in a derived table there.
+        return db.execute(
+            f"DELETE FROM jobify_job WHERE id IN (SELECT id FROM ({chosen}) old)", values
+        ).rowcount
+
+
+def _code(error: BaseException) -> int:
+    arguments = error.args
+    return arguments[0] if arguments and isinstance(arguments[0], int) else 0

@@ -1,0 +1,348 @@
+"""PostgreSQL's way: SKIP LOCKED for claims, and announcements for the bound.
+
+**The bound.** Jobs that other transactions have added and not committed cannot be counted by anybody but
+them. A lock for each queue, or a counter in a row, would make every transaction that has pushed hold up all
+other pushes until it commits, however long that takes. So a push *announces* instead how many jobs it may
+add, by a shared advisory lock whose key holds the number: it blocks nobody, everybody sees it in
+``pg_locks``, and it is gone when the transaction ends, however it ends. A push
+
+1. announces, 2. adds up what others have announced, 3. counts the jobs that wait, in a new snapshot,
+
+and goes through if all of it fits. Of two that push at once, the one that looks later sees the other's
+announcement, or its jobs. Transaction poolers are safe: nothing lives longer than the transaction.
+
+**Counting.** A count takes longer the more jobs wait, and the more dead rows a held snapshot keeps. Whatever
+lets a job wait takes a number from one sequence first, so what was counted, and the numbers taken since, is a
+ceiling; as long as that fits, a queue whose count took long need not be counted again.
+
+**Dead rows.** A claim passes them by, too: see ``front``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import MappingProxyType
+from typing import Any
+
+from django.db import Error as DjangoError
+from django.db import transaction
+
+from jobify_django.conf import QueueSettings
+from jobify_django.stores.base import Trouble
+from jobify_django.stores.database.database import (
+    CLAIMED,
+    INTO,
+    NEW,
+    PROMOTE,
+    Connection,
+    Room,
+    Row,
+    Which,
+    chunks,
+    marks,
+)
+from jobify_django.stores.database.front import PARTS, WITHIN, Fronts
+from jobify_django.stores.database.listener import Speaker, listening
+from jobify_django.stores.database.server import Server
+from jobify_django.stores.database.watchdog import watchdog
+from jobify_django.stores.hints import Probe
+
+STATEMENT_TIMEOUT = 15
+"""Seconds a statement in a transaction of our own may take."""
+
+DEADLINE = 20.0
+"""Seconds a transaction of our own may take; then the server has gone, whatever the socket says."""
+
+SILENCE_TIMEOUT = 15
+"""Seconds such a transaction may wait for its next statement. Nobody else can claim what a host claimed that
+froze or was cut off before its commit, and it may be hours until the server misses that host."""
+
+MOST_ANNOUNCED = 4095
+"""Jobs that one announcement can speak for: twelve bits of its key."""
+
+OLD_SNAPSHOT = 60
+"""Seconds after which a transaction that holds a snapshot is worth a word."""
+
+DEADLOCK, SERIALIZATION, LOCK_TIMEOUT = "40P01", "40001", "55P03"
+NO_TABLE, NO_COLUMN = "42P01", "42703"
+
+COUNT_FREELY = 2_000
+"""Waiting jobs that are counted at every push: half a millisecond..."""
+
+SLOW_COUNT, SLOW_COUNTS = 0.002, 3
+"""...unless that took more seconds than this so many times in a row: of the dead rows too, see ``front``."""
+
+# Shared, so it blocks nobody; the key's number tells two announcements of one transaction apart. The jobs'
+# numbers are taken after the announcement is made (they depend on it), which the ceiling relies on.
+ANNOUNCE = """
+    SELECT ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ? + length(a.made)))
+    FROM (SELECT pg_advisory_xact_lock_shared(?, ?)::text AS made OFFSET 0) a"""
+NUMBERS = "SELECT ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ?))"
+OTHERS = """
+    SELECT q.maxsize, q."order", current_setting('transaction_isolation') <> 'read committed', (
+        SELECT coalesce(sum(l.objid::bigint & 4095), 0) FROM pg_locks l
+        WHERE l.locktype = 'advisory' AND l.classid::bigint = ? AND l.objsubid = 2 AND l.granted
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND l.pid <> pg_backend_pid())
+    FROM (SELECT 1) one LEFT JOIN jobify_queue q ON q.name = ?"""
+COUNT = """
+    SELECT (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
+           (SELECT count(*) FROM jobify_job
+            WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now),
+           (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'delayed')"""
+NEXT = """
+        SELECT id FROM jobify_job WHERE %s
+        ORDER BY order_key, sequence LIMIT ? FOR UPDATE SKIP LOCKED"""
+# The parts are gone through in order and only as far as it takes, so no more is locked than is started.
+NEXT_BY_FRONT = f"""
+        SELECT job.id FROM {PARTS} CROSS JOIN LATERAL ({NEXT.replace("%s", f"%s AND {WITHIN}")}) job
+        ORDER BY part.place LIMIT ?"""
+HEAD = """
+    SELECT CASE crashes WHEN 0 THEN '' ELSE id END FROM jobify_job
+    WHERE queue = ? AND status = 'waiting' %s ORDER BY order_key, sequence LIMIT 1"""
+HEAD_BY_FRONT = f"""
+    SELECT job.suspect FROM {PARTS} CROSS JOIN LATERAL (
+        SELECT CASE crashes WHEN 0 THEN '' ELSE id END AS suspect FROM jobify_job
+        WHERE queue = ? AND status = 'waiting' %s AND {WITHIN} ORDER BY order_key, sequence LIMIT 1) job
+    ORDER BY part.place LIMIT 1"""
+START = f"""
+    WITH next AS MATERIALIZED (%s)
+    UPDATE jobify_job j
+    SET status = 'running', attempt = attempt + 1, pool = ?, started_at = ?, lease_until = ?
+    FROM next WHERE j.id = next.id
+    RETURNING order_key, sequence, {CLAIMED.replace("id,", "j.id,", 1)}"""
+# Spelt so that PostgreSQL finds by its id what is looked for by its id. When its statistics have seen no
+# running job it takes the index of running jobs for empty; but a held snapshot fills that with dead entries.
+RUNNING = "status || '' = 'running'"
+SNAPSHOTS = """
+    SELECT pid, usename, application_name, state,
+           extract(epoch FROM clock_timestamp() - xact_start)::double precision
+    FROM pg_stat_activity
+    WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+      AND xact_start < clock_timestamp() - make_interval(secs => ?)
+    ORDER BY xact_start LIMIT 5"""
+
+
+class PostgreSQL(Server):
+    """A PostgreSQL database."""
+
+    # One round trip. READ COMMITTED whatever the project uses: each statement sees what is committed then.
+    begin = (
+        "BEGIN ISOLATION LEVEL READ COMMITTED; "
+        f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}s'; "
+        f"SET LOCAL idle_in_transaction_session_timeout = '{SILENCE_TIMEOUT}s'",
+    )
+    limits = MappingProxyType(
+        {
+            "connect_timeout": 10,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+        }
+    )
+    now = "SELECT extract(epoch FROM clock_timestamp())"
+
+    def __init__(self, alias: str, **options: Any) -> None:
+        super().__init__(alias, **options)
+        self._numbers = itertools.count()
+        self._counted: dict[str, tuple[int, int, int]] = {}
+        self._fronts = Fronts()
+        self._speaker = Speaker(alias)
+
+    def collided(self, error: DjangoError) -> bool:
+        return _code(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
+
+    def lacks_tables(self, error: DjangoError) -> bool:
+        return _code(error) in (NO_TABLE, NO_COLUMN)
+
+    def probe(self) -> Probe | None:
+        return listening(self.alias, self.say)
+
+    def say(self, kind: str, queue: str = "") -> None:
+        with self.deadline():
+            self._speaker.say(kind, queue)
+
+    def troubles(self, db: Connection) -> Sequence[Trouble]:
+        found = db.execute(SNAPSHOTS, (OLD_SNAPSHOT,)).fetchall()
+        return [
+            Trouble(
+                f"session {pid} ({user}, {application or 'no application name'}, {state}) has held a "
+                f"snapshot for {age:.0f} s: rows of ended jobs cannot be removed, and claims get slower",
+                f"end its transaction, or SELECT pg_terminate_backend({pid})",
+            )
+            for pid, user, application, state, age in found
+        ]
+
+    # The bound
+
+    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
+        numbers = self._announce(db, queue.name, jobs)
+        # A caller's transaction of another level counts what was committed when it began, instead of now.
+        live, order, old, others = db.execute(
+            OTHERS, (_class(queue.name) & 0xFFFFFFFF, queue.name)
+        ).fetchone()
+        depth = None if old else self._ceiling(queue.name, numbers)
+        if depth is None or depth + others + jobs > (live or queue.maxsize):
+            depth = self._count(db, queue.name, now, int(others), numbers, keep=not old)
+        return Room(live, order or None, depth, numbers, int(others))
+
+    def _announce(self, db: Connection, queue: str, jobs: int) -> Sequence[int]:
+        announced = jobs
+        if self._wrapper.in_atomic_block:
+            # In a long transaction with many pushes each announcement speaks for as many jobs as all before
+            # it: a thousand pushes take ten locks.
+            mine = self._announced(queue)
+            used = sum(one.used for one in mine)
+            if used + jobs <= sum(one.jobs for one in mine):
+                return db.execute(NUMBERS, (jobs,)).fetchone()[0]  # type: ignore[no-any-return]
+            announced = max(jobs, used)
+            transaction.on_commit(_Announcement(queue, announced), using=self.alias)
+        numbers: list[int] = []
+        for start in range(0, announced, MOST_ANNOUNCED):
+            part = min(MOST_ANNOUNCED, announced - start)
+            key = (next(self._numbers) & 0x7FFFF) << 12 | part
+            wanted = max(0, min(jobs - start, part))
+            numbers += db.execute(ANNOUNCE, (wanted, _class(queue), key)).fetchone()[0]
+        return numbers
+
+    def _ceiling(self, queue: str, numbers: Sequence[int]) -> int | None:
+        """The most jobs that can wait, by the last count and the numbers taken since."""
+        counted, first, slow = self._counted.get(queue, (0, 0, 0))
+        cheap = counted <= COUNT_FREELY and slow < SLOW_COUNTS
+        if cheap or numbers[0] <= first:
+            return None
+        return counted + numbers[-1] - first
+
+    def _count(
+        self, db: Connection, queue: str, now: float, others: int, numbers: Sequence[int], *, keep: bool
+    ) -> int:
+        began = time.monotonic()
+        waiting, due, delayed = db.execute(COUNT, {"queue": queue, "now": now}).fetchone()
+        if keep:
+            # Those announced may have taken smaller numbers; delayed jobs come due without taking another.
+            _, _, slow = self._counted.get(queue, (0, 0, 0))
+            slow = slow + 1 if time.monotonic() - began > SLOW_COUNT else 0
+            self._counted[queue] = (waiting + delayed + others, numbers[0] - 1, slow)
+        return int(waiting + due)
+
+    def note(self, db: Connection, queue: str, waiting: int) -> None:
+        if waiting > 0:
+            db.execute(NUMBERS, (waiting,)).fetchone()
+
+    def _announced(self, queue: str) -> list[_Announcement]:
+        """What this transaction has announced. As long as its lock is held it is found among the callbacks,
+        for Django drops it from there where a savepoint is rolled back."""
+        callbacks = (callback for _, callback, *_ in self._wrapper.run_on_commit)
+        return [one for one in callbacks if isinstance(one, _Announcement) and one.queue == queue]
+
+    def insert(self, db: Connection, queue: str, rows: Sequence[Row]) -> Sequence[str]:
+        fresh: list[str] = []
+        for part in chunks(rows):
+            new = ", ".join([NEW] * len(part))
+            values = [value for row in part for value in row]
+            statement = f"INSERT {INTO} VALUES {new} ON CONFLICT (id) DO NOTHING RETURNING id"
+            fresh += [id for (id,) in db.execute(statement, values).fetchall()]
+        if announced := self._announced(queue):
+            announced[-1].used += len(fresh)
+        return fresh
+
+    def deadline(self) -> AbstractContextManager[object]:
+        return watchdog.limit(self._wrapper.connection, DEADLINE)
+
+    # Where SQL differs
+
+    def blind(self, queue: str) -> bool:
+        return queue in self._fronts
+
+    def suspect(self, db: Connection, queue: str, unknown: Sequence[str]) -> str:
+        front = self._fronts.of(queue, db)
+        but = f"AND task NOT IN {marks(unknown)}" if unknown else ""
+        if front is None:
+            found = db.execute(HEAD % but, (queue, *unknown)).fetchone()
+        else:
+            found = db.execute(HEAD_BY_FRONT % but, (*front.parts, queue, *unknown)).fetchone()
+        return found[0] if found else ""
+
+    def promote(self, db: Connection, queue: str, now: float) -> None:
+        if queue not in self._fronts:
+            return super().promote(db, queue, now)
+        due = db.execute(f"{PROMOTE} RETURNING order_key, sequence", (queue, now)).fetchall()
+        self._fronts.strayed(queue, due)
+        self.note(db, queue, len(due))
+
+    def take_turn(self, db: Connection, queue: str) -> None:
+        db.execute("SELECT pg_advisory_xact_lock(?, 0)", (_class(f"turn.{queue}"),)).fetchone()
+
+    def start(self, db: Connection, pool: str, which: Which, now: float, until: float) -> list[Row]:
+        front = self._fronts.of(which.queue, db)
+        if front is None:
+            began = time.monotonic()
+            values = (*which.values, which.want, pool, now, until)
+            rows = db.execute(START % (NEXT % which.condition), values).fetchall()
+            self._fronts.claimed(which.queue, time.monotonic() - began)
+        else:
+            parts = (*front.parts, *which.values, which.want, which.want, pool, now, until)
+            rows = db.execute(START % (NEXT_BY_FRONT % which.condition), parts).fetchall()
+            front.started(row[:2] for row in rows)
+        # RETURNING keeps no order.
+        return [row[2:] for row in sorted(rows)]
+
+    def renew(
+        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
+    ) -> Mapping[str, bool]:
+        found: dict[str, bool] = {}
+        for part in chunks(held):
+            pairs = ", ".join(["(?, ?)"] * len(part))
+            statement = f"""
+                UPDATE jobify_job SET lease_until = ?
+                WHERE (id, attempt) IN ({pairs}) AND pool = ? AND {RUNNING}
+                RETURNING id, cancel_requested"""
+            values = [value for pair in part for value in pair]
+            found.update(db.execute(statement, (until, *values, pool)).fetchall())
+        return found
+
+    def finish(self, db: Connection, rows: Sequence[Row]) -> Collection[tuple[str, int]]:
+        ended: list[tuple[str, int]] = []
+        for part in chunks(rows):
+            outcomes = ", ".join(["(?, ?, ?, ?::double precision, ?, ?::integer)"] * len(part))
+            statement = f"""
+                UPDATE jobify_job j
+                SET status = v.status, result = v.result, error = v.error, ended_at = v.ended_at,
+                    lease_until = NULL
+                FROM (VALUES {outcomes}) v (status, result, error, ended_at, id, attempt)
+                WHERE j.id = v.id AND j.attempt = v.attempt AND j.{RUNNING}
+                RETURNING j.id, j.attempt"""
+            values = [value for row in part for value in row]
+            ended += db.execute(statement, values).fetchall()
+        return ended
+
+
+class _Announcement:
+    """How many jobs of a queue the open transaction has announced, and how many of them it has pushed."""
+
+    def __init__(self, queue: str, jobs: int) -> None:
+        self.queue = queue
+        self.jobs = jobs
+        self.used = 0
+
+    def __call__(self) -> None:
+        """Do nothing at the commit."""
+
+
+def _class(queue: str) -> int:
+    """Return the first half of the keys of a queue's announcements, a signed 32 bit number.
+
+    Two queues of one number only see more jobs announced than there are.
+    """
+    number = zlib.crc32(f"jobify.{queue}".encode())
+    return number - (1 << 32) if number >= 1 << 31 else number
+
+
+def _code(error: BaseException) -> str:
+    cause = error.__cause__
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""

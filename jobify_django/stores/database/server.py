@@ -1,0 +1,240 @@
+"""What databases behind a socket have in common: statements, short transactions, and whose clock counts."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache, partial
+from typing import Any, NoReturn, TypeVar
+
+from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError
+from django.db import Error as DjangoError
+from django.db.backends.utils import CursorWrapper
+
+from jobify_django.exceptions import StoreBusy, StoreError, StoreUncertain
+from jobify_django.stores.database.database import Connection, Crowded, Cursor, Database, unmigrated
+
+T = TypeVar("T")
+
+TRIES = 8
+"""How often a transaction of our own is tried when another one stood in its way."""
+
+TRIES_INSIDE = 5
+"""The same inside a transaction of the caller's, which must not wait long."""
+
+FIRST_SLEEP = 0.005
+LONGEST_SLEEP = 0.2
+
+MEASURE_EVERY = 10.0
+"""Seconds between two looks at the server's clock."""
+
+MEASURE_TIMES = 3
+CLOSE_LOOK = 0.01
+"""A look that took longer, in seconds, is taken again: half of what it took is how wrong it may be."""
+
+
+class Server(Database):
+    """A database server, through the calling thread's Django connection.
+
+    Leases and delays are measured on the server's clock, the one that all machines share: this process
+    notes how far it is from its own monotonic clock, so that a host whose clock is stepped notices nothing.
+
+    Args:
+        alias: its key in ``settings.DATABASES``.
+        sleep: how it waits between tries.
+    """
+
+    locked = "FOR UPDATE"
+    unlocked = "FOR UPDATE SKIP LOCKED"
+
+    begin: Sequence[str]
+    """The statements that begin a transaction of our own."""
+
+    def __init__(self, alias: str, sleep: Callable[[float], None] = time.sleep) -> None:
+        super().__init__(alias)
+        self._sleep = sleep
+        self._ahead: float | None = None
+        self._measured = 0.0
+
+    # Transactions
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        if self.in_transaction():
+            return self._in_theirs(work)
+        return self._persistently(partial(self._run, work, self.deadline), again=True)
+
+    def write(self, work: Callable[[Connection], T], *, again: bool = False) -> T:
+        if self.in_transaction():
+            return self._in_theirs(work)
+        return self._persistently(partial(self._transact, work), again=again)
+
+    def _in_theirs(self, work: Callable[[Connection], T]) -> T:
+        for tried in range(1, TRIES_INSIDE + 1):
+            try:
+                return self._run(work)
+            except Crowded:
+                if tried == TRIES_INSIDE:
+                    raise
+            except DjangoError as error:
+                self._explain(error)
+            self._sleep(random.uniform(0.5, 1.0) * FIRST_SLEEP)
+        raise AssertionError("the last try returns or raises")
+
+    def _run(
+        self,
+        work: Callable[[Connection], T],
+        deadline: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> T:
+        with self._wrapper.cursor() as cursor, deadline():
+            db = Statements(cursor, self.spell)
+            self._measure(db)
+            return work(db)
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        with self._wrapper.cursor() as cursor, self.deadline():
+            db = Statements(cursor, self.spell)
+            self._measure(db)
+            for statement in self.begin:
+                cursor.execute(statement)
+            try:
+                value = work(db)
+            except BaseException:
+                self._roll_back(cursor)
+                raise
+            try:
+                cursor.execute("COMMIT")
+            except DjangoError as error:
+                if self._broken(error):
+                    raise _Uncertain from error
+                raise
+            return value
+
+    def _roll_back(self, cursor: CursorWrapper) -> None:
+        try:
+            cursor.execute("ROLLBACK")
+        except DjangoError:
+            self._wrapper.close()
+
+    def _persistently(self, call: Callable[[], T], *, again: bool) -> T:
+        uncertain: Exception | None = None
+        for tried in range(1, TRIES + 1):
+            try:
+                return call()
+            except Crowded:
+                if tried == TRIES:
+                    raise
+            except (_Uncertain, DjangoError) as caught:
+                error = caught.__cause__ if isinstance(caught, _Uncertain) else caught
+                assert isinstance(error, DjangoError)
+                uncertain = uncertain or (error if isinstance(caught, _Uncertain) else None)
+                broken = self._broken(error)
+                if broken:
+                    self.close()  # the next call gets a new one
+                worth_it = (broken and again) or self.collided(error)
+                if tried == TRIES or not worth_it:
+                    self._give_up(error, uncertain)
+                again = again and not broken  # once
+            self._sleep(random.uniform(0.3, 1.0) * min(FIRST_SLEEP * 2**tried, LONGEST_SLEEP))
+        raise AssertionError("the last try returns or raises")
+
+    def _give_up(self, error: DjangoError, uncertain: Exception | None) -> NoReturn:
+        if uncertain is not None:
+            raise StoreUncertain(
+                f"database {self.alias!r}: the connection broke during a commit ({_line(uncertain)}), so the "
+                "change may be stored or not. Look before you do it again."
+            ) from error
+        self._explain(error)
+
+    def _broken(self, error: DjangoError) -> bool:
+        return isinstance(error, (OperationalError, InterfaceError)) and not self.collided(error)
+
+    def deadline(self) -> AbstractContextManager[object]:
+        """Return a block that ends the connection when a call in it takes too long."""
+        return contextlib.nullcontext()
+
+    @abstractmethod
+    def collided(self, error: DatabaseError | DjangoError) -> bool:
+        """Whether another transaction stood in the way, so that a second try may go through."""
+
+    def _explain(self, error: DjangoError) -> NoReturn:
+        if self.collided(error):
+            raise StoreBusy(
+                f"database {self.alias!r}: another transaction stood in the way ({_line(error)}). Try again."
+            ) from error
+        if isinstance(error, (ProgrammingError, OperationalError)) and self.lacks_tables(error):
+            raise unmigrated(self.alias, _line(error)) from error
+        raise StoreError(f"database {self.alias!r} failed: {_line(error)}.") from error
+
+    @abstractmethod
+    def lacks_tables(self, error: DjangoError) -> bool:
+        """Whether a table or a column is missing."""
+
+    @staticmethod
+    def spell(statement: str) -> str:
+        """Return a statement as the driver wants it."""
+        return translate(statement)
+
+    limits: Mapping[str, int]
+    """The driver's options that end a wait for a server that has gone, in its own names and units."""
+
+    def open(self) -> None:
+        wrapper: Any = self._wrapper
+        theirs = type(wrapper).get_connection_params.__get__(wrapper)
+        # On this thread's wrapper only: the project's own threads do as the project says.
+        wrapper.get_connection_params = lambda: {**self.limits, **theirs()}
+
+    # Time
+
+    now: str
+    """A SELECT of the server's clock, in seconds since the epoch."""
+
+    def time(self) -> float:
+        if self._ahead is None:
+            with contextlib.suppress(StoreError):
+                self.read(lambda db: None)  # which measures
+        return time.time() if self._ahead is None else time.monotonic() + self._ahead
+
+    def _measure(self, db: Connection) -> None:
+        if self._ahead is not None and time.monotonic() - self._measured <= MEASURE_EVERY:
+            return
+        looks: list[tuple[float, float]] = []
+        while len(looks) < MEASURE_TIMES and not (looks and looks[-1][0] < CLOSE_LOOK):
+            began = time.monotonic()
+            (now,) = db.execute(self.now).fetchone()
+            took = time.monotonic() - began
+            looks.append((took, float(now) - began - took / 2))
+        _, self._ahead = min(looks)
+        self._measured = time.monotonic()
+
+
+class _Uncertain(Exception):
+    """The reply to a COMMIT was lost; the cause says how."""
+
+
+class Statements:
+    """Runs statements with question marks on a Django cursor."""
+
+    def __init__(self, cursor: CursorWrapper, spell: Callable[[str], str]) -> None:
+        self._cursor = cursor
+        self._spell = spell
+
+    def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
+        """Run a statement; what it returns holds until the next one."""
+        self._cursor.execute(self._spell(statement), values or None)
+        cursor: Any = self._cursor
+        return cursor  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=512)
+def translate(statement: str) -> str:
+    """Return a statement with ``%s`` for each ``?``, and ``%(name)s`` for each ``:name``."""
+    return re.sub(r"(?<!:):([a-z]+)", r"%(\1)s", statement).replace("?", "%s")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

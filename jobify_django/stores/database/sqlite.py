@@ -1,0 +1,286 @@
+"""SQLite's way: short IMMEDIATE transactions of our own, and patience of our own when it is locked.
+
+It uses the Django connection of the calling thread, below Django's cursors: a push costs a few
+statements of a few microseconds each, and the wrappers around a cursor cost more than that.
+
+``jobify_queue.waiting`` counts a queue's waiting jobs. It changes in the transaction that changes them, so
+checking the bound costs the same however many wait; ``repair`` mends it when somebody has changed rows by
+hand.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from django.db import Error as DjangoError
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from jobify_django.conf import QueueSettings
+from jobify_django.exceptions import StoreBusy, StoreError
+from jobify_django.stores.base import Trouble
+from jobify_django.stores.database.database import (
+    CLAIMED,
+    INTO,
+    NEW,
+    Connection,
+    Database,
+    Room,
+    Row,
+    Which,
+    chunks,
+    unmigrated,
+)
+from jobify_django.stores.hints import EVERYTHING, News, Probe
+
+T = TypeVar("T")
+
+PATIENCE = 20.0
+"""Seconds a statement tries while others hold the database."""
+
+# SQLite's own busy handler sleeps up to 100 ms at a time, so under many writers the unlucky one waits for
+# seconds. Short, jittered sleeps of our own keep the waits short and fair.
+FIRST_SLEEP = 0.0003
+LONGEST_SLEEP = 0.008
+
+LARGE_LOG = 64 * 2**20
+"""Bytes of a write-ahead log that are worth a word."""
+
+# Deletes nothing, and takes the write lock. As the first statement of a transaction it waits for its turn; a
+# read before it would make SQLite refuse at once ("database is locked") while another connection writes.
+TAKE_LOCK = "DELETE FROM jobify_queue WHERE 0"
+
+# Statuses stand in the text of statements, not as parameters: only then does SQLite use a partial index.
+ROOM = """
+    SELECT maxsize, "order", sequence, waiting,
+           (SELECT count(*) FROM jobify_job
+            WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now)
+    FROM jobify_queue WHERE name = :queue"""
+INSERT = f"INSERT {INTO} VALUES {NEW} ON CONFLICT (id) DO NOTHING"
+ADDED = "UPDATE jobify_queue SET waiting = waiting + ?, sequence = ? WHERE name = ?"
+COUNT = "UPDATE jobify_queue SET waiting = waiting + ? WHERE name = ?"
+START = f"""
+    UPDATE jobify_job
+    SET status = 'running', attempt = attempt + 1, pool = ?, started_at = ?, lease_until = ?
+    WHERE rowid IN (SELECT rowid FROM jobify_job WHERE %s
+                    ORDER BY order_key, sequence LIMIT ?)
+    RETURNING order_key, sequence, {CLAIMED}"""
+WRONG = """
+    FROM jobify_queue WHERE waiting <>
+        (SELECT count(*) FROM jobify_job WHERE queue = name AND status = 'waiting')"""
+MEND = """
+    UPDATE jobify_queue SET waiting =
+        (SELECT count(*) FROM jobify_job WHERE queue = name AND status = 'waiting')"""
+
+
+class SQLite(Database):
+    """A SQLite file.
+
+    Args:
+        alias: its key in ``settings.DATABASES``.
+        sleep: how it waits between tries at a locked database.
+    """
+
+    def __init__(self, alias: str, sleep: Callable[[float], None] = time.sleep) -> None:
+        super().__init__(alias)
+        self._sleep = sleep
+        # Threads of one process queue here instead of racing for the file's lock.
+        self._mutex = threading.Lock()
+
+    # Transactions
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return self._persistently(partial(work, _statements(_raw(self._wrapper))))
+        except (sqlite3.Error, DjangoError) as error:
+            self._explain(error)
+
+    def write(self, work: Callable[[Connection], T], *, again: bool = False) -> T:
+        # Looked up once: finding one of Django's connections takes as long as a statement.
+        wrapper = self._wrapper
+        try:
+            raw = _raw(wrapper)
+            if raw.in_transaction:
+                raw.execute(TAKE_LOCK)
+                return work(_statements(raw))
+            with self._mutex:
+                self._begin(raw, wrapper)
+                try:
+                    value = work(_statements(raw))
+                    self._persistently(partial(raw.execute, "COMMIT"))
+                except BaseException:
+                    self._roll_back(raw)
+                    raise
+                return value
+        except (sqlite3.Error, DjangoError) as error:
+            self._explain(error)
+
+    def in_transaction(self) -> bool:
+        """Whether this thread has a transaction open on the database."""
+        wrapper = self._wrapper
+        return wrapper.in_atomic_block or (
+            wrapper.connection is not None and wrapper.connection.in_transaction
+        )
+
+    def probe(self) -> Probe:
+        execute = _raw(self._wrapper).cursor().execute
+        seen: object = None
+
+        def look(seconds: float) -> Collection[News]:
+            nonlocal seen
+            # Not Event.wait(): a lock for each look would cost as much as the look.
+            time.sleep(seconds)
+            before, seen = seen, execute("PRAGMA data_version").fetchone()[0]
+            return () if seen == before else EVERYTHING
+
+        return look
+
+    def troubles(self, db: Connection) -> Sequence[Trouble]:
+        log = Path(f"{self._wrapper.settings_dict['NAME']}-wal")
+        size = log.stat().st_size if log.exists() else 0
+        if size < LARGE_LOG:
+            return ()
+        return [
+            Trouble(
+                f"{log.name} takes {size / 2**20:.0f} MiB: a reader has kept SQLite from emptying it",
+                "end the long reader (a backup, a shell), then PRAGMA wal_checkpoint(TRUNCATE)",
+            )
+        ]
+
+    # The bound
+
+    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
+        found = db.execute(ROOM, {"queue": queue.name, "now": now}).fetchone()
+        if found is None:
+            self.ensure_queue(db, queue.name)
+            return Room(None, None, 0, count(1))
+        maxsize, order, sequence, waiting, due = found
+        return Room(maxsize, order or None, waiting + due, count(sequence + 1))
+
+    def insert(self, db: Connection, queue: str, rows: Sequence[Row]) -> Sequence[str]:
+        fresh = [row for row in rows if db.execute(INSERT, row).rowcount]
+        waiting = sum(row[5] == "waiting" for row in fresh)
+        db.execute(ADDED, (waiting, rows[-1][6], queue))
+        return [row[0] for row in fresh]
+
+    def note(self, db: Connection, queue: str, waiting: int) -> None:
+        db.execute(COUNT, (waiting, queue))
+
+    def repair(self) -> bool:
+        if not self.read(lambda db: db.execute(f"SELECT 1 {WRONG}").fetchone()):
+            return False
+        self.write(lambda db: db.execute(MEND))
+        return True
+
+    # Where SQL differs
+
+    def start(self, db: Connection, pool: str, which: Which, now: float, until: float) -> list[Row]:
+        values = (pool, now, until, *which.values, which.want)
+        rows = db.execute(START % which.condition, values).fetchall()
+        self.note(db, which.queue, -len(rows))
+        # RETURNING keeps no order.
+        return [row[2:] for row in sorted(rows)]
+
+    def finish(self, db: Connection, rows: Sequence[Row]) -> Collection[tuple[str, int]]:
+        # Most jobs end well and return nothing: they share a statement.
+        alike: dict[Row, list[Row]] = {}
+        for row in rows:
+            alike.setdefault(row[:4], []).append(row[4:])
+        ended: list[tuple[str, int]] = []
+        for end, held in alike.items():
+            for part in chunks(held):
+                pairs = ", ".join(["(?, ?)"] * len(part))
+                statement = f"""
+                    UPDATE jobify_job SET status = ?, result = ?, error = ?, ended_at = ?, lease_until = NULL
+                    WHERE (id, attempt) IN (VALUES {pairs}) AND status = 'running'
+                    RETURNING id, attempt"""
+                values = (*end, *(value for pair in part for value in pair))
+                ended += db.execute(statement, values).fetchall()
+        return ended
+
+    def renew(
+        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
+    ) -> Mapping[str, bool]:
+        found: dict[str, bool] = {}
+        for part in chunks(held):
+            pairs = ", ".join("(?, ?)" for _ in part)
+            statement = f"""
+                UPDATE jobify_job SET lease_until = ?
+                WHERE (id, attempt) IN (VALUES {pairs}) AND pool = ? AND status = 'running'
+                RETURNING id, cancel_requested"""
+            values = [value for pair in part for value in pair]
+            found.update(db.execute(statement, (until, *values, pool)).fetchall())
+        return found
+
+    # Inside
+
+    def _begin(self, raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper) -> None:
+        theirs = int(float(wrapper.settings_dict["OPTIONS"].get("timeout", 5)) * 1000)
+        raw.execute("PRAGMA busy_timeout = 0")
+        try:
+            self._persistently(partial(raw.execute, "BEGIN IMMEDIATE"))
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {theirs}")
+
+    @staticmethod
+    def _roll_back(raw: sqlite3.Connection) -> None:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
+
+    def _persistently(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except sqlite3.OperationalError as error:
+            if not _locked(error) or self.in_transaction():
+                raise
+        deadline = time.monotonic() + PATIENCE
+        sleep = FIRST_SLEEP
+        while True:
+            self._sleep(random.uniform(0.3, 1.0) * sleep)
+            try:
+                return call()
+            except sqlite3.OperationalError as error:
+                if not _locked(error) or time.monotonic() > deadline:
+                    raise
+            sleep = min(sleep * 1.3, LONGEST_SLEEP)
+
+    def _explain(self, error: Exception) -> NoReturn:
+        if _locked(error):
+            if self.in_transaction():
+                raise StoreBusy(
+                    f"database {self.alias!r} is locked by another connection, and the open transaction "
+                    "could not wait: one that began with a read never can. Set OPTIONS['transaction_mode'] "
+                    "= 'IMMEDIATE' for this database."
+                ) from error
+            raise StoreBusy(
+                f"database {self.alias!r} stayed locked for {PATIENCE:g} s: another connection holds a write "
+                "transaction open. Look for a long transaction."
+            ) from error
+        if "no such table: jobify_" in str(error) or "no such column" in str(error):
+            raise unmigrated(self.alias, str(error)) from error
+        raise StoreError(f"database {self.alias!r} failed: {error}.") from error
+
+
+def _raw(wrapper: BaseDatabaseWrapper) -> sqlite3.Connection:
+    if wrapper.connection is None:
+        wrapper.ensure_connection()
+    raw: Any = wrapper.connection
+    return raw  # type: ignore[no-any-return]
+
+
+def _statements(raw: sqlite3.Connection) -> Connection:
+    connection: Any = raw
+    return connection  # type: ignore[no-any-return]
+
+
+def _locked(error: Exception) -> bool:
+    # SQLITE_BUSY and SQLITE_LOCKED, with all their extended codes.
+    code = getattr(error.__cause__ or error, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

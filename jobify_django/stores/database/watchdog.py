@@ -1,0 +1,87 @@
+"""Ending calls that a silent network would let wait for ever.
+
+A socket whose other end has gone without a word looks like one that is about to answer. Shutting it down
+from another thread makes the blocked call fail at once, and its caller takes a new connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+logger = logging.getLogger("jobify.store")
+
+LOOK_EVERY = 1.0
+
+
+class Watchdog:
+    """The calls under way in this process, and a thread that looks at them while there are any."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._calls: dict[int, tuple[float, Any]] = {}
+        self._awake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def limit(self, connection: Any, seconds: float) -> Iterator[None]:
+        """Shut a connection's socket down if the block takes longer than so many seconds.
+
+        Args:
+            connection: a driver's connection that has a ``fileno()``.
+            seconds: how long the block may take.
+        """
+        number = next(self._numbers)
+        self._calls[number] = (time.monotonic() + seconds, connection)
+        if not self._awake.is_set():
+            self._wake()
+        try:
+            yield
+        finally:
+            self._calls.pop(number, None)
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="jobify-watchdog", daemon=True)
+                self._thread.start()
+        self._awake.set()
+
+    def _watch(self) -> None:
+        while True:
+            self._awake.wait()
+            # A clock that is stepped at a bad moment (libfaketime) makes it an invalid argument.
+            with contextlib.suppress(OSError):
+                time.sleep(LOOK_EVERY)
+            now = time.monotonic()
+            for number, (deadline, connection) in list(self._calls.items()):
+                if now > deadline and self._calls.pop(number, None) is not None:
+                    shut_down(connection)
+            if not self._calls:
+                self._awake.clear()
+                if self._calls:  # one came in between
+                    self._awake.set()
+
+    def forget(self) -> None:
+        """Begin anew in a child process, which has none of the parent's threads."""
+        self.__init__()  # type: ignore[misc]
+
+
+def shut_down(connection: Any) -> None:
+    """Shut a connection's socket down, so that whoever waits for it gets an error."""
+    logger.error("event=connection-silent: a database call took too long; its connection is ended")
+    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
+
+
+watchdog = Watchdog()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=watchdog.forget)

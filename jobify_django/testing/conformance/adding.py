@@ -1,0 +1,170 @@
+"""``add``: the bound, all or a part, and twice the same."""
+
+from __future__ import annotations
+
+from jobify_django.job import JobStatus
+from jobify_django.testing.conformance.ground import ARGUMENTS, POOL, Ground, a_queue, outcome
+
+
+class Adding(Ground):
+    """What ``add`` promises."""
+
+    def test_an_added_job_is_stored_as_it_was_given(self) -> None:
+        spec = self.spec(7)
+        self.store.add(self.queue, [spec])
+
+        job = self.record(spec.id)
+
+        assert (job.id, job.queue, job.task, job.priority) == (spec.id, "default", "app.tasks.a", 7)
+        assert job.arguments == ARGUMENTS
+        assert (job.status, job.attempt, job.crashes) == (JobStatus.WAITING, 0, 0)
+        assert (job.pushed_at, job.eligible_at) == (self.clock.now, self.clock.now)
+        assert (job.started_at, job.ended_at, job.result, job.error) == (None,) * 4
+        assert job.history == ()
+
+    def test_add_tells_what_it_took_and_how_the_queue_stands(self) -> None:
+        queue = a_queue(maxsize=5)
+        added = self.store.add(queue, [self.spec(), self.spec()])
+
+        assert (added.taken, added.depth, added.maxsize) == (2, 2, 5)
+
+    def test_a_full_queue_takes_nothing(self) -> None:
+        queue = a_queue(maxsize=2)
+        self.add(0, 0, queue=queue)
+
+        added = self.store.add(queue, [self.spec()])
+
+        assert (added.taken, added.depth, added.maxsize) == (0, 2, 2)
+        assert self.waiting(queue) == 2
+
+    def test_add_takes_the_first_jobs_that_fit(self) -> None:
+        queue = a_queue(maxsize=3)
+        self.add(0, queue=queue)
+        specs = [self.spec() for _ in range(4)]
+
+        added = self.store.add(queue, specs)
+
+        assert (added.taken, added.depth) == (2, 3)
+        assert set(self.store.get([spec.id for spec in specs])) == {specs[0].id, specs[1].id}
+
+    def test_add_of_a_whole_takes_all_or_none(self) -> None:
+        queue = a_queue(maxsize=3)
+        self.add(0, queue=queue)
+        specs = [self.spec() for _ in range(3)]
+
+        assert self.store.add(queue, specs, whole=True).taken == 0
+        assert self.store.get([spec.id for spec in specs]) == {}
+        assert self.store.add(queue, specs[:2], whole=True).taken == 2
+
+    def test_a_claim_makes_room(self) -> None:
+        queue = a_queue(maxsize=1)
+        self.add(0, queue=queue)
+        assert self.store.add(queue, [self.spec()]).taken == 0
+
+        self.claim(1)
+
+        assert self.store.add(queue, [self.spec()]).taken == 1
+
+    def test_a_tuned_maxsize_is_the_bound(self) -> None:
+        queue = a_queue(maxsize=1)
+        self.tune(queue, maxsize=3)
+
+        added = self.store.add(queue, [self.spec() for _ in range(5)])
+
+        assert (added.taken, added.maxsize) == (3, 3)
+
+    def test_a_lowered_maxsize_drops_nothing(self) -> None:
+        ids = self.add(0, 0, 0)
+        self.tune(maxsize=1)
+
+        assert self.waiting() == 3
+        assert self.store.add(self.queue, [self.spec()]).taken == 0
+        assert self.claimed() == ids
+
+    def test_queues_have_bounds_of_their_own(self) -> None:
+        full, other = a_queue(maxsize=1), a_queue("mail", maxsize=1)
+        self.add(0, queue=full)
+
+        assert self.store.add(other, [self.spec()]).taken == 1
+
+    def test_a_delayed_job_always_finds_room(self) -> None:
+        queue = a_queue(maxsize=1)
+        self.add(0, queue=queue)
+        late, dated = self.spec(delay=60), self.spec(at=self.clock.now + 60)
+
+        added = self.store.add(queue, [late, dated])
+
+        assert (added.taken, added.depth) == (2, 1)
+        assert self.status(late.id) is self.status(dated.id) is JobStatus.DELAYED
+
+    def test_delayed_jobs_leave_the_room_to_others_until_they_are_due(self) -> None:
+        queue = a_queue(maxsize=1)
+        self.add(0, 0, queue=queue, delay=60)
+
+        assert self.store.add(queue, [self.spec()]).taken == 1
+
+    def test_due_jobs_count_at_once_and_may_exceed_the_bound(self) -> None:
+        queue = a_queue(maxsize=2)
+        self.add(0, 0, 0, queue=queue, delay=60)
+        self.clock.advance(60)
+
+        added = self.store.add(queue, [self.spec()])
+
+        assert (added.taken, added.depth) == (0, 3)
+        assert self.waiting(queue) == 3
+
+    def test_a_delayed_job_does_not_open_the_way_for_those_behind_it(self) -> None:
+        queue = a_queue(maxsize=1)
+        specs = [self.spec(), self.spec(delay=60), self.spec(), self.spec(delay=60)]
+
+        assert self.store.add(queue, specs).taken == 2
+
+    def test_a_moment_that_has_passed_is_now(self) -> None:
+        spec = self.spec(at=self.clock.now - 60)
+        self.store.add(self.queue, [spec])
+
+        assert self.status(spec.id) is JobStatus.WAITING
+        assert self.record(spec.id).eligible_at == self.clock.now
+
+    def test_adding_a_job_twice_adds_it_once(self) -> None:
+        spec = self.spec()
+        self.store.add(self.queue, [spec])
+
+        again = self.store.add(self.queue, [spec])
+
+        assert (again.taken, again.depth) == (1, 1)
+        assert self.claimed() == [spec.id]
+
+    def test_a_known_job_counts_as_taken_by_a_full_queue(self) -> None:
+        queue = a_queue(maxsize=1)
+        spec = self.spec()
+        self.store.add(queue, [spec])
+
+        assert self.store.add(queue, [spec]).taken == 1
+        assert self.store.add(queue, [spec, self.spec()]).taken == 1
+
+    def test_adding_a_job_that_runs_or_has_ended_changes_nothing(self) -> None:
+        spec = self.spec()
+        self.store.add(self.queue, [spec])
+        (claim,) = self.claim(1)
+
+        assert self.store.add(self.queue, [spec]).taken == 1
+        assert self.status(spec.id) is JobStatus.RUNNING
+        self.store.finish([outcome(claim)])
+        assert self.store.add(self.queue, [spec]).taken == 1
+        assert self.status(spec.id) is JobStatus.SUCCESSFUL
+        assert self.waiting() == 0
+
+    def test_jobs_that_come_back_may_exceed_the_bound_and_then_nothing_is_added(self) -> None:
+        queue = a_queue(maxsize=2)
+        self.add(0, 0, queue=queue)
+        held = {claim.id: claim.attempt for claim in self.claim(2)}
+        self.add(0, 0, queue=queue)
+
+        self.store.release(POOL, held, "it stopped")
+
+        assert self.waiting(queue) == 4
+        for waiting in (4, 3, 2):
+            assert self.store.add(queue, [self.spec()]).taken == 0, f"{waiting} of 2 wait"
+            self.claim(1)
+        assert self.store.add(queue, [self.spec()]).taken == 1

@@ -1,0 +1,228 @@
+"""``claim``: who goes first, how many, and as which attempt."""
+
+from __future__ import annotations
+
+from jobify_django.job import JobStatus
+from jobify_django.testing.conformance.ground import ARGUMENTS, LEASE, OTHER, POOL, Ground, a_queue, outcome
+
+
+class Claiming(Ground):
+    """What ``claim`` promises."""
+
+    # Order
+
+    def test_the_highest_priority_goes_first(self) -> None:
+        low, high, middle, lowest = self.add(-5, 100, 10, -100)
+
+        assert self.claimed() == [high, middle, low, lowest]
+
+    def test_equal_priorities_go_first_in_first_out(self) -> None:
+        ids = self.add(*[5] * 20)
+
+        assert self.claimed() == ids
+
+    def test_jobs_of_one_add_keep_their_order(self) -> None:
+        specs = [self.spec() for _ in range(20)]
+        self.store.add(self.queue, specs)
+
+        assert self.claimed() == [spec.id for spec in specs]
+
+    def test_fifo_ignores_priority(self) -> None:
+        queue = a_queue(order="fifo")
+        ids = self.add(1, 100, -100, 50, queue=queue)
+
+        assert self.claimed() == ids
+
+    def test_lifo_takes_the_newest_and_ignores_priority(self) -> None:
+        queue = a_queue(order="lifo")
+        ids = self.add(1, 100, -100, 50, queue=queue)
+
+        assert self.claimed() == ids[::-1]
+
+    def test_order_holds_over_many_claims(self) -> None:
+        low, high = self.add(1, 9)
+        assert self.claimed(1) == [high]
+        (higher,) = self.add(5)
+
+        assert self.claimed(1) == [higher]
+        assert self.claimed(1) == [low]
+
+    def test_a_due_job_stands_where_it_was_pushed(self) -> None:
+        (early,) = self.add(0, delay=60)
+        (late,) = self.add(0)
+        self.clock.advance(60)
+
+        assert self.claimed() == [early, late]
+
+    # How many
+
+    def test_a_claim_takes_exactly_what_it_wants(self) -> None:
+        self.add(*[0] * 5)
+
+        assert len(self.claim(3)) == 3
+        assert self.waiting() == 2
+        assert len(self.claim(0)) == 0
+        assert len(self.claim(3)) == 2
+        assert self.claim(3) == []
+
+    def test_a_claim_takes_of_each_queue_what_it_wants_of_it(self) -> None:
+        mail, slow = a_queue("mail"), a_queue("slow")
+        for queue in (self.queue, mail, slow):
+            self.add(0, 0, 0, queue=queue)
+
+        claimed = self.store.claim(POOL, {"default": 2, "mail": 1}, {"default": LEASE, "mail": LEASE})
+
+        assert sorted(claim.queue for claim in claimed.claims) == ["default", "default", "mail"]
+        assert self.waiting(slow) == 3
+
+    def test_a_paused_queue_gives_nothing(self) -> None:
+        ids = self.add(0, 0)
+        self.tune(paused=True)
+
+        assert self.claim() == []
+        self.tune(paused=False)
+        assert self.claimed() == ids
+
+    def test_a_delayed_job_is_not_claimed_before_it_is_due(self) -> None:
+        (id,) = self.add(0, delay=60)
+
+        assert self.claim() == []
+        self.clock.advance(59.5)
+        assert self.claim() == []
+        self.clock.advance(0.5)
+        assert self.claimed() == [id]
+
+    def test_a_claim_tells_when_the_next_delayed_job_is_due(self) -> None:
+        leases = {"default": LEASE}
+        assert self.store.claim(POOL, {"default": 1}, leases).next_due is None
+        self.add(0, 0, delay=60)
+        self.add(0, delay=20)
+        self.clock.advance(5)
+
+        assert self.store.claim(POOL, {"default": 1}, leases).next_due == 15
+
+    def test_a_due_job_of_a_paused_queue_lets_no_pool_turn_in_a_circle(self) -> None:
+        self.add(0, delay=20)
+        self.tune(paused=True)
+        self.clock.advance(20)
+        claimed = self.store.claim(POOL, {"default": 1}, {"default": LEASE})
+
+        assert (list(claimed.claims), claimed.next_due) == ([], None)
+
+    # What it gives
+
+    def test_a_claim_carries_the_job(self) -> None:
+        (id,) = self.add(7)
+        pushed_at = self.clock.now
+        self.clock.advance(3)
+
+        (claim,) = self.claim(1)
+
+        assert (claim.id, claim.attempt, claim.queue, claim.task) == (id, 1, "default", "app.tasks.a")
+        assert (claim.arguments, claim.priority) == (ARGUMENTS, 7)
+        assert claim.pushed_at == claim.eligible_at == pushed_at
+        assert claim.started_at == self.clock.now
+
+    def test_a_claimed_job_runs_in_its_pool_until_its_lease_ends(self) -> None:
+        claim = self.start()
+
+        job = self.record(claim.id)
+
+        assert (job.status, job.attempt, job.pool) == (JobStatus.RUNNING, 1, POOL)
+        assert (job.started_at, job.lease_until) == (self.clock.now, self.clock.now + LEASE)
+
+    def test_no_job_is_claimed_twice(self) -> None:
+        self.add(0, 0, 0)
+
+        assert set(self.claimed(2)).isdisjoint(self.claimed(2, pool=OTHER))
+
+    def test_attempt_numbers_only_grow(self) -> None:
+        claim = self.start()
+        seen = [claim.attempt]
+        for _ in range(3):
+            self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+            (claim,) = self.claim(1)
+            seen.append(claim.attempt)
+
+        assert seen == [1, 2, 3, 4]
+
+    def test_a_claim_tells_the_live_values_of_the_queues_asked_for(self) -> None:
+        mail = a_queue("mail")
+        self.tune(workers=3)
+
+        states = self.store.claim(POOL, {"default": 1, "mail": 0}, {"default": LEASE, "mail": LEASE}).states
+
+        assert (states["default"].workers, states["default"].version) == (3, 1)
+        assert (states[mail.name].workers, states[mail.name].version) == (None, 0)
+
+    def test_a_claim_stores_the_given_outcomes(self) -> None:
+        claim = self.start()
+        (other,) = self.add(0)
+
+        assert self.claimed(1, outcomes=[outcome(claim, result="1")]) == [other]
+        assert self.status(claim.id) is JobStatus.SUCCESSFUL
+
+    def test_a_claim_stores_outcomes_even_where_nothing_waits_or_is_wanted(self) -> None:
+        first, second = self.start(), self.start()
+
+        assert self.claim(1, outcomes=[outcome(first)]) == []
+        assert self.claim(0, outcomes=[outcome(second)]) == []
+        assert self.status(first.id) is self.status(second.id) is JobStatus.SUCCESSFUL
+
+    def test_a_claim_tells_which_outcomes_it_refused(self) -> None:
+        good, stale = self.start(), self.start()
+        self.store.release(POOL, {stale.id: stale.attempt}, "it stopped")
+        given = [outcome(good), outcome(stale)]
+
+        claimed = self.store.claim(POOL, {"default": 0}, {"default": LEASE}, given)
+
+        assert list(claimed.refused) == [given[1]]
+        assert self.status(stale.id) is JobStatus.WAITING
+
+    def test_a_capped_queue_runs_no_more_than_its_cap_in_all_pools(self) -> None:
+        self.add(0, 0, 0, 0)
+
+        assert len(self.claim(1, caps={"default": 3})) == 1
+        assert len(self.claim(4, pool=OTHER, caps={"default": 3})) == 2
+        assert self.claim(4, caps={"default": 3}) == []
+
+    def test_an_ended_job_makes_room_under_the_cap_in_the_same_claim(self) -> None:
+        first, second = self.add(0, 0)
+        (claim,) = self.claim(2, caps={"default": 1})
+
+        assert claim.id == first
+        assert self.claimed(2, caps={"default": 1}, outcomes=[outcome(claim)]) == [second]
+
+    def test_a_lease_that_ran_out_frees_its_place_under_the_cap(self) -> None:
+        first, second = self.add(0, 0)
+        self.claim(1, caps={"default": 1}, lease=10)
+        self.clock.advance(10.5)
+
+        assert self.claimed(2, pool=OTHER, caps={"default": 1}) == [second]
+        assert self.status(first) is JobStatus.RUNNING
+
+    def test_a_cap_of_one_queue_is_none_of_another(self) -> None:
+        mail = a_queue("mail")
+        self.add(0, 0)
+        self.add(0, 0, queue=mail)
+
+        self.claim(2, caps={"default": 1})
+
+        assert len(self.claim(2, queue=mail, caps={"default": 1})) == 2
+
+    def test_jobs_of_tasks_a_pool_does_not_know_are_passed_over_and_keep_their_place(self) -> None:
+        (strange,) = self.add(5, task="app.tasks.new")
+        (known,) = self.add(0)
+
+        assert self.claimed(2, unknown={"app.tasks.new"}) == [known]
+        assert self.claimed(2, unknown={"app.tasks.new"}) == []
+        assert self.status(strange) is JobStatus.WAITING
+        assert self.store.position(strange) == 0
+        assert self.claimed(2, pool=OTHER) == [strange]
+
+    def test_of_tasks_that_differ_in_case_alone_the_one_that_is_known_runs(self) -> None:
+        (strange,) = self.add(5, task="app.tasks.Send")
+        (known,) = self.add(0, task="app.tasks.send")
+
+        assert self.claimed(2, unknown={"app.tasks.Send"}) == [known]
+        assert self.status(strange) is JobStatus.WAITING

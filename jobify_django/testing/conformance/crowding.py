@@ -1,0 +1,126 @@
+"""Many threads at once: the bound holds at every moment, and every job is claimed once."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+from jobify_django.job import Claim
+from jobify_django.testing.conformance.ground import LEASE, Ground, a_queue, outcome
+
+PRODUCERS = 8
+CLAIMERS = 3
+EACH = 25
+MAXSIZE = 5
+PATIENCE = 60.0
+
+
+class Crowding(Ground):
+    """What holds while everybody pushes and shoves."""
+
+    def test_the_bound_holds_and_nothing_is_lost_or_claimed_twice(self) -> None:
+        crowd = _Crowd(self)
+
+        crowd.run()
+
+        assert crowd.errors == []
+        assert max(crowd.depths) <= MAXSIZE, f"{max(crowd.depths)} jobs waited where {MAXSIZE} may"
+        assert Counter(crowd.claimed) == Counter(crowd.added)
+        assert len(crowd.added) == PRODUCERS * EACH
+        stats = self.store.stats([crowd.queue])["default"]
+        assert (stats.waiting, stats.running) == (0, 0)
+
+    def test_of_tunings_at_the_same_moment_none_is_lost(self) -> None:
+        versions: list[int] = []
+
+        def tune(key: str) -> None:
+            for value in range(1, EACH + 1):
+                versions.append(self.store.tune(queue, {key: value}, actor="ada", source="code").version)
+            self.store.close()
+
+        queue = a_queue()
+        threads = [threading.Thread(target=tune, args=(key,)) for key in ("workers", "maxsize") * 2]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+
+        assert sorted(versions) == list(range(1, 4 * EACH + 1))
+        state = self.store.states(["default"])["default"]
+        assert (state.version, state.workers, state.maxsize) == (4 * EACH, EACH, EACH)
+
+
+class _Crowd:
+    def __init__(self, ground: Ground) -> None:
+        self.store = ground.store
+        self.queue = a_queue(maxsize=MAXSIZE)
+        self.specs = [[ground.spec(number) for number in range(EACH)] for _ in range(PRODUCERS)]
+        self.added: list[str] = []
+        self.claimed: list[str] = []
+        self.depths: list[int] = []
+        self.errors: list[BaseException] = []
+        self._room = threading.Semaphore(0)
+        self._work = threading.Semaphore(0)
+        self._all_done = threading.Event()
+
+    def run(self) -> None:
+        unsubscribes = [
+            self.store.hints.subscribe("room", lambda queue: self._room.release(PRODUCERS)),
+            self.store.hints.subscribe("work", lambda queue: self._work.release(CLAIMERS)),
+        ]
+        bodies: list[Callable[[], None]] = [self._producer(number) for number in range(PRODUCERS)]
+        bodies += [self._claimer(number) for number in range(CLAIMERS)]
+        threads = [threading.Thread(target=self._guarded, args=(body,)) for body in (*bodies, self._sample)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        self._all_done.set()
+        for unsubscribe in unsubscribes:
+            unsubscribe()
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:
+            self.errors.append(error)
+            self._all_done.set()
+        finally:
+            self.store.close()
+
+    def _producer(self, number: int) -> Callable[[], None]:
+        def produce() -> None:
+            left = self.specs[number]
+            while left and not self._all_done.is_set():
+                # Batches of different sizes, so that adds are taken in part.
+                added = self.store.add(self.queue, left[: 1 + number % 4])
+                self.depths.append(added.depth)
+                self.added += [spec.id for spec in left[: added.taken]]
+                left = left[added.taken :]
+                if not added.taken:
+                    # Polling is the truth, so a lost hint costs a moment and no more.
+                    self._room.acquire(timeout=0.05)
+
+        return produce
+
+    def _claimer(self, number: int) -> Callable[[], None]:
+        def claim() -> None:
+            ended: list[Claim] = []
+            while len(self.claimed) < PRODUCERS * EACH and not self._all_done.is_set():
+                outcomes = [outcome(claim) for claim in ended]
+                wants = {"default": 1 + number}
+                ended = list(self.store.claim(f"pool-{number}", wants, {"default": LEASE}, outcomes).claims)
+                assert len(ended) <= 1 + number, "claimed more than wanted"
+                self.claimed += [claim.id for claim in ended]
+                if not ended:
+                    self._work.acquire(timeout=0.05)
+            assert list(self.store.finish([outcome(claim) for claim in ended])) == []
+            if len(self.claimed) >= PRODUCERS * EACH:
+                self._all_done.set()
+
+        return claim
+
+    def _sample(self) -> None:
+        while not self._all_done.is_set():
+            self.depths.append(self.store.stats([self.queue])["default"].waiting)

@@ -1,0 +1,134 @@
+"""What the conformance tests stand on: a store, a clock, a queue, and short words for what they do."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from jobify_django.conf import QueueSettings
+from jobify_django.job import Claim, JobRecord, JobSpec, JobStatus, Outcome
+from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.testing.clock import FakeClock
+
+LEASE = 30.0
+POOL = "pool-1"
+OTHER = "pool-2"
+ARGUMENTS = '[["a"],{"b":1}]'
+
+
+class Ground:
+    """One test's store. Every test gets a new instance, and so an empty one."""
+
+    def make_store(self, clock: Callable[[], float]) -> Store:
+        """Return an empty store that reads time from ``clock``."""
+        raise NotImplementedError
+
+    @cached_property
+    def clock(self) -> FakeClock:
+        """The store's clock."""
+        return FakeClock()
+
+    @cached_property
+    def store(self) -> Store:
+        """The store under test."""
+        return self.make_store(self.clock)
+
+    @cached_property
+    def queue(self) -> QueueSettings:
+        """The queue most tests use: by priority, with room for all they add."""
+        return a_queue()
+
+    @cached_property
+    def _numbers(self) -> itertools.count[int]:
+        return itertools.count(1)
+
+    def spec(self, priority: int = 0, **values: Any) -> JobSpec:
+        """Return a job to add, with an id that sorts behind those before it."""
+        id = f"{next(self._numbers):08x}-0000-7000-8000-000000000000"
+        given = {"task": "app.tasks.a", "arguments": ARGUMENTS, "priority": priority, **values}
+        return JobSpec(id, **given)
+
+    def add(self, *priorities: int, queue: QueueSettings | None = None, **values: Any) -> list[str]:
+        """Add a job for each priority, each in a call of its own, and return their ids."""
+        specs = [self.spec(priority, **values) for priority in priorities]
+        for spec in specs:
+            taken = self.store.add(queue or self.queue, [spec]).taken
+            assert taken == 1, "there was room, yet add took nothing"
+        return [spec.id for spec in specs]
+
+    def claim(
+        self,
+        want: int = 100,
+        *,
+        pool: str = POOL,
+        queue: QueueSettings | None = None,
+        lease: float = LEASE,
+        outcomes: Sequence[Outcome] = (),
+        **limits: Any,
+    ) -> list[Claim]:
+        """Claim up to ``want`` jobs."""
+        name = (queue or self.queue).name
+        return list(self.store.claim(pool, {name: want}, {name: lease}, outcomes, **limits).claims)
+
+    def claimed(self, want: int = 100, **values: Any) -> list[str]:
+        """Claim, and return only the ids."""
+        return [claim.id for claim in self.claim(want, **values)]
+
+    def start(self, *, pool: str = POOL) -> Claim:
+        """Add a job and claim it."""
+        self.add(0)
+        (claim,) = self.claim(1, pool=pool)
+        return claim
+
+    def end(self, status: JobStatus) -> str:
+        """Let a job run and end so; return its id."""
+        claim = self.start()
+        assert list(self.store.finish([outcome(claim, status)])) == []
+        return claim.id
+
+    def record(self, id: str) -> JobRecord:
+        """Return a job that must exist."""
+        found = self.store.get([id])
+        assert id in found, f"the store lost job {id}"
+        return found[id]
+
+    def status(self, id: str) -> JobStatus:
+        """Return the status of a job that must exist."""
+        return self.record(id).status
+
+    def waiting(self, queue: QueueSettings | None = None) -> int:
+        """Return how many jobs wait."""
+        queue = queue or self.queue
+        return self.store.stats([queue])[queue.name].waiting
+
+    def tune(self, queue: QueueSettings | None = None, **changes: Any) -> None:
+        """Change live values."""
+        self.store.tune(queue or self.queue, changes, actor="ada", source="code")
+
+
+def a_queue(name: str = "default", **changes: Any) -> QueueSettings:
+    """Return a queue's settings."""
+    values: dict[str, Any] = {
+        "store": "",
+        "priorities": {},
+        "push_timeout": 10,
+        "max_waiting_pushes": 1000,
+        "lease": LEASE,
+        "workers": 10,
+        "maxsize": 1024,
+        "order": "priority",
+    }
+    return QueueSettings(name=name, **{**values, **changes})
+
+
+def outcome(claim: Claim, status: JobStatus = JobStatus.SUCCESSFUL, **values: Any) -> Outcome:
+    """Return how an attempt ended."""
+    return Outcome(claim.id, claim.attempt, claim.queue, claim.task, status, **values)
+
+
+def a_pool(id: str = POOL, *queues: str) -> PoolRecord:
+    """Return what a pool says of itself."""
+    serves = {name: PoolQueue(4, 2, 7) for name in queues or ("default",)}
+    return PoolRecord(id, "host", 42, "code", 1.0, serves)

@@ -1,0 +1,445 @@
+"""Leases and fences: ``renew``, ``release``, ``rescue``, and writes that come too late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobify_django.conf import QueueSettings
+from jobify_django.job import Claim, JobStatus
+from jobify_django.stores.base import CRASH_LIMIT, Claimed
+from jobify_django.testing.conformance.ground import LEASE, OTHER, POOL, Ground, a_pool, a_queue, outcome
+
+
+class Leasing(Ground):
+    """Who holds a job, for how long, and what becomes of it then."""
+
+    def crash(self) -> None:
+        """Let every lease run out, and rescue."""
+        self.clock.advance(LEASE + 1)
+        self.store.rescue()
+
+    def rescued_from(self, claim: Claim) -> Claim:
+        """Let the claim's pool freeze, and another pool take the job."""
+        self.crash()
+        (newer,) = self.claim(1, pool=OTHER)
+        assert newer.id == claim.id
+        return newer
+
+    # renew
+
+    def test_renewing_extends_the_lease(self) -> None:
+        claim = self.start()
+        self.clock.advance(20)
+
+        renewed = self.store.renew(POOL, {claim.id: claim.attempt}, LEASE)
+
+        assert list(renewed.lost) == list(renewed.cancel_requested) == []
+        assert self.record(claim.id).lease_until == self.clock.now + LEASE
+        self.clock.advance(20)
+        assert list(self.store.rescue()) == []
+
+    def test_renewing_tells_what_is_lost(self) -> None:
+        kept, ended, gone = self.start(), self.start(), "00000000-0000-7000-8000-00000000ffff"
+        self.store.finish([outcome(ended)])
+
+        renewed = self.store.renew(POOL, {kept.id: 1, ended.id: 1, gone: 1}, LEASE)
+
+        assert set(renewed.lost) == {ended.id, gone}
+
+    def test_renewing_tells_who_is_asked_to_cancel(self) -> None:
+        claim, other = self.start(), self.start()
+        self.store.cancel([claim.id])
+
+        renewed = self.store.renew(POOL, {claim.id: 1, other.id: 1}, LEASE)
+
+        assert (list(renewed.lost), list(renewed.cancel_requested)) == ([], [claim.id])
+
+    def test_renewing_nothing_is_no_error(self) -> None:
+        renewed = self.store.renew(POOL, {}, LEASE)
+
+        assert list(renewed.lost) == list(renewed.cancel_requested) == []
+
+    # Fences
+
+    def test_a_stale_finish_is_refused_after_a_rescue(self) -> None:
+        stale = self.start()
+        newer = self.rescued_from(stale)
+        late = outcome(stale, result="1")
+
+        assert list(self.store.finish([late])) == [late]
+        assert (self.status(stale.id), self.record(stale.id).attempt) == (JobStatus.RUNNING, newer.attempt)
+        assert list(self.store.finish([outcome(newer, result="2")])) == []
+        assert self.record(stale.id).result == "2"
+
+    def test_of_two_outcomes_of_one_job_only_that_of_its_newer_attempt_is_stored(self) -> None:
+        # As of a pool that lost a job, got it again, and then ended both.
+        stale = self.start()
+        newer = self.rescued_from(stale)
+        late, right = outcome(stale, result="1"), outcome(newer, result="2")
+
+        assert list(self.store.finish([late, right])) == [late]
+        assert self.record(stale.id).result == "2"
+
+    def test_a_stale_finish_is_refused_while_the_rescued_job_waits(self) -> None:
+        stale = self.start()
+        self.crash()
+
+        assert len(self.store.finish([outcome(stale)])) == 1
+        assert self.status(stale.id) is JobStatus.WAITING
+        assert self.waiting() == 1
+
+    def test_a_second_finish_is_refused(self) -> None:
+        claim = self.start()
+        self.store.finish([outcome(claim, result="1")])
+
+        assert len(self.store.finish([outcome(claim, JobStatus.FAILED)])) == 1
+        assert (self.status(claim.id), self.record(claim.id).result) == (JobStatus.SUCCESSFUL, "1")
+
+    def test_a_stale_renewal_is_lost_and_extends_nothing(self) -> None:
+        stale = self.start()
+        newer = self.rescued_from(stale)
+        until = self.record(newer.id).lease_until
+        self.clock.advance(5)
+
+        assert list(self.store.renew(POOL, {stale.id: stale.attempt}, LEASE).lost) == [stale.id]
+        assert self.record(newer.id).lease_until == until
+
+    def test_a_stale_release_is_refused(self) -> None:
+        stale = self.start()
+        newer = self.rescued_from(stale)
+
+        assert list(self.store.release(POOL, {stale.id: stale.attempt}, "it stopped")) == []
+        assert (self.status(newer.id), self.record(newer.id).pool) == (JobStatus.RUNNING, OTHER)
+
+    def test_a_pool_releases_only_its_own_jobs(self) -> None:
+        claim = self.start()
+
+        assert list(self.store.release(OTHER, {claim.id: claim.attempt}, "it stopped")) == []
+        assert self.status(claim.id) is JobStatus.RUNNING
+
+    # release
+
+    def test_a_released_job_waits_again_at_its_old_place(self) -> None:
+        first, second, third = self.add(0, 0, 0)
+        claims = self.claim(2)
+        (fourth,) = self.add(0)
+
+        released = self.store.release(POOL, {claim.id: claim.attempt for claim in claims}, "it stopped")
+
+        assert set(released) == {first, second}
+        assert self.claimed() == [first, second, third, fourth]
+
+    def test_a_released_job_is_not_charged(self) -> None:
+        claim = self.start()
+        for _ in range(CRASH_LIMIT + 1):
+            self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+            (claim,) = self.claim(1)
+
+        assert (self.status(claim.id), self.record(claim.id).crashes) == (JobStatus.RUNNING, 0)
+
+    def test_a_release_is_told_in_the_history(self) -> None:
+        claim = self.start()
+        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+
+        (told,) = self.record(claim.id).history
+
+        assert (told.attempt, told.reason, told.at) == (1, "it stopped", self.clock.now)
+        assert (told.pool, told.charged) == (POOL, False)
+
+    def test_a_released_job_is_held_by_nobody(self) -> None:
+        claim = self.start()
+        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+
+        job = self.record(claim.id)
+
+        assert (job.status, job.pool, job.lease_until) == (JobStatus.WAITING, "", None)
+
+    def test_an_ended_job_cannot_be_released(self) -> None:
+        claim = self.start()
+        self.store.finish([outcome(claim)])
+
+        assert list(self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")) == []
+        assert self.status(claim.id) is JobStatus.SUCCESSFUL
+
+    # release_unknown
+
+    def test_running_jobs_a_pool_does_not_know_of_are_handed_back_uncharged(self) -> None:
+        known, unknown, others = self.start(), self.start(), self.start(pool=OTHER)
+
+        assert list(self.store.release_unknown(POOL, {known.id})) == [unknown.id]
+        assert self.status(unknown.id) is JobStatus.WAITING
+        assert self.record(unknown.id).crashes == 0
+        assert self.record(unknown.id).history[0].charged is False
+        assert self.status(known.id) is self.status(others.id) is JobStatus.RUNNING
+
+    # rescue
+
+    def test_a_lease_that_holds_is_not_rescued(self) -> None:
+        claim = self.start()
+        self.clock.advance(LEASE - 1)
+
+        assert list(self.store.rescue()) == []
+        assert self.status(claim.id) is JobStatus.RUNNING
+
+    def test_a_job_may_run_for_many_leases_while_it_is_renewed(self) -> None:
+        claim = self.start()
+        for _ in range(30):
+            self.clock.advance(LEASE / 3)
+            self.store.renew(POOL, {claim.id: claim.attempt}, LEASE)
+            assert list(self.store.rescue()) == []
+
+        assert self.record(claim.id).attempt == 1
+
+    def test_leases_that_hold_hide_none_that_ran_out(self) -> None:
+        long = [claim.id for claim in (self.start() for _ in range(4))]
+        self.store.renew(POOL, dict.fromkeys(long, 1), 10 * LEASE)
+        dead = self.start(pool=OTHER)
+        self.clock.advance(LEASE + 1)
+
+        assert [rescued.id for rescued in self.store.rescue(limit=2)] == [dead.id]
+
+    def test_a_lease_outlives_the_memory_of_its_pool(self) -> None:
+        self.store.beat(a_pool(POOL))
+        claim = self.start()
+        self.store.retire(POOL)
+        assert list(self.store.rescue()) == []
+        self.clock.advance(LEASE + 1)
+
+        assert [rescued.id for rescued in self.store.rescue()] == [claim.id]
+
+    def test_a_pool_renews_no_lease_of_another(self) -> None:
+        claim = self.start()
+        self.clock.advance(LEASE - 1)
+
+        assert list(self.store.renew(OTHER, {claim.id: claim.attempt}, LEASE).lost) == [claim.id]
+        self.clock.advance(2)
+        assert [rescued.id for rescued in self.store.rescue()] == [claim.id]
+
+    def test_a_job_whose_lease_ran_out_waits_again_and_is_charged(self) -> None:
+        first, second = self.add(0, 0)
+        self.claim(1)
+        self.clock.advance(LEASE + 1)
+
+        (rescued,) = self.store.rescue()
+
+        assert (rescued.id, rescued.queue, rescued.task) == (first, "default", "app.tasks.a")
+        assert (rescued.attempt, rescued.pool, rescued.status) == (1, POOL, JobStatus.WAITING)
+        assert self.record(first).crashes == 1
+        told = self.record(first).history[-1]
+        assert (told.attempt, told.pool, told.charged, told.at) == (1, POOL, True, self.clock.now)
+        assert self.claimed() + self.claimed() == [first, second]
+
+    def test_a_job_that_crashed_its_workers_too_often_is_failed(self) -> None:
+        claim = self.start()
+        for crashes in range(1, CRASH_LIMIT):
+            self.crash()
+            assert self.record(claim.id).crashes == crashes
+            assert self.claimed(1) == [claim.id]
+        self.clock.advance(LEASE + 1)
+
+        (rescued,) = self.store.rescue()
+
+        job = self.record(claim.id)
+        assert rescued.status is job.status is JobStatus.FAILED
+        assert (job.crashes, job.ended_at, len(job.history)) == (CRASH_LIMIT, self.clock.now, CRASH_LIMIT)
+        assert job.error is not None
+        assert str(CRASH_LIMIT) in job.error.message
+        assert self.claim() == []
+
+    def test_releases_between_crashes_do_not_count(self) -> None:
+        claim = self.start()
+        self.crash()
+        (claim,) = self.claim(1)
+        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+        self.claim(1)
+        self.crash()
+
+        assert (self.record(claim.id).crashes, self.status(claim.id)) == (2, JobStatus.WAITING)
+
+    def test_a_rescue_takes_no_more_than_its_limit(self) -> None:
+        self.add(*[0] * 5)
+        self.claim(5)
+        self.clock.advance(LEASE + 1)
+
+        assert len(self.store.rescue(limit=3)) == 3
+        assert len(self.store.rescue(limit=3)) == 2
+        assert list(self.store.rescue(limit=3)) == []
+
+    def test_a_job_that_was_asked_to_end_is_cancelled_when_it_is_handed_back(self) -> None:
+        claim = self.start()
+        self.store.cancel([claim.id])
+
+        assert list(self.store.release(POOL, {claim.id: claim.attempt}, "stopping")) == [claim.id]
+        assert self.status(claim.id) is JobStatus.CANCELLED
+        assert self.claimed() == []
+
+    def test_a_job_that_was_asked_to_end_is_cancelled_when_it_is_rescued(self) -> None:
+        claim = self.start()
+        self.store.cancel([claim.id])
+        self.clock.advance(LEASE + 1)
+
+        (rescued,) = self.store.rescue()
+
+        assert rescued.status is JobStatus.CANCELLED
+        assert self.status(claim.id) is JobStatus.CANCELLED
+        assert self.waiting() == 0
+
+    def test_of_jobs_that_come_back_together_each_is_told_its_own(self) -> None:
+        doomed, handed = self.start(), self.start()
+        reason = """it's "50%" done: why? ] \\ naïve"""
+        self.store.release(POOL, {handed.id: 1}, reason)
+        self.claim(1)
+        asked, other = self.start(), self.start(pool=OTHER)
+        self.store.cancel([asked.id])
+        for _ in range(CRASH_LIMIT - 1):
+            self.store.renew(POOL, {handed.id: 2, asked.id: 1}, 10 * LEASE)
+            self.store.renew(OTHER, {other.id: 1}, 10 * LEASE)
+            self.crash()
+            (doomed,) = self.claim(1)
+        self.clock.advance(10 * LEASE + 1)
+
+        rescued = {one.id: one.status for one in self.store.rescue()}
+
+        assert rescued == {
+            doomed.id: JobStatus.FAILED,
+            handed.id: JobStatus.WAITING,
+            asked.id: JobStatus.CANCELLED,
+            other.id: JobStatus.WAITING,
+        }
+        assert self.waiting() == 2
+        told = {
+            id: [(one.attempt, one.pool, one.charged) for one in self.record(id).history] for id in rescued
+        }
+        assert told == {
+            doomed.id: [(attempt, POOL, True) for attempt in range(1, CRASH_LIMIT + 1)],
+            handed.id: [(1, POOL, False), (2, POOL, True)],
+            asked.id: [(1, POOL, True)],
+            other.id: [(1, OTHER, True)],
+        }
+        assert self.record(handed.id).history[0].reason == reason
+        assert [self.record(id).crashes for id in rescued] == [
+            CRASH_LIMIT if id == doomed.id else 1 for id in rescued
+        ]
+
+    # Suspects
+
+    def suspects(self, *priorities: int, **values: Any) -> list[str]:
+        """Add jobs, claim them, and let their pool die; return their ids."""
+        ids = self.add(*priorities, **values)
+        self.claim(len(ids), queue=values.get("queue"), suspects="pass")
+        self.crash()
+        return ids
+
+    def ask(self, *queues: QueueSettings, **options: Any) -> Claimed:
+        """Claim up to four jobs of each queue."""
+        names = [queue.name for queue in queues or (self.queue,)]
+        return self.store.claim(POOL, dict.fromkeys(names, 4), dict.fromkeys(names, LEASE), **options)
+
+    def test_a_claim_tells_how_often_the_job_has_crashed(self) -> None:
+        self.suspects(0)
+
+        (claim,) = self.claim(1)
+
+        assert claim.crashes == 1
+
+    def test_jobs_that_ran_when_their_pool_died_are_claimed_one_at_a_time(self) -> None:
+        first, second = self.suspects(0, 0)
+        fresh = self.add(0, 0)
+
+        assert self.claimed(4) == [first]
+        assert self.claimed(4, pool=OTHER) == [second]
+        assert self.claimed(4) == fresh
+
+    def test_a_suspect_that_is_not_first_in_line_is_passed_over(self) -> None:
+        (suspect,) = self.suspects(0)
+        ids = self.add(5, -5)
+
+        for choice in ("start", "wait"):
+            claimed = self.ask(suspects=choice)
+            assert ([claim.id for claim in claimed.claims], claimed.held) == (ids, False)
+            ids = self.add(5, -5)
+        assert self.status(suspect) is JobStatus.WAITING
+
+    def test_a_suspect_that_is_to_wait_holds_up_all_that_is_asked_for(self) -> None:
+        mail = a_queue("mail")
+        self.add(0, queue=mail)
+        (suspect,) = self.suspects(0)
+        self.add(0)
+
+        claimed = self.ask(mail, self.queue, suspects="wait")
+
+        assert (list(claimed.claims), claimed.held) == ([], True)
+        assert set(claimed.states) == {"mail", "default"}
+        assert self.waiting(mail) == 1
+        claimed = self.ask(mail, self.queue, suspects="start")
+        assert ([claim.id for claim in claimed.claims], claimed.held) == ([suspect], False)
+
+    def test_outcomes_are_stored_although_a_suspect_holds_up_the_claim(self) -> None:
+        claim = self.start()
+        self.store.renew(POOL, {claim.id: claim.attempt}, 10 * LEASE)
+        self.suspects(0)
+
+        assert self.ask(outcomes=[outcome(claim)], suspects="wait").held
+        assert self.status(claim.id) is JobStatus.SUCCESSFUL
+
+    def test_suspects_may_be_passed_over(self) -> None:
+        suspects = self.suspects(0, 0)
+        fresh = self.add(0, 0)
+
+        claimed = self.ask(suspects="pass")
+
+        assert ([claim.id for claim in claimed.claims], claimed.held) == (fresh, False)
+        assert [self.status(id) for id in suspects] == [JobStatus.WAITING] * 2
+
+    def test_a_suspect_that_could_not_start_holds_up_nothing(self) -> None:
+        strange, paused, full, busy = "app.tasks.new", a_queue("paused"), a_queue("full"), a_queue("busy")
+        self.suspects(9, task=strange)
+        for queue in (paused, full, busy):
+            self.suspects(0, queue=queue)
+        self.tune(paused, paused=True)
+        self.add(0, 0, queue=full)
+        self.claim(1, queue=full, suspects="pass")
+        (fresh,) = self.add(0)
+        wants = {"paused": 4, "full": 4, "busy": 0, "default": 4}
+
+        claimed = self.store.claim(
+            POOL,
+            wants,
+            dict.fromkeys(wants, LEASE),
+            caps={"full": 1},
+            unknown={strange},
+            suspects="wait",
+        )
+
+        assert ([claim.id for claim in claimed.claims], claimed.held) == ([fresh], False)
+
+    def test_a_suspect_behind_one_of_an_unknown_task_is_first_in_line(self) -> None:
+        self.suspects(9, task="app.tasks.new")
+        (known,) = self.suspects(0)
+        self.add(0)
+
+        assert self.ask(unknown={"app.tasks.new"}, suspects="wait").held
+        assert self.claimed(4, unknown={"app.tasks.new"}) == [known]
+
+    def test_a_due_job_that_goes_first_goes_before_a_suspect(self) -> None:
+        (due,) = self.add(5, delay=LEASE)
+        (suspect,) = self.suspects(0)
+
+        assert self.claimed(4) == [due]
+        assert self.claimed(4) == [suspect]
+
+    def test_a_job_retried_by_hand_is_no_suspect(self) -> None:
+        (id,) = self.suspects(0)
+        (fresh,) = self.add(0)
+        self.store.cancel([id])
+        self.store.retry([id])
+
+        assert self.claimed(4) == [id, fresh]
+
+    def test_a_suspect_that_was_handed_back_is_one_still(self) -> None:
+        self.suspects(0)
+        (claim,) = self.claim(4)
+        self.add(0)
+        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+
+        assert self.claimed(4) == [claim.id]

@@ -1,0 +1,179 @@
+"""``get``, ``find``, ``position``, ``stats``, and the pools."""
+
+from __future__ import annotations
+
+from jobify_django.job import JobStatus
+from jobify_django.stores.base import POOL_ALIVE
+from jobify_django.testing.conformance.ground import OTHER, POOL, Ground, a_pool, a_queue
+
+NOBODY = "00000000-0000-7000-8000-00000000ffff"
+
+
+class Looking(Ground):
+    """What can be seen of jobs, queues and pools."""
+
+    # get and find
+
+    def test_get_returns_the_jobs_that_exist(self) -> None:
+        ids = self.add(0, 0)
+
+        assert set(self.store.get([*ids, NOBODY])) == set(ids)
+        assert dict(self.store.get([])) == {}
+
+    def test_get_takes_many_ids(self) -> None:
+        specs = [self.spec() for _ in range(1200)]
+        self.store.add(a_queue(maxsize=2000), specs)
+
+        assert len(self.store.get([spec.id for spec in specs])) == 1200
+
+    def test_waiting_jobs_are_found_in_claim_order(self) -> None:
+        low, high, middle = self.add(1, 9, 5)
+
+        found = self.store.find(queue="default", status=JobStatus.WAITING)
+
+        assert [job.id for job in found] == [high, middle, low]
+
+    def test_other_jobs_are_found_newest_first(self) -> None:
+        ids = []
+        for _ in range(3):
+            ids.append(self.end(JobStatus.FAILED))
+            self.clock.advance(1)
+
+        assert [job.id for job in self.store.find(status=JobStatus.FAILED)] == ids[::-1]
+        assert [job.id for job in self.store.find()] == ids[::-1]
+
+    def test_jobs_are_found_by_queue_status_and_task(self) -> None:
+        mail = a_queue("mail")
+        failed = self.end(JobStatus.FAILED)
+        (mailed,) = self.add(0, queue=mail)
+        (other,) = self.add(0, task="app.tasks.b")
+
+        assert [job.id for job in self.store.find(queue="mail")] == [mailed]
+        assert [job.id for job in self.store.find(status=JobStatus.FAILED)] == [failed]
+        assert [job.id for job in self.store.find(task="app.tasks.b")] == [other]
+        assert list(self.store.find(queue="mail", status=JobStatus.FAILED)) == []
+        assert {job.id for job in self.store.find()} == {failed, mailed, other}
+
+    def test_find_returns_no_more_than_its_limit(self) -> None:
+        ids = self.add(*[0] * 5)
+
+        assert [job.id for job in self.store.find(status=JobStatus.WAITING, limit=2)] == ids[:2]
+
+    # position
+
+    def test_position_counts_the_jobs_that_go_before(self) -> None:
+        low, high, middle = self.add(1, 9, 5)
+
+        assert [self.store.position(id) for id in (high, middle, low)] == [0, 1, 2]
+        self.claim(1)
+        assert [self.store.position(id) for id in (middle, low)] == [0, 1]
+
+    def test_equal_jobs_are_positioned_as_they_came(self) -> None:
+        ids = self.add(0, 0, 0)
+
+        assert [self.store.position(id) for id in ids] == [0, 1, 2]
+
+    def test_only_a_waiting_job_has_a_position(self) -> None:
+        running = self.start().id
+        (delayed,) = self.add(0, delay=60)
+        ended = self.end(JobStatus.FAILED)
+
+        assert [self.store.position(id) for id in (running, delayed, ended, NOBODY)] == [None] * 4
+
+    def test_another_queue_does_not_count_for_a_position(self) -> None:
+        self.add(9, queue=a_queue("mail"))
+        (id,) = self.add(0)
+
+        assert self.store.position(id) == 0
+
+    # stats
+
+    def test_stats_count_jobs_by_what_they_do(self) -> None:
+        self.end(JobStatus.SUCCESSFUL)
+        self.start()
+        self.add(0, 0, 0)
+        self.add(0, 0, delay=60)
+
+        stats = self.store.stats([self.queue])["default"]
+
+        assert (stats.queue, stats.waiting, stats.delayed, stats.running) == ("default", 3, 2, 1)
+
+    def test_stats_tell_what_is_in_force(self) -> None:
+        queue = a_queue(workers=4, maxsize=50, order="fifo")
+        stats = self.store.stats([queue])["default"]
+        assert (stats.workers, stats.maxsize, stats.order, stats.paused) == (4, 50, "fifo", False)
+
+        self.tune(queue, workers=2, maxsize=7, order="lifo", paused=True)
+
+        stats = self.store.stats([queue])["default"]
+        assert (stats.workers, stats.maxsize, stats.order, stats.paused) == (2, 7, "lifo", True)
+        assert stats.state.version == 1
+
+    def test_stats_of_a_queue_that_was_never_used_are_zero(self) -> None:
+        stats = self.store.stats([a_queue("unused"), self.queue])
+
+        assert set(stats) == {"unused", "default"}
+        assert (stats["unused"].waiting, stats["unused"].oldest_wait, stats["unused"].pools) == (0, 0, [])
+
+    def test_stats_tell_how_long_the_oldest_job_has_waited(self) -> None:
+        assert self.store.stats([self.queue])["default"].oldest_wait == 0
+        self.add(0)
+        self.clock.advance(5)
+        self.add(9)
+        self.clock.advance(2)
+
+        assert self.store.stats([self.queue])["default"].oldest_wait == 7
+
+    def test_a_delayed_job_waits_since_it_is_due(self) -> None:
+        self.add(0, delay=60)
+        self.clock.advance(63)
+
+        stats = self.store.stats([self.queue])["default"]
+
+        assert (stats.waiting, stats.delayed, stats.oldest_wait) == (1, 0, 3)
+
+    # Pools
+
+    def test_a_pool_that_reported_itself_is_alive(self) -> None:
+        pool = a_pool(POOL, "default", "mail")
+        self.store.beat(pool)
+        self.clock.advance(3)
+
+        (seen,) = self.store.pools()
+
+        assert (seen.id, seen.host, seen.pid, seen.kind) == (pool.id, pool.host, pool.pid, pool.kind)
+        assert (seen.started_at, dict(seen.queues), seen.age) == (pool.started_at, dict(pool.queues), 3)
+
+    def test_stats_name_the_pools_that_serve_a_queue(self) -> None:
+        self.store.beat(a_pool(POOL, "default"))
+        self.store.beat(a_pool(OTHER, "mail", "default"))
+
+        stats = self.store.stats([self.queue, a_queue("mail")])
+
+        assert {pool.id for pool in stats["default"].pools} == {POOL, OTHER}
+        assert {pool.id for pool in stats["mail"].pools} == {OTHER}
+
+    def test_a_pool_that_stays_silent_is_no_longer_alive(self) -> None:
+        self.store.beat(a_pool(POOL))
+        self.clock.advance(POOL_ALIVE - 1)
+        self.store.beat(a_pool(OTHER))
+        self.clock.advance(2)
+
+        assert [pool.id for pool in self.store.pools()] == [OTHER]
+        assert [pool.id for pool in self.store.stats([self.queue])["default"].pools] == [OTHER]
+
+    def test_a_pool_that_reports_again_is_seen_once_and_fresh(self) -> None:
+        self.store.beat(a_pool(POOL, "default"))
+        self.clock.advance(10)
+        self.store.beat(a_pool(POOL, "mail"))
+
+        (seen,) = self.store.pools()
+
+        assert (seen.age, set(seen.queues)) == (0, {"mail"})
+
+    def test_a_retired_pool_is_forgotten(self) -> None:
+        self.store.beat(a_pool(POOL))
+        self.store.retire(POOL)
+        self.store.retire(OTHER)
+
+        assert list(self.store.pools()) == []

@@ -1,0 +1,113 @@
+"""``tune`` and ``states``: live values, their versions, and what a new order does to jobs."""
+
+from __future__ import annotations
+
+from jobify_django.testing.conformance.ground import LEASE, POOL, Ground, a_queue
+
+
+class Tuning(Ground):
+    """What can be changed while jobs run."""
+
+    def test_a_queue_begins_as_the_settings_say(self) -> None:
+        state = self.store.states(["default"])["default"]
+
+        assert (state.queue, state.version, state.paused) == ("default", 0, False)
+        assert (state.workers, state.maxsize, state.order) == (None, None, None)
+
+    def test_a_tuned_value_is_kept(self) -> None:
+        returned = self.store.tune(self.queue, {"workers": 3, "order": "fifo"}, actor="ada", source="admin")
+
+        state = self.store.states(["default"])["default"]
+
+        assert returned == state
+        assert (state.workers, state.maxsize, state.order, state.paused) == (3, None, "fifo", False)
+
+    def test_each_tuning_is_a_new_version(self) -> None:
+        versions = [
+            self.store.tune(self.queue, changes, actor="ada", source="code").version
+            for changes in ({"workers": 3}, {"maxsize": 5}, {"paused": True}, {"workers": 3})
+        ]
+
+        assert versions == [1, 2, 3, 4]
+        assert self.store.states(["default"])["default"].version == 4
+
+    def test_tuning_one_value_leaves_the_others(self) -> None:
+        self.tune(workers=3, maxsize=5)
+        self.tune(paused=True)
+        self.tune(workers=4)
+
+        state = self.store.states(["default"])["default"]
+
+        assert (state.workers, state.maxsize, state.paused) == (4, 5, True)
+
+    def test_none_gives_a_value_back_to_the_settings(self) -> None:
+        queue = a_queue(workers=8, maxsize=50)
+        self.tune(queue, workers=3, maxsize=5, order="fifo")
+
+        self.tune(queue, workers=None, maxsize=None, order=None)
+
+        state = self.store.states(["default"])["default"]
+        assert (state.workers, state.maxsize, state.order, state.version) == (None, None, None, 2)
+        stats = self.store.stats([queue])["default"]
+        assert (stats.workers, stats.maxsize, stats.order) == (8, 50, "priority")
+
+    def test_queues_are_tuned_apart(self) -> None:
+        self.tune(workers=3)
+
+        states = self.store.states(["default", "mail"])
+
+        assert (states["default"].workers, states["mail"].workers, states["mail"].version) == (3, None, 0)
+
+    def test_a_new_order_applies_to_jobs_that_wait(self) -> None:
+        first, second, third = self.add(1, 9, 5)
+
+        self.tune(order="fifo")
+        assert [self.store.position(id) for id in (first, second, third)] == [0, 1, 2]
+        self.tune(order="lifo")
+        assert [self.store.position(id) for id in (third, second, first)] == [0, 1, 2]
+        self.tune(order=None)
+        assert self.claimed() == [second, third, first]
+
+    def test_a_new_order_applies_to_jobs_that_come_after(self) -> None:
+        (first,) = self.add(1)
+        self.tune(order="fifo")
+        (second,) = self.add(9)
+        self.tune(order="lifo")
+        (third,) = self.add(-9)
+
+        assert self.claimed() == [third, second, first]
+
+    def test_a_new_order_applies_to_delayed_jobs(self) -> None:
+        first, second = self.add(1, 9, delay=60)
+        self.tune(order="fifo")
+        self.clock.advance(60)
+
+        assert self.claimed() == [first, second]
+
+    def test_a_new_order_applies_to_jobs_that_come_back(self) -> None:
+        self.tune(order="lifo")
+        first, second, third = self.add(0, 0, 0)
+        (claim,) = self.claim(1)
+        assert claim.id == third
+        self.tune(order="fifo")
+
+        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+
+        assert self.claimed() == [first, second, third]
+
+    def test_a_new_order_applies_to_rescued_jobs(self) -> None:
+        first, second = self.add(9, 1)
+        self.claim(1)
+        self.tune(order="lifo")
+        self.clock.advance(LEASE + 1)
+        self.store.rescue()
+
+        assert self.claimed() + self.claimed() == [second, first]
+
+    def test_nobody_loses_their_place_by_pause_and_resume(self) -> None:
+        ids = self.add(0, 0, 0)
+        self.tune(paused=True)
+        ids += self.add(0)
+        self.tune(paused=False)
+
+        assert self.claimed() == ids

@@ -1,0 +1,138 @@
+"""Hints: with all of them lost polling still finds the work, but inside a process none needs to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+from jobify_django.job import JobStatus
+from jobify_django.stores.hints import Kind
+from jobify_django.testing.conformance.ground import LEASE, POOL, Ground, a_queue, outcome
+
+
+class Waking(Ground):
+    """What listeners of the same process hear, and when."""
+
+    def heard(self, kind: Kind) -> list[object]:
+        """Begin to listen; return the list of what is heard, without what could be about anything."""
+        heard: list[object] = []
+        listen = self.store.hints.subscribe
+        self._stops.append(listen(kind, lambda about: None if about is None else heard.append(about)))
+        return heard
+
+    @cached_property
+    def _stops(self) -> list[Callable[[], None]]:
+        return []
+
+    def teardown_method(self) -> None:
+        """Stop listening: pytest calls it so."""
+        while self._stops:
+            self._stops.pop()()
+
+    def tearDown(self) -> None:
+        """Stop listening: unittest calls it so."""
+        self.teardown_method()
+        getattr(super(), "tearDown", lambda: None)()
+
+    def test_an_add_hints_at_work(self) -> None:
+        heard = self.heard("work")
+        self.add(0, queue=a_queue("mail"))
+
+        assert "mail" in heard
+
+    def test_an_add_that_takes_nothing_hints_at_nothing(self) -> None:
+        queue = a_queue(maxsize=1)
+        self.add(0, queue=queue)
+        heard = self.heard("work")
+        self.store.add(queue, [self.spec()])
+
+        assert heard == []
+
+    def test_a_claim_hints_at_room(self) -> None:
+        self.add(0)
+        heard = self.heard("room")
+        self.claim(1)
+
+        # Perhaps twice: the store's own word comes back from outside.
+        assert set(heard) == {"default"}
+
+    def test_a_claim_that_takes_nothing_hints_at_nothing(self) -> None:
+        heard = self.heard("room")
+        self.claim(1)
+
+        assert heard == []
+
+    def test_a_finish_hints_at_the_end(self) -> None:
+        claim = self.start()
+        heard = self.heard("ended")
+        self.store.finish([outcome(claim)])
+
+        assert heard == [[claim.id]]
+
+    def test_a_finish_within_a_claim_hints_at_the_end(self) -> None:
+        claim = self.start()
+        heard = self.heard("ended")
+        self.claim(1, outcomes=[outcome(claim)])
+
+        assert heard == [[claim.id]]
+
+    def test_a_refused_finish_hints_at_nothing(self) -> None:
+        claim = self.start()
+        self.store.finish([outcome(claim)])
+        heard = self.heard("ended")
+        self.store.finish([outcome(claim)])
+
+        assert heard == []
+
+    def test_jobs_that_come_back_hint_at_work(self) -> None:
+        claim = self.start()
+        heard = self.heard("work")
+
+        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+        assert "default" in heard
+        heard.clear()
+        self.claim(1)
+        self.clock.advance(LEASE + 1)
+        self.store.rescue()
+        assert "default" in heard
+
+    def test_a_retry_hints_at_work(self) -> None:
+        id = self.end(JobStatus.FAILED)
+        heard = self.heard("work")
+        self.store.retry([id])
+
+        assert "default" in heard
+
+    def test_cancelling_a_waiting_job_hints_at_room_and_at_the_end(self) -> None:
+        (id,) = self.add(0)
+        room, ended = self.heard("room"), self.heard("ended")
+        self.store.cancel([id])
+
+        assert "default" in room
+        assert ended == [[id]]
+
+    def test_a_job_failed_by_its_crashes_hints_at_the_end(self) -> None:
+        claim = self.start()
+        heard = self.heard("ended")
+        while self.status(claim.id) is not JobStatus.FAILED:
+            assert heard == []
+            self.clock.advance(LEASE + 1)
+            self.store.rescue()
+            self.claim(1)
+
+        assert heard == [[claim.id]]
+
+    def test_a_tuning_hints_at_work_and_at_room(self) -> None:
+        work, room = self.heard("work"), self.heard("room")
+        self.tune(maxsize=5)
+
+        assert "default" in work
+        assert "default" in room
+
+    def test_who_no_longer_listens_hears_nothing(self) -> None:
+        heard: list[object] = []
+        self.store.hints.subscribe("work", heard.append)()
+        self.add(0)
+
+        # A watcher's "something may have changed" (None) may have been on its way already.
+        assert "default" not in heard

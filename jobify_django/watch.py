@@ -1,0 +1,168 @@
+"""Waiting for jobs to end, for everybody of this process who waits on one store.
+
+One of the waiting asks the store for all of them, so that ten thousand waits cost one query a poll.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from jobify_django.bell import Bell, Call, Pause, Steps
+from jobify_django.exceptions import JobNotFound, WaitTimeout
+from jobify_django.job import JobRecord
+from jobify_django.stores.base import Anchor, Store
+
+SHORTEST_POLL = 0.05
+LONGEST_POLL = 1.0
+
+
+def until_ended(
+    store: Store, id: str, anchor: Anchor | None, timeout: float | None, bell: Bell
+) -> Steps[JobRecord]:
+    """Return the job's record once it has ended. An anchor is read instead of the store.
+
+    Raises ``WaitTimeout`` after ``timeout`` seconds, ``JobNotFound`` if the store does not hold the job.
+    """
+    if (ended := (yield from _ended(store, id, anchor))) is not None:
+        return ended
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    watch: Watch = store.beside("watch", Watch, store)
+    wish = watch.join(id, anchor, bell)
+    poll = SHORTEST_POLL
+    try:
+        # Once more: it may have ended before this wait could be told.
+        if (ended := (yield from _ended(store, id, anchor))) is not None:
+            return ended
+        while True:
+            seconds = math.inf
+            if watch.leader is wish:
+                began = time.monotonic()
+                if began >= watch.not_before:
+                    ids = watch.ids()
+                    watch.deliver(ids, (yield Call(partial(store.get, ids))))
+                    # However many wait and however often they are rung, asking takes a third of the time.
+                    watch.not_before = began + 3 * (time.monotonic() - began)
+                    poll = min(poll * 1.5, LONGEST_POLL)
+                    seconds = poll
+                else:
+                    seconds = watch.not_before - began
+            if wish.done:
+                return _found(wish.record, id)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(f"job {id} had not ended after {timeout:g} s; it goes on.")
+            seconds = min(seconds, left)
+            yield Pause(None if seconds == math.inf else seconds)
+            if wish.told:
+                wish.told = False
+                if (ended := (yield from _ended(store, id, anchor))) is not None:
+                    return ended
+    finally:
+        watch.leave(wish)
+
+
+def _ended(store: Store, id: str, anchor: Anchor | None) -> Steps[JobRecord | None]:
+    if anchor is not None:
+        record = anchor.record()
+    else:
+        record = _found((yield Call(partial(store.get, (id,)))).get(id), id)
+    return record if record.status.ended else None
+
+
+def _found(record: JobRecord | None, id: str) -> JobRecord:
+    if record is None:
+        raise JobNotFound(
+            f"the store holds no job {id}: its transaction is not committed or was rolled back, or it "
+            "ended and was pruned (JOBIFY['RETENTION'])."
+        )
+    return record
+
+
+class Wish:
+    """One wait for one job's end."""
+
+    __slots__ = ("anchor", "bell", "done", "id", "record", "told")
+
+    def __init__(self, id: str, anchor: Anchor | None, bell: Bell) -> None:
+        self.id = id
+        self.anchor = anchor
+        self.bell = bell
+        self.told = False
+        self.done = False
+        self.record: JobRecord | None = None
+
+
+class Watch:
+    """All the waits of this process on one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._wishes: dict[str, list[Wish]] = {}
+        self._order: dict[Wish, None] = {}
+        self.not_before = 0.0
+        self._unsubscribe: Callable[[], None] | None = None
+
+    @property
+    def leader(self) -> Wish | None:
+        """Who asks for all: the one who has waited longest."""
+        with self._lock:
+            return next(iter(self._order), None)
+
+    def ids(self) -> list[str]:
+        """Return the ids of the jobs waited for."""
+        with self._lock:
+            return list(self._wishes)
+
+    def join(self, id: str, anchor: Anchor | None, bell: Bell) -> Wish:
+        """Start a wait."""
+        wish = Wish(id, anchor, bell)
+        with self._lock:
+            self._wishes.setdefault(id, []).append(wish)
+            self._order[wish] = None
+            if self._unsubscribe is None:
+                self._unsubscribe = self._store.hints.subscribe("ended", self._on_ended)
+        return wish
+
+    def leave(self, wish: Wish) -> None:
+        """End a wait; if it led, another leads."""
+        with self._lock:
+            led = next(iter(self._order)) is wish
+            del self._order[wish]
+            mine = self._wishes[wish.id]
+            mine.remove(wish)
+            if not mine:
+                del self._wishes[wish.id]
+            heir = next(iter(self._order), None) if led else None
+            unsubscribe = None
+            if not self._order:
+                unsubscribe, self._unsubscribe = self._unsubscribe, None
+        if heir is not None:
+            heir.bell.ring()
+        if unsubscribe is not None:
+            unsubscribe()
+
+    def deliver(self, ids: Iterable[str], records: Mapping[str, JobRecord]) -> None:
+        """Hand out what the leader found: ended jobs, and jobs that are gone."""
+        with self._lock:
+            for id in ids:
+                for wish in self._wishes.get(id, ()):
+                    record = wish.anchor.record() if wish.anchor is not None else records.get(id)
+                    if record is None or record.status.ended:
+                        wish.done, wish.record = True, record
+                        wish.bell.ring()
+
+    def _on_ended(self, ids: object) -> None:
+        if ids is None:
+            if (leader := self.leader) is not None:
+                leader.bell.ring()
+            return
+        with self._lock:
+            wishes = [wish for id in ids for wish in self._wishes.get(id, ())]  # type: ignore[attr-defined]
+        for wish in wishes:
+            wish.told = True
+            wish.bell.ring()

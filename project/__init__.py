@@ -1,0 +1,1 @@
+"""The demo: a small shop that is busier than its workers, and a page that shows what its queue does."""

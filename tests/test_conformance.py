@@ -1,0 +1,34 @@
+"""Every store keeps the one contract."""
+
+from collections.abc import Callable
+
+import pytest
+from django.db import connection
+
+from jobify_django.stores.base import Store
+from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.memory import MemoryStore
+from jobify_django.testing import StoreConformance
+from tests.test_front import be_patient, by_the_front
+
+
+class TestMemoryStore(StoreConformance):
+    def make_store(self, clock: Callable[[], float]) -> Store:
+        return MemoryStore("memory", clock=clock)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestDatabaseStore(StoreConformance):
+    def make_store(self, clock: Callable[[], float]) -> Store:
+        return DatabaseStore("database", clock=clock)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="about PostgreSQL")
+class TestDatabaseStoreByTheFront(StoreConformance):
+    @pytest.fixture(autouse=True)
+    def _patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        be_patient(monkeypatch)
+
+    def make_store(self, clock: Callable[[], float]) -> Store:
+        return by_the_front(DatabaseStore("database", clock=clock))

@@ -1,0 +1,108 @@
+"""Claims and pushes find their rows by an index, on an empty table and on a large one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from jobify_django.job import JobSpec, new_id
+from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqlite
+from jobify_django.stores.database.database import Which
+from jobify_django.stores.database.server import translate
+from jobify_django.stores.database.store import LOOK
+from jobify_django.testing.conformance.ground import a_queue
+from tests.workshop import database
+
+pytestmark = database
+
+QUEUE = a_queue(maxsize=10_000_000)
+INSERT = """
+    INSERT INTO jobify_job (id, queue, task, arguments, priority, status, sequence, order_key, pushed_at,
+                            eligible_at, attempt, crashes, pool, cancel_requested)"""
+FILL = {
+    "sqlite": """
+        WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < {rows})
+        {insert} SELECT {row} FROM s""",
+    "postgresql": "{insert} SELECT {row} FROM generate_series(1, {rows}) s(i)",
+    "mysql": "{insert} SELECT {row} FROM (SELECT seq AS i FROM seq_1_to_{rows}) s",
+}
+IDS = {
+    "sqlite": "printf('%012d', i)",
+    "postgresql": "lpad(i::text, 12, '0')",
+    "mysql": "lpad(i, 12, '0')",
+}
+# One job in ten waits, the rest has ended: a table as it looks in use.
+ROW = """{id}, 'default', 't', '[[],{{}}]', i % 5,
+    CASE WHEN i % 10 = 0 THEN 'waiting' ELSE 'successful' END, i, -(i % 5), 0, 0, 0, 0, '', FALSE"""
+
+
+def fill(rows: int) -> None:
+    """Put jobs into the table, below the store."""
+    if not rows:
+        return
+    row = ROW.format(id=IDS[connection.vendor])
+    with connection.cursor() as cursor:
+        cursor.execute(FILL[connection.vendor].format(insert=INSERT, row=row, rows=rows))
+
+
+def plan(statement: str, values: list[Any]) -> str:
+    """Return how the database would run a statement, as text."""
+    explain = "EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN "
+    spell = mysql.MySQL.spell if connection.vendor == "mysql" else translate
+    with connection.cursor() as cursor:
+        cursor.execute(explain + spell(statement), values)
+        return "\n".join(" ".join(str(cell) for cell in row) for row in cursor.fetchall())
+
+
+WHICH = Which("default", 10)
+CLAIM = {
+    "sqlite": (
+        sqlite.START % WHICH.condition,
+        ["pool", 1.0, 2.0, *WHICH.values, 10],
+        "jobify_job_waiting",
+        "SCAN jobify_job",
+    ),
+    "postgresql": (
+        postgresql.START % (postgresql.NEXT % WHICH.condition),
+        [*WHICH.values, 10, "pool", 1.0, 2.0],
+        "jobify_job_waiting",
+        "Seq Scan on jobify_job",
+    ),
+    "mysql": (mysql.NEXT % WHICH.condition, [*WHICH.values, 10], "jobify_job_line", "filesort"),
+}
+
+
+@pytest.mark.parametrize("rows", [0, 1_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_a_claim_goes_by_the_index_of_waiting_jobs(jobify: Any, rows: int) -> None:
+    fill(rows)
+    statement, values, index, scan = CLAIM[connection.vendor]
+
+    found = plan(statement, values)
+
+    assert index in found
+    # PostgreSQL may well read a small table whole to update the few rows that the index has found.
+    if rows > 1_000 or connection.vendor != "postgresql":
+        assert scan not in found
+
+
+@pytest.mark.parametrize("rows", [1_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_a_look_finds_the_head_of_a_line_by_the_index_of_waiting_jobs(jobify: Any, rows: int) -> None:
+    fill(rows)
+
+    found = plan(LOOK % ("", "SELECT ? AS queue, 0 AS blind"), ["default"])
+
+    assert ("jobify_job_line" if connection.vendor == "mysql" else "jobify_job_waiting") in found
+    assert "filesort" not in found
+
+
+@pytest.mark.parametrize("rows", [1_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_a_large_table_is_claimed_from_and_pushed_to_in_order(jobify: Any, rows: int) -> None:
+    fill(rows)
+    store = DatabaseStore("large")
+
+    assert store.add(QUEUE, [JobSpec(new_id(), "t", "[[],{}]", priority=100)]).taken == 1
+    claims = store.claim("pool", {"default": 3}, {"default": 60.0}).claims
+
+    assert [claim.priority for claim in claims] == [100, 0, 0]

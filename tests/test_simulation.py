@@ -1,0 +1,105 @@
+"""The pools' own code in simulated processes, under virtual time, while things go wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from jobify_django.pool.completer import Completer
+from tests.simulation.mutants import MUTANTS, fits
+from tests.simulation.options import STORES
+from tests.simulation.simulation import Simulation
+from tests.simulation.story import about
+from tests.simulation.world import Violation
+
+ROOT = Path(__file__).parent.parent
+A_TEST = 20
+SEEDS = 200
+
+ONCE_BROKEN: list[tuple[str, int, dict[str, str]]] = [
+    ("a paused queue with a due job let pools turn in a circle", 38, {}),
+    ("a job that had ended was reported lost", 7, {}),
+    ("a job that a stopping pool handed back was reported lost", 0, {"profile": "crowded"}),
+    ("a pool backed off for longer than its leases", 957, {"store": "database", "profile": "everything"}),
+]
+"""What was wrong, and a seed that shows it. All but the last are mutants too, whatever becomes of these."""
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(
+        connection.vendor != "sqlite", reason="plays on memory and SQLite, also in processes of its own"
+    ),
+]
+
+
+def play(seed: int, **options: Any) -> Simulation:
+    """Play one seed, and show its trace where an invariant breaks."""
+    simulation = Simulation(seed, **options)
+    try:
+        return simulation.run()
+    except Violation as violation:
+        trace = "\n".join(about(simulation.world.trace, str(violation)))
+        pytest.fail(
+            f"{trace}\n\nseed {seed} breaks: {violation}\n"
+            f"All of it: python -m tests.simulation --seed {seed}",
+            pytrace=False,
+        )
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, A_TEST))
+def test_whatever_goes_wrong_every_invariant_holds(first: int) -> None:
+    for seed in range(first, first + A_TEST):
+        play(seed)
+
+
+@pytest.mark.parametrize(("seed", "options"), [pytest.param(*kept, id=was) for was, *kept in ONCE_BROKEN])
+def test_what_once_broke_an_invariant_holds(seed: int, options: dict[str, str]) -> None:
+    play(seed, **options)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_seed_is_the_same_story_each_time(store: str) -> None:
+    stories = [play(17, store=store, profile="everything").world.trace for _ in range(2)]
+
+    assert stories[0] == stories[1]
+    assert len(stories[0]) > 50
+
+
+def test_a_seed_is_the_same_story_in_every_process() -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--seed", "17", "--profile", "everything"]
+    stories = [
+        subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+
+    assert "seed 17 holds" in stories[0]
+    assert stories[0] == stories[1]
+
+
+def test_every_mutant_can_be_planted() -> None:
+    assert [mutant.name for mutant in MUTANTS if not fits(mutant, ROOT)] == []
+
+
+def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Outcomes are dropped where the store fails; tests/simulation/mutants.py plants the others.
+    monkeypatch.setattr(Completer, "put_back", lambda self, outcomes: None)
+
+    def hunt() -> None:
+        for seed in range(20):
+            Simulation(seed, profile="flaky").run()
+
+    with pytest.raises(Violation):
+        hunt()

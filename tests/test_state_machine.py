@@ -1,0 +1,282 @@
+"""Every store against one small model: whatever is done in whatever order, both say the same.
+
+``EXAMPLES=5000 python -m pytest tests/test_state_machine.py`` looks longer, and each time at others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, WAITING, Claim, JobError, JobSpec, Outcome
+from jobify_django.stores.base import Store
+from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.memory import MemoryStore
+from jobify_django.testing import FakeClock
+from jobify_django.testing.conformance.ground import a_queue
+from tests.simulation.model import Model
+from tests.simulation.options import QUEUES
+
+LONG = int(os.environ.get("EXAMPLES", "0"))
+PHASES = [Phase.generate] if "MUTANTS" in os.environ else [Phase.generate, Phase.shrink]
+POOLS = ("pool-1", "pool-2")
+LEASES = {"default": 10.0, "mail": 4.0}
+
+counts = st.integers(0, 3)
+pools = st.sampled_from(POOLS)
+queues = st.sampled_from(QUEUES)
+places = st.lists(st.integers(0, 30), max_size=4)
+
+
+class Machine(RuleBasedStateMachine):
+    """A store and the model, side by side."""
+
+    make_store: Callable[[FakeClock], Store]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock(1_800_000_000.0)
+        self.store = type(self).make_store(self.clock)
+        self.queues = {
+            "default": a_queue("default", maxsize=3, workers=2),
+            "mail": a_queue("mail", maxsize=2, order="fifo"),
+        }
+        self.model = Model(self.queues)
+        self.specs: list[JobSpec] = []
+        self.claims: list[tuple[str, Claim]] = []
+
+    def ask(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+        """Ask the store, and hold its answer against the model's."""
+        answer = getattr(self.store, verb)(*args, **kwargs)
+        getattr(self.model, verb)(self.clock.now, answer, *args, **kwargs)
+        return answer
+
+    @invariant()
+    def the_store_holds_what_the_model_holds(self) -> None:
+        self.model.compare(list(self.store.find(limit=10_000)), self.clock.now)
+
+    @invariant()
+    def jobs_wait_in_the_same_order(self) -> None:
+        for queue in QUEUES:
+            waiting = self.store.find(queue=queue, status=WAITING, limit=10_000)
+            self.model.compare_order(queue, [record.id for record in waiting], self.clock.now)
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        assert not self.store.repair()
+
+    # What may be chosen
+
+    def new_specs(self, kinds: list[tuple[int, float]]) -> list[JobSpec]:
+        """Return jobs nobody has seen."""
+        specs = []
+        for priority, delay in kinds:
+            id = f"{len(self.specs) + 1:08x}-0000-7000-8000-000000000000"
+            specs.append(JobSpec(id, "app.tasks.a", '[["a"],{}]', priority, delay))
+            self.specs.append(specs[-1])
+        return specs
+
+    def ids(self, places: list[int]) -> list[str]:
+        """Return jobs there are, or were to be."""
+        return list({self.specs[place % len(self.specs)].id: None for place in places if self.specs})
+
+    def chosen_claims(self, places: list[int]) -> list[tuple[str, Claim]]:
+        """Return attempts, old and new."""
+        chosen = [self.claims[-1 - place % len(self.claims)] for place in places if self.claims]
+        return list({claim.id: (pool, claim) for pool, claim in chosen}.values())
+
+    def superseded(self) -> list[tuple[str, Claim]]:
+        """Return attempts whose job is in a later one."""
+        running = {job.id: job.attempt for job in self.model.running()}
+        return [(pool, claim) for pool, claim in self.claims if running.get(claim.id, 0) > claim.attempt]
+
+    def outcomes(self, places: list[int], how: int) -> list[Outcome]:
+        """Return how attempts ended, some of which hold nothing any more."""
+        ends = [
+            (SUCCESSFUL, "1", None),
+            (FAILED, None, JobError("ValueError", "no", "...")),
+            (CANCELLED, None, None),
+        ]
+        status, result, error = ends[how % 3]
+        return [
+            Outcome(claim.id, claim.attempt, claim.queue, claim.task, status, result, error)
+            for _, claim in self.chosen_claims(places)
+        ]
+
+    # The verbs
+
+    kinds = st.lists(
+        st.tuples(st.sampled_from((-5, 0, 0, 7)), st.sampled_from((0.0, 0.0, 0.0, 6.0))),
+        min_size=1,
+        max_size=4,
+    )
+
+    @rule(queue=queues, kinds=kinds, whole=st.booleans(), again=places)
+    def add(self, queue: str, kinds: list[tuple[int, float]], whole: bool, again: list[int]) -> None:
+        known = [spec for spec in self.specs if spec.id in self.ids(again[:1])]
+        known = [
+            spec for spec in known if spec.id in self.model.jobs and self.model.jobs[spec.id].queue == queue
+        ]
+        self.ask("add", self.queues[queue], [*known, *self.new_specs(kinds)], whole=whole)
+
+    @precondition(lambda self: isinstance(self.store, DatabaseStore))
+    @rule(queue=queues, kinds=kinds)
+    def add_and_roll_back(self, queue: str, kinds: list[tuple[int, float]]) -> None:
+        before = self.model.copy()
+        with transaction.atomic():
+            assert self.store.in_transaction()
+            self.ask("add", self.queues[queue], self.new_specs(kinds), whole=True)
+            transaction.set_rollback(True)
+        self.model.go_back_to(before)
+
+    @rule(
+        pool=pools,
+        default=counts,
+        mail=counts,
+        ended=places,
+        how=counts,
+        suspects=st.sampled_from(("start", "start", "wait", "pass")),
+    )
+    def claim(self, pool: str, default: int, mail: int, ended: list[int], how: int, suspects: str) -> None:
+        wants = {name: want for name, want in (("default", default), ("mail", mail)) if want}
+        if wants:
+            outcomes = self.outcomes(ended, how)
+            claimed = self.ask("claim", pool, wants, LEASES, outcomes, suspects=suspects)
+            self.claims += [(pool, claim) for claim in claimed.claims]
+
+    @rule(ended=places, how=counts)
+    def finish(self, ended: list[int], how: int) -> None:
+        self.ask("finish", self.outcomes(ended, how))
+
+    @rule(place=st.integers(0, 30), how=counts)
+    def finish_late(self, place: int, how: int) -> None:
+        """An attempt ends whose job has started again since."""
+        if superseded := self.superseded():
+            _, claim = superseded[place % len(superseded)]
+            self.ask("finish", [Outcome(claim.id, claim.attempt, claim.queue, claim.task, CANCELLED)])
+
+    @rule(place=st.integers(0, 30))
+    def renew_late(self, place: int) -> None:
+        """A pool renews an attempt whose job has started again since."""
+        if superseded := self.superseded():
+            pool, claim = superseded[place % len(superseded)]
+            self.ask("renew", pool, {claim.id: claim.attempt}, 10.0)
+
+    @rule(pool=pools, chosen=places)
+    def renew(self, pool: str, chosen: list[int]) -> None:
+        held = {claim.id: claim.attempt for owner, claim in self.chosen_claims(chosen) if owner == pool}
+        self.ask("renew", pool, held, 10.0)
+
+    @rule(pool=pools, chosen=places)
+    def release(self, pool: str, chosen: list[int]) -> None:
+        held = {claim.id: claim.attempt for _, claim in self.chosen_claims(chosen)}
+        self.ask("release", pool, held, "its pool stopped")
+
+    @rule(pool=pools, chosen=places)
+    def release_unknown(self, pool: str, chosen: list[int]) -> None:
+        self.ask("release_unknown", pool, {claim.id for _, claim in self.chosen_claims(chosen)})
+
+    @rule()
+    def rescue(self) -> None:
+        self.ask("rescue")
+
+    @rule(chosen=places)
+    def cancel(self, chosen: list[int]) -> None:
+        self.ask("cancel", self.ids(chosen))
+
+    @rule(pool=pools)
+    def cancels(self, pool: str) -> None:
+        self.ask("cancels", pool)
+
+    @rule(chosen=places)
+    def retry(self, chosen: list[int]) -> None:
+        self.ask("retry", self.ids(chosen))
+
+    @rule(queue=queues, order=st.sampled_from(("priority", "fifo", "lifo")), chosen=places)
+    def come_back_into_another_order(self, queue: str, order: str, chosen: list[int]) -> None:
+        self.ask("cancel", self.ids(chosen))
+        self.ask("tune", self.queues[queue], {"order": order}, actor="ada", source="code")
+        self.ask("retry", self.ids(chosen))
+
+    @rule(
+        queue=queues,
+        change=st.one_of(
+            st.fixed_dictionaries({"maxsize": st.sampled_from((1, 2, 5, None))}),
+            st.fixed_dictionaries({"order": st.sampled_from(("priority", "fifo", "lifo", None))}),
+            st.fixed_dictionaries({"workers": st.sampled_from((1, 4, None))}),
+            st.fixed_dictionaries({"paused": st.booleans()}),
+        ),
+    )
+    def tune(self, queue: str, change: dict[str, Any]) -> None:
+        self.ask("tune", self.queues[queue], change, actor="ada", source="code")
+
+    @rule(seconds=st.sampled_from((0.5, 3.0, 6.0, 11.0)))
+    def let_time_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(ok=st.sampled_from((5.0, 1000.0)), other=st.sampled_from((5.0, 1000.0)))
+    def prune(self, ok: float, other: float) -> None:
+        self.ask("prune", older_than=ok, failed_older_than=other)
+
+    # What can be seen
+
+    @rule(queue=queues)
+    def look(self, queue: str) -> None:
+        now = self.clock.now
+        stats = self.store.stats([self.queues[queue]])[queue]
+        waiting, live = self.model.waiting(queue, now), self.model.live(queue)
+        assert stats.waiting == len(waiting)
+        assert stats.running == len(self.model.running(queue))
+        assert (stats.workers, stats.maxsize, stats.order) == (live.workers, live.maxsize, live.order)
+        assert stats.oldest_wait == max((now - job.eligible_at for job in waiting), default=0.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda clock: MemoryStore("memory", clock=clock), id="memory"),
+        pytest.param(
+            lambda clock: DatabaseStore("database", clock=clock),
+            id="database",
+            marks=pytest.mark.django_db(transaction=True),
+        ),
+    ],
+)
+def test_a_store_does_what_the_model_does(make: Callable[[FakeClock], Store], settings: Any) -> None:
+    settings.JOBIFY = {"QUEUES": {"default": {}, "mail": {"ORDER": "fifo"}}}
+
+    def make_store(clock: FakeClock) -> Store:
+        store = make(clock)
+        if isinstance(store, DatabaseStore):
+            with connection.cursor() as cursor:
+                for table in ("job", "queue", "queuechange", "pool"):
+                    cursor.execute(f"DELETE FROM jobify_{table}")
+        return store
+
+    Machine.make_store = staticmethod(make_store)  # type: ignore[assignment]
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Machine,
+        settings=hypothesis_settings(
+            max_examples=LONG or 200,
+            stateful_step_count=60 if LONG else 40,
+            derandomize=not LONG,
+            phases=PHASES,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

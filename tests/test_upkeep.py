@@ -1,0 +1,149 @@
+"""What a pool does beside claiming: while the store refuses some of it, and when there is a lot of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from jobify_django import JobStatus, queue
+from jobify_django.job import JobSpec, new_id
+from jobify_django.pool import upkeep
+from jobify_django.stores.base import PoolQueue, PoolRecord, Rescued
+from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.memory import MemoryStore
+from tests.child import PATIENCE, until
+from tests.workshop import Configure, at_work, both, do, faulty, held, named, pushed, trouble
+
+
+@faulty
+def test_a_chore_that_fails_among_others_that_work_is_reported_once(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As on a full disk: reading goes on, writing does not.
+    for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
+        monkeypatch.setattr(upkeep, name, 0.01)
+    jobify()
+    with caplog.at_level(logging.DEBUG, "jobify.worker"), at_work():
+        trouble.break_down("beat")
+        until(lambda: trouble.met["beat"] >= 5, "five tries")
+        trouble.clear()
+    failures = [record.levelno for record in caplog.records if "event=upkeep-failed" in record.message]
+    assert len(failures) >= 5
+    assert failures.count(logging.WARNING) == 1
+
+
+class Endless(MemoryStore):
+    """A store in which there is always more to prune and to rescue than one batch."""
+
+    pruned = threading.Event()
+
+    def prune(self, *, older_than: float, failed_older_than: float, limit: int = 500) -> int:
+        Endless.pruned.set()
+        return limit
+
+    def rescue(self, limit: int = 500) -> Sequence[Rescued]:
+        return [Rescued(new_id(), "default", "a.task", 1, "dead-pool", JobStatus.WAITING)] * limit
+
+
+def test_leases_are_renewed_however_much_there_is_to_prune_and_to_rescue(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "PRUNE_BATCH", 1)
+    monkeypatch.setattr(upkeep, "RESCUE_BATCH", 1)
+    monkeypatch.setattr(upkeep.logger, "disabled", True)
+    monkeypatch.setattr(upkeep, "RESCUE_EVERY", 0.05)
+    Endless.pruned.clear()
+    jobify(STORE="tests.test_upkeep.Endless", LEASE=1)
+    job, gate = held()
+    with at_work():
+        gate.reached()
+        assert Endless.pruned.wait(PATIENCE)
+        for _ in range(2):
+            lease = job.record().lease_until
+            until(lambda lease=lease: job.record().lease_until > lease, "the renewal")
+        gate.open()
+        job.wait(timeout=PATIENCE)
+
+
+@both
+def test_a_great_many_jobs_of_dead_pools_are_rescued_in_one_go(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobify(MAXSIZE=1000, WORKERS=4)
+    monkeypatch.setattr(upkeep, "RESCUE_BATCH", 20)
+    name = named(lambda: None)
+    jobs = do.push_many([(name,)] * 150)
+    store = queue().store
+    # Leases that hold stand first in every list but one that goes by the lease's end.
+    store.claim("living-pool", {"default": 50}, {"default": 3600.0})
+    store.claim("dead-pool", {"default": 100}, {"default": -1.0})
+    monkeypatch.setattr(upkeep, "RESCUE_EVERY", 3600.0)
+    with at_work():
+        for job in jobs[50:]:
+            job.wait(timeout=PATIENCE)
+    records = store.get([job.id for job in jobs]).values()
+    assert [(one.attempt, one.status) for one in records if one.pool == "living-pool"] == [
+        (1, JobStatus.RUNNING)
+    ] * 50
+    assert sum(one.attempt == 2 and one.crashes == 1 for one in records) == 100
+
+
+class Stuck(DatabaseStore):
+    """A store whose claims do not come back, as behind a lock, until the test says so."""
+
+    stuck, go = threading.Event(), threading.Event()
+
+    def claim(self, *given: Any, **named: Any) -> Any:
+        claimed = super().claim(*given, **named)
+        if not claimed.claims:
+            Stuck.stuck.set()
+            Stuck.go.wait(PATIENCE)
+        return claimed
+
+
+@pytest.mark.django_db(transaction=True)
+def test_leases_are_renewed_while_a_claim_hangs(jobify: Configure) -> None:
+    Stuck.stuck.clear()
+    Stuck.go.clear()
+    jobify(STORE="tests.test_upkeep.Stuck", LEASE=1, WORKERS=2)
+    job, gate = held()
+    with at_work():
+        gate.reached()
+        assert Stuck.stuck.wait(PATIENCE)
+        try:
+            for _ in range(2):
+                lease = job.record().lease_until
+                until(lambda lease=lease: job.record().lease_until > lease, "the renewal")
+        finally:
+            Stuck.go.set()
+        gate.open()
+        job.wait(timeout=PATIENCE)
+    assert job.record().attempt == 1
+
+
+@both
+def test_a_new_process_with_a_dead_ones_name_and_number_does_not_keep_its_jobs(jobify: Configure) -> None:
+    job = pushed(lambda: "at last")
+    store = queue().store
+    serves = {"default": PoolQueue(1, 1, 0)}
+    store.beat(PoolRecord("dead-pool", socket.gethostname(), os.getpid(), "code", 1.0, serves))
+    store.claim("dead-pool", {"default": 1}, {"default": 1.0})
+    with at_work():
+        assert job.wait(timeout=PATIENCE) is None
+    assert (job.result(), job.record().attempt, job.record().crashes) == ("at last", 2, 1)
+
+
+@both
+def test_the_jobs_of_a_pool_that_nobody_remembers_are_rescued(jobify: Configure) -> None:
+    queue_, store = queue().settings, queue().store
+    spec = JobSpec(new_id(), do.name, f'[["{named(lambda: 1)}"],{{}}]')
+    store.add(queue_, [spec])
+    store.claim("dead-pool", {"default": 1}, {"default": -1.0})
+    store.retire("dead-pool")
+    assert [one.id for one in store.rescue()] == [spec.id]

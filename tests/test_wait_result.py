@@ -1,0 +1,422 @@
+"""Waiting for a job, and what it came to: ``wait``, ``result``, ``await job``, ``refresh``, ``cancel``."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection, connections, transaction
+
+from jobify_django import (
+    Job,
+    JobCancelled,
+    JobFailed,
+    JobNotFinished,
+    JobNotFound,
+    JobStatus,
+    WaitTimeout,
+    aget_job,
+    get_job,
+    queue,
+    task,
+)
+from jobify_django.job import Claim, JobError, Outcome
+from jobify_django.stores.base import Store
+from jobify_django.stores.database import DatabaseStore
+from jobify_django.watch import Watch
+from tests.child import PATIENCE, until
+from tests.workshop import Configure, at_work, both, database, held, memory, pushed
+
+
+@task
+def note(value: Any = None) -> Any:
+    return value
+
+
+def the_store() -> Store:
+    return queue().store
+
+
+def watch() -> Watch:
+    return the_store().beside("watch", Watch, the_store())
+
+
+def watched() -> int:
+    return len(watch()._order)
+
+
+def start(jobs: int = 1) -> list[Claim]:
+    return list(the_store().claim("a-pool", {"default": jobs}, {"default": 60.0}).claims)
+
+
+def end(claim: Claim, status: JobStatus = JobStatus.SUCCESSFUL, **values: Any) -> None:
+    assert the_store().finish([Outcome(*claim[:4], status, **values)]) in ((), [])
+
+
+class Waits:
+    """Waits in threads of their own."""
+
+    def __init__(self) -> None:
+        self.ended: list[Any] = []
+        self._threads: list[threading.Thread] = []
+
+    def start(self, job: Job[Any], **options: Any) -> None:
+        """Start a wait, and return once it is one of those who wait."""
+        before = watched()
+
+        def work() -> None:
+            try:
+                job.wait(**options)
+                self.ended.append(job.status)
+            except Exception as error:
+                self.ended.append(type(error))
+            finally:
+                connection.close()
+
+        thread = threading.Thread(target=work)
+        self._threads.append(thread)
+        thread.start()
+        until(lambda: watched() == before + 1, "the wait")
+
+    def finish(self) -> list[Any]:
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "a wait goes on for ever"
+        return self.ended
+
+
+@pytest.fixture
+def waits() -> Iterator[Waits]:
+    made = Waits()
+    yield made
+    made.finish()
+
+
+# How a job can end
+
+
+@both
+def test_a_job_that_succeeded_gives_its_result(jobify: Configure, waits: Waits) -> None:
+    job = note.push()
+    waits.start(job, timeout=PATIENCE)
+    end(start()[0], result='{"a":[1]}')
+    assert waits.finish() == [JobStatus.SUCCESSFUL]
+    assert job.result() == {"a": [1]}
+    assert (job.attempts, job.error) == (1, None)
+    assert job.started_at is not None
+    assert job.ended_at is not None
+    assert job.pushed_at <= job.started_at <= job.ended_at
+
+
+@both
+def test_a_job_that_failed_raises_with_the_stored_error(jobify: Configure, waits: Waits) -> None:
+    job = note.push()
+    waits.start(job)
+    end(start()[0], JobStatus.FAILED, error=JobError("app.Broken", "no luck", "Traceback ..."))
+    assert waits.finish() == [JobStatus.FAILED]
+    with pytest.raises(JobFailed, match=rf"job {job.id} of {note.name} failed: app.Broken: no luck") as got:
+        job.result()
+    assert (got.value.error_type, got.value.traceback) == ("app.Broken", "Traceback ...")
+    assert job.error == JobError("app.Broken", "no luck", "Traceback ...")
+
+
+@both
+def test_a_job_that_was_cancelled_raises(jobify: Configure, waits: Waits) -> None:
+    job = note.push()
+    waits.start(job)
+    assert get_job(job.id).cancel()
+    assert waits.finish() == [JobStatus.CANCELLED]
+    with pytest.raises(JobCancelled, match=f"job {job.id} of {note.name} was cancelled"):
+        job.result()
+
+
+@both
+def test_a_job_that_killed_its_workers_ends_the_wait(jobify: Configure, waits: Waits) -> None:
+    job = note.push()
+    waits.start(job)
+    for _ in range(3):
+        the_store().claim("dead-pool", {"default": 1}, {"default": -1.0})
+        the_store().rescue()
+    assert waits.finish() == [JobStatus.FAILED]
+    with pytest.raises(JobFailed, match="crashed its worker 3 times"):
+        job.result()
+
+
+@both
+def test_a_wait_for_a_job_that_has_ended_returns_at_once(jobify: Configure) -> None:
+    job = note.push()
+    end(start()[0], result="7")
+    job.wait(timeout=0)
+    assert job.result() == 7
+
+
+# How a wait can end otherwise
+
+
+@both
+def test_a_wait_that_takes_too_long_says_so_and_the_job_goes_on(jobify: Configure) -> None:
+    job = note.push()
+    for timeout in (0, 0.01):
+        with pytest.raises(WaitTimeout, match=rf"job {job.id} had not ended after {timeout:g} s; it goes on"):
+            job.wait(timeout=timeout)
+    assert issubclass(WaitTimeout, TimeoutError)
+    assert watched() == 0
+    end(start()[0])
+    job.wait(timeout=PATIENCE)
+
+
+@both
+def test_a_result_before_the_end_says_to_wait(jobify: Configure) -> None:
+    job = note.push()
+    with pytest.raises(JobNotFinished, match=f"job {job.id} is waiting: wait for it first"):
+        job.result()
+    (claim,) = start()
+    with pytest.raises(JobNotFinished, match="is running"):
+        job.result()
+    end(claim, result="1")
+    assert job.result() == 1  # in sync code it looks by itself
+
+
+@database
+def test_a_wait_for_a_job_that_was_pruned_says_so(jobify: Configure, waits: Waits) -> None:
+    job = note.push()
+    (claim,) = start()
+    waits.start(job)
+    # Ended and deleted by another process, at once: nobody tells this one anything but that data changed.
+    elsewhere = DatabaseStore("elsewhere")
+    with transaction.atomic():
+        elsewhere.finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+        elsewhere.prune(older_than=-1, failed_older_than=-1)
+    assert waits.finish() == [JobNotFound]
+
+
+@database
+def test_a_job_whose_transaction_was_rolled_back_is_not_found(jobify: Configure) -> None:
+    with transaction.atomic():
+        job = note.push()
+        transaction.set_rollback(True)
+    for look in (job.wait, job.refresh, job.cancel):
+        with pytest.raises(JobNotFound, match="was rolled back, or it ended and was pruned"):
+            look()
+    with pytest.raises(JobNotFound, match="no store holds a job"):
+        get_job(job.id)
+
+
+@memory
+def test_a_job_in_memory_is_known_to_who_holds_it_when_the_store_has_forgotten_it(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobify_django.stores.memory.KEPT", 2)
+    with at_work():
+        jobs = [note.push(value) for value in range(10)]
+        for job in jobs:
+            job.wait(timeout=PATIENCE)
+        assert [job.result() for job in jobs] == list(range(10))
+    with pytest.raises(JobNotFound):
+        get_job(jobs[0].id)
+
+
+# Other handles, other threads, other processes
+
+
+@both
+def test_a_job_is_found_by_its_id_and_is_the_same_job(jobify: Configure) -> None:
+    jobify(QUEUES={"mail": {"STORE": "memory"}})
+    for job in (note.push(1), note.using(queue="mail").push(2)):
+        found = get_job(job.id)
+        assert found == job
+        assert hash(found) == hash(job)
+        assert (found.queue, found.args, found.task) == (job.queue, job.args, note.name)
+        assert repr(found) == f"<Job {job.id} of {note.name}: waiting>"
+    assert note.push(1) != note.push(1)
+
+
+@both
+def test_many_wait_for_one_job_and_each_is_told(jobify: Configure, waits: Waits) -> None:
+    job = note.push()
+    for _ in range(4):
+        waits.start(get_job(job.id), timeout=PATIENCE)
+    end(start()[0])
+    assert waits.finish() == [JobStatus.SUCCESSFUL] * 4
+    assert watched() == 0
+
+
+@both
+def test_who_leads_the_waiting_may_leave_first(jobify: Configure, waits: Waits) -> None:
+    job = note.push()
+    waits.start(job, timeout=0.1)
+    waits.start(get_job(job.id), timeout=PATIENCE)
+    until(lambda: watched() == 1, "the first one's end")
+    end(start()[0])
+    assert waits.finish() == [WaitTimeout, JobStatus.SUCCESSFUL]
+
+
+@database
+def test_an_end_written_by_another_connection_is_noticed(jobify: Configure, waits: Waits) -> None:
+    job = note.push()
+    (claim,) = start()
+    waits.start(job, timeout=PATIENCE)
+    DatabaseStore("elsewhere").finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+    assert waits.finish() == [JobStatus.SUCCESSFUL]
+
+
+@database
+def test_an_end_is_noticed_by_polling_when_every_hint_is_lost(
+    jobify: Configure, waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    job = note.push()
+    (claim,) = start()
+    waits.start(job, timeout=PATIENCE)
+    DatabaseStore("elsewhere").finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+    assert waits.finish() == [JobStatus.SUCCESSFUL]
+
+
+# Where an event loop runs
+
+
+@both
+def test_waits_are_gathered_and_jobs_awaited(jobify: Configure) -> None:
+    async def main() -> list[Any]:
+        jobs = [await note.apush(value) for value in range(5)]
+        await asyncio.gather(*(job.wait(timeout=PATIENCE) for job in jobs))
+        seen = [job.result() for job in jobs]
+        seen.append(await (await note.apush("awaited")))
+        again = await aget_job(jobs[0].id)
+        await again.wait()
+        seen.append(again.result())
+        await sync_to_async(connections.close_all)()
+        return seen
+
+    with at_work():
+        assert asyncio.run(main()) == [0, 1, 2, 3, 4, "awaited", 0]
+
+
+@both
+async def test_awaiting_a_job_raises_as_its_result_does(jobify: Configure) -> None:
+    job = await note.apush()
+    assert await job.cancel() is True
+    assert await job.acancel() is False
+    with pytest.raises(JobCancelled):
+        await job
+
+
+@both
+async def test_a_result_in_async_code_goes_by_what_was_last_read(jobify: Configure) -> None:
+    job = await note.apush()
+    (claim,) = await sync_to_async(start)()
+    await sync_to_async(end)(claim, result="7")
+    if the_store().blocking:
+        with pytest.raises(JobNotFinished):
+            job.result()
+    await job.arefresh()
+    assert job.result() == 7
+    assert (await job.aposition(), job.status) == (None, JobStatus.SUCCESSFUL)
+
+
+@both
+async def test_a_cancelled_wait_is_no_longer_waited_for(jobify: Configure) -> None:
+    job = await note.apush()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await job.wait()
+    assert watched() == 0
+    with pytest.raises(WaitTimeout):
+        await job.wait(timeout=0.01)
+
+
+@both
+async def test_ten_thousand_waits_cost_one_query_a_poll(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobify(MAXSIZE=20_000)
+    count = 10_000 if not the_store().blocking else 1_000
+    jobs = await note.apush_many([(value,) for value in range(count)])
+    asked: list[int] = []
+    get = the_store().get
+
+    def counted(ids: Any) -> Any:
+        if len(ids) > 1:
+            asked.append(len(ids))
+        return get(ids)
+
+    monkeypatch.setattr(the_store(), "get", counted)
+    waits = [asyncio.ensure_future(job.wait(timeout=PATIENCE)) for job in jobs]
+    async with asyncio.timeout(PATIENCE):
+        while watched() < count:  # noqa: ASYNC110 - the waits join one by one
+            await asyncio.sleep(0.005)
+    asked.clear()
+    polls = 5
+    async with asyncio.timeout(PATIENCE):
+        while len(asked) < polls:  # noqa: ASYNC110 - the leader asks at its own pace
+            await asyncio.sleep(0.005)
+    # Each question is about all of them.
+    assert set(asked) == {count}
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    assert watched() == 0
+
+
+# Looking and acting
+
+
+@both
+def test_a_job_tells_its_position_until_it_starts(jobify: Configure) -> None:
+    jobs = [note.push(value) for value in range(3)]
+    first = note.using(priority=5).push(9)
+    assert [job.position() for job in [first, *jobs]] == [0, 1, 2, 3]
+    start(2)
+    assert [job.position() for job in [first, *jobs]] == [None, None, 0, 1]
+    assert note.using(delay=60).push(1).position() is None
+
+
+@both
+def test_cancel_tells_whether_there_was_anything_to_cancel(jobify: Configure) -> None:
+    job = note.push()
+    assert job.cancel() is True
+    assert job.status is JobStatus.CANCELLED
+    assert job.cancel() is False
+
+
+@both
+def test_a_refreshed_job_shows_what_happened_meanwhile(jobify: Configure) -> None:
+    job = note.push()
+    (claim,) = start()
+    assert job.status is JobStatus.WAITING or not the_store().blocking
+    job.refresh()
+    assert (job.status, job.attempts) == (JobStatus.RUNNING, 1)
+    end(claim)
+    assert job.record().status is JobStatus.SUCCESSFUL
+
+
+@both
+def test_a_job_can_wait_for_another_while_workers_are_left(jobify: Configure) -> None:
+    jobify(WORKERS=2)
+
+    def wait() -> Any:
+        other = note.push("inner")
+        other.wait(timeout=PATIENCE)
+        return other.result()
+
+    with at_work():
+        job = pushed(wait)
+        job.wait(timeout=PATIENCE)
+        assert job.result() == "inner"
+
+
+@both
+def test_a_wait_ends_although_its_pool_has_stopped_and_another_ran_the_job(
+    jobify: Configure, waits: Waits
+) -> None:
+    with at_work(grace=0):
+        job, gate = held()
+        gate.reached()
+        waits.start(job, timeout=PATIENCE)
+    gate.open()
+    with at_work():
+        assert waits.finish() == [JobStatus.SUCCESSFUL]
