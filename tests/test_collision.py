@@ -327,10 +327,10 @@ def test_a_listener_that_hears_nothing_says_so_and_looks_by_itself(
     with monkeypatch.context() as pooler, caplog.at_level("INFO", "jobify.store"):
         # A pooler in transaction mode takes the word, and gives it to nobody.
         pooler.setattr(listener, "SAY", listener.SAY.replace(listener.CHANNEL, "another"))
-        until(lambda: ears(1.0) and "event=deaf" in caplog.text, "the listener's word")
-        assert {kind for kind, _ in ears(1.0)} == {"work", "room", "ended"}
+        until(lambda: ears() and "event=deaf" in caplog.text, "the listener's word")
+        assert {kind for kind, _ in ears()} == {"work", "room", "ended"}
     with caplog.at_level("INFO", "jobify.store"):
-        until(lambda: ears(1.0) is not None and "event=hearing" in caplog.text, "the listener's recovery")
+        until(lambda: ears() is not None and "event=hearing" in caplog.text, "the listener's recovery")
     assert caplog.text.count("event=deaf") == 1
     ears.close()  # type: ignore[attr-defined]
 

@@ -401,8 +401,7 @@ class Store(ABC):
     def probe(self) -> Probe | None:
         """Return a function of this thread that waits for other processes' changes, or ``None`` without one.
 
-        It is called again and again with the seconds to wait (it may wait up to a second if it wakes for
-        news), returns hints, and may have a ``close()``.
+        It is called again and again, waits up to a second, returns hints, and may have a ``close()``.
         """
         return None
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -27,18 +26,11 @@ News = tuple[Kind, str | None]
 
 EVERYTHING: Sequence[News] = tuple((kind, None) for kind in KINDS)
 
-Probe = Callable[[float], Collection[News]]
+Probe = Callable[[], Collection[News]]
 Listener = Callable[[object], None]
 
 logger = logging.getLogger("jobify.store")
 
-# Half of these is the mean delay of a pick-up from another process: 2 ms while there is traffic, which is at
-# least two changes in a second, and 4 ms otherwise: a pool's own heartbeat is no traffic. One look costs some
-# 50 microseconds of processor time, most of it for waking up, so the quiet pace keeps an idle process near
-# 1 % of a core.
-POLL = 0.004
-QUIET_POLL = 0.008
-QUIET_AFTER = 1.0
 RETRY = 1.0
 
 
@@ -123,17 +115,9 @@ class Hints:
             "room": self.room,
             "ended": lambda queue: self.ended(None),
         }
-        changed_at = busy_until = time.monotonic()
         try:
             while not quit.is_set():
-                now = time.monotonic()
-                news = probe(POLL if now < busy_until else QUIET_POLL)
-                if news:
-                    now = time.monotonic()
-                    if now - changed_at < QUIET_AFTER:
-                        busy_until = now + QUIET_AFTER
-                    changed_at = now
-                for kind, queue in news:
+                for kind, queue in probe():
                     give[kind](queue)
         finally:
             close = getattr(probe, "close", None)

@@ -15,7 +15,7 @@ from django.db import connections
 
 import jobify_django.job
 from jobify_django.pool.workers import Slots
-from jobify_django.stores import StoreHandler, hints
+from jobify_django.stores import StoreHandler
 from jobify_django.task import tasks
 from tests.simulation.world import Fiber, Over, Process, World
 
@@ -53,9 +53,6 @@ def under_virtual_time(world: World) -> Iterator[None]:
         put(Slots, "lock", LockOfProcess(world))
         put(StoreHandler, "of", lambda self, queue: _view(world))
         put(StoreHandler, "__getitem__", lambda self, name: _view(world))
-        # A look every few milliseconds would be most of what happens.
-        put(hints, "POLL", 0.02)
-        put(hints, "QUIET_POLL", 0.05)
         put(jobify_django.job, "_tails", [])
         settings = connections["default"].settings_dict
         stack.callback(settings.__setitem__, "CONN_MAX_AGE", settings["CONN_MAX_AGE"])

@@ -13,6 +13,8 @@ from tests.simulation.story import answered, told
 from tests.simulation.world import Over, Process
 
 UNTOLD = frozenset(["states", "cancels", "get", "pools", "stats", "beat", "repair", "find", "position"])
+LOOK = 0.02
+"""Seconds between two looks at what others have written."""
 MOST_CALLS = 150
 """Calls of one process in a second: these jobs are few, so more means that it turns in a circle."""
 
@@ -63,9 +65,9 @@ class View(Store):
         writes, process = self.whole.writes, self.process
         seen = 0
 
-        def look(seconds: float) -> Collection[News]:
+        def look() -> Collection[News]:
             nonlocal seen
-            self.world.park(seconds)
+            self.world.park(LOOK)
             before, seen = seen, writes.total() - writes[process]
             return () if seen == before else EVERYTHING
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connections
 
-from jobify_django.stores.hints import EVERYTHING, KINDS, News
+from jobify_django.stores.hints import EVERYTHING, KINDS, News, Probe
 
 logger = logging.getLogger("jobify.store")
 
@@ -80,7 +80,7 @@ class Listener:
         self._raw = wrapper.Database.connect(**wrapper.get_connection_params(), autocommit=True)
         self._raw.execute(f"LISTEN {CHANNEL}")
 
-    def __call__(self, seconds: float) -> Collection[News]:
+    def __call__(self) -> Collection[News]:
         """Wait for news at most a second, and return it."""
         if self._missed:
             missed, self._missed = self._missed, ()
@@ -129,7 +129,7 @@ class Listener:
         self._raw.close()
 
 
-def listening(alias: str, say: Callable[[str], None]) -> Callable[[float], Collection[News]] | None:
+def listening(alias: str, say: Callable[[str], None]) -> Probe | None:
     """Return a listener, or ``None`` where the driver is not psycopg 3."""
     wrapper: Any = connections[alias]
     return Listener(alias, say) if wrapper.Database.__name__ == "psycopg" else None

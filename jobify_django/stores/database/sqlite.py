@@ -38,7 +38,8 @@ from jobify_django.stores.database.database import (
     chunks,
     unmigrated,
 )
-from jobify_django.stores.hints import EVERYTHING, News, Probe
+from jobify_django.stores.database.looking import Looking, Watch
+from jobify_django.stores.hints import Probe
 
 T = TypeVar("T")
 
@@ -131,16 +132,20 @@ class SQLite(Database):
 
     def probe(self) -> Probe:
         execute = _raw(self._wrapper).cursor().execute
-        seen: object = None
 
-        def look(seconds: float) -> Collection[News]:
-            nonlocal seen
-            # Not Event.wait(): a lock for each look would cost as much as the look.
-            time.sleep(seconds)
-            before, seen = seen, execute("PRAGMA data_version").fetchone()[0]
-            return () if seen == before else EVERYTHING
+        def version() -> object:
+            return execute("PRAGMA data_version").fetchone()[0]
 
-        return look
+        def watch() -> Watch | None:
+            path = execute("PRAGMA database_list").fetchone()[2]  # empty: it is in memory
+            if execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                path += "-wal"
+            try:
+                return Watch(Path(path))
+            except OSError:
+                return None
+
+        return Looking(version, watch)
 
     def troubles(self, db: Connection) -> Sequence[Trouble]:
         log = Path(f"{self._wrapper.settings_dict['NAME']}-wal")

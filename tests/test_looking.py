@@ -1,0 +1,193 @@
+"""How a process notices others' commits to a SQLite file: when the kernel tells, and when it does not."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobify_django.stores.database import looking
+from jobify_django.stores.database.looking import Looking, Watch
+from tests.child import until
+
+tells = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has inotify")
+
+
+class File:
+    """A SQLite file, and what one connection notices of the other's commits."""
+
+    def __init__(self, path: Path, journal: str) -> None:
+        self.path = path
+        self._other = sqlite3.connect(path, isolation_level=None)
+        self._other.execute(f"PRAGMA journal_mode={journal}")
+        self._other.execute("CREATE TABLE note (value)")
+        self._own = sqlite3.connect(path, isolation_level=None)
+        self.log = path if journal == "delete" else path.with_name(f"{path.name}-wal")
+        self.looks = 0
+
+    def version(self) -> object:
+        self.looks += 1
+        return self._own.execute("PRAGMA data_version").fetchone()[0]
+
+    def write(self) -> None:
+        self._other.execute("INSERT INTO note VALUES (1)")
+
+    def begin(self) -> None:
+        """Write a page to the log without committing, as a transaction larger than the cache does."""
+        self._other.executescript("PRAGMA cache_size=1; BEGIN IMMEDIATE")
+        self._other.executemany("INSERT INTO note VALUES (?)", [("x" * 2000,)] * 50)
+
+    def commit(self) -> None:
+        self._other.execute("COMMIT")
+
+    def close(self) -> None:
+        self._own.close()
+        self._other.close()
+
+
+@pytest.fixture(params=["wal", "delete"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[File]:
+    file = File(tmp_path / "db.sqlite3", request.param)
+    yield file
+    file.close()
+
+
+@pytest.fixture
+def wal(tmp_path: Path) -> Iterator[File]:
+    file = File(tmp_path / "db.sqlite3", "wal")
+    yield file
+    file.close()
+
+
+@pytest.fixture
+def told(file: File) -> Iterator[Looking]:
+    """One that has looked once, and knows by the kernel from then on."""
+    looking = Looking(file.version, lambda: Watch(file.log))
+    assert looking()
+    yield looking
+    looking.close()
+
+
+def silent() -> None:
+    """No watch is to be had."""
+
+
+@tells
+def test_a_commit_is_noticed_because_the_kernel_tells(
+    told: Looking, file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "WAIT", 3600.0)
+    for _ in range(3):
+        file.write()
+        until(told, "the noticing of a commit")
+
+
+@tells
+def test_one_who_is_told_of_nothing_hardly_looks(
+    told: Looking, file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "WAIT", 0.05)
+    file.looks = 0
+    for _ in range(3):
+        assert not told()
+    assert file.looks == 3
+
+
+@tells
+def test_a_write_whose_commit_comes_later_is_looked_for_again(
+    wal: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Looking(wal.version, lambda: Watch(wal.log))
+    assert one()
+    monkeypatch.setattr(looking, "WAIT", 3600.0)
+    monkeypatch.setattr(looking, "LINGER", 3600.0)
+    wal.begin()
+    wal.looks = 0
+    for _ in range(5):
+        assert not one()
+    wal.commit()
+    until(one, "the noticing of the commit")
+    one.close()
+
+
+@tells
+def test_a_watcher_that_misses_a_write_goes_by_the_clock_and_asks_again_later(
+    wal: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system of another machine: the log is written, and the kernel does not know."""
+    (tmp_path / "other").touch()
+    watched = [tmp_path / "other", wal.log]
+    asked: list[Path] = []
+
+    def watch() -> Watch:
+        asked.append(watched[len(asked)])
+        return Watch(asked[-1])
+
+    monkeypatch.setattr(looking, "WAIT", 0.01)
+    one = Looking(wal.version, watch)
+    assert one()
+    wal.write()
+    assert one()
+
+    monkeypatch.setattr(looking, "WAIT", 3600.0)  # it does not wait for the kernel
+    wal.write()
+    assert one()
+    assert not one()
+    assert len(asked) == 1
+    one._watch_from = 0.0
+    one()
+    assert len(asked) == 2
+    wal.write()
+    until(one, "the noticing of a commit")
+    one.close()
+
+
+def test_without_the_kernel_it_goes_by_the_clock(file: File) -> None:
+    one = Looking(file.version, silent)
+    assert one()
+    assert not one()
+    file.write()
+    assert one()
+    assert not one()
+    one.close()
+
+
+def test_only_traffic_makes_the_clock_fast(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    clock = _Clock(slept.append)
+    monkeypatch.setattr(looking, "time", clock)
+    one = Looking(file.version, silent)
+    one()
+    for commits, expected in [(1, looking.QUIET_POLL), (1, looking.POLL), (0, looking.QUIET_POLL)]:
+        clock.now += looking.QUIET_AFTER * (0.5 if expected == looking.POLL else 2)
+        for _ in range(commits):
+            file.write()
+        one()
+        one()
+        assert slept[-1] == expected
+
+
+class _Clock:
+    def __init__(self, sleep: Callable[[float], None]) -> None:
+        self.sleep = sleep
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_file_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        Watch(tmp_path / "none")
+
+
+@tells
+def test_a_watch_that_failed_leaves_no_file_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError):
+        Watch(tmp_path / "none")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
