@@ -15,8 +15,10 @@ from django.db import connection, connections, transaction
 from jobify_django import JobStatus, QueueFull, StoreBusy, queue, task
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job as Row
+from jobify_django.stores.base import Renewed
 from jobify_django.stores.database import DatabaseStore, listener
 from jobify_django.stores.database.server import Server
+from jobify_django.testing.conformance.ground import outcome
 from tests.child import PATIENCE, until
 from tests.test_server import elsewhere, postgresql, the_store
 from tests.workshop import Configure, a_gate, at_work, database, pushed
@@ -120,6 +122,34 @@ def test_a_deadlock_is_tried_again(jobify: Configure, collisions: list[DjangoErr
     assert set(cancelling.result()) == {first, second}
     assert len(collisions) >= 1
     assert {row.status for row in Row.objects.all()} == {"cancelled"}
+
+
+@on_server
+@pytest.mark.parametrize("verb", ["renew", "finish"])
+def test_a_pool_locks_its_jobs_in_the_order_of_their_ids(jobify: Configure, verb: str) -> None:
+    """So its renewing and its finishing, on two connections, never wait for each other in a circle."""
+    ids = sorted((new_id() for _ in range(2)), reverse=True)  # the table has them the other way round
+    the_store().add(queue().settings, [JobSpec(id, note.name, "[[],{}]") for id in ids])
+    claims = the_store().claim("pool", {"default": 2}, {"default": 30.0}).claims
+    held = {claim.id: claim.attempt for claim in claims}
+
+    def change() -> Any:
+        if verb == "renew":
+            return the_store().renew("pool", held, 30.0)
+        return the_store().finish([outcome(claim) for claim in claims])
+
+    with transaction.atomic():
+        lock(min(ids))
+        changing = Beside(change)
+        until(_waits_for_a_lock, "the change's wait")
+        assert not is_locked(max(ids))
+    assert changing.result() == (Renewed([], []) if verb == "renew" else [])
+
+
+def _waits_for_a_lock() -> bool:
+    if connection.vendor == "postgresql":
+        return bool(ask("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")[0])
+    return "LOCK WAIT" in ask("SHOW ENGINE INNODB STATUS")[2]
 
 
 @postgresql

@@ -118,6 +118,9 @@ START = f"""
 # Spelt so that PostgreSQL finds by its id what is looked for by its id. When its statistics have seen no
 # running job it takes the index of running jobs for empty; but a held snapshot fills that with dead entries.
 RUNNING = "status || '' = 'running'"
+# Jobs of one pool are renewed by one thread and ended by another. In whatever order the rest of a statement
+# goes through them, it locks them in this one, so that neither waits for what the other waits for.
+HELD = "held AS MATERIALIZED (%s ORDER BY j.id FOR NO KEY UPDATE OF j)"
 SNAPSHOTS = """
     SELECT pid, usename, application_name, state,
            extract(epoch FROM clock_timestamp() - xact_start)::double precision
@@ -298,24 +301,31 @@ class PostgreSQL(Server):
         found: dict[str, bool] = {}
         for part in chunks(held):
             pairs = ", ".join(["(?, ?)"] * len(part))
+            mine = f"""
+                SELECT id FROM jobify_job j WHERE (id, attempt) IN ({pairs}) AND pool = ? AND {RUNNING}"""
             statement = f"""
-                UPDATE jobify_job SET lease_until = ?
-                WHERE (id, attempt) IN ({pairs}) AND pool = ? AND {RUNNING}
-                RETURNING id, cancel_requested"""
+                WITH {HELD % mine}
+                UPDATE jobify_job j SET lease_until = ?
+                FROM held WHERE j.id = held.id
+                RETURNING j.id, cancel_requested"""
             values = [value for pair in part for value in pair]
-            found.update(db.execute(statement, (until, *values, pool)).fetchall())
+            found.update(db.execute(statement, (*values, pool, until)).fetchall())
         return found
 
     def finish(self, db: Connection, rows: Sequence[Row]) -> Collection[tuple[str, int]]:
         ended: list[tuple[str, int]] = []
         for part in chunks(rows):
             outcomes = ", ".join(["(?, ?, ?, ?::double precision, ?, ?::integer)"] * len(part))
+            mine = f"""
+                SELECT v.* FROM jobify_job j,
+                    (VALUES {outcomes}) v (status, result, error, ended_at, id, attempt)
+                WHERE j.id = v.id AND j.attempt = v.attempt AND j.{RUNNING}"""
             statement = f"""
+                WITH {HELD % mine}
                 UPDATE jobify_job j
-                SET status = v.status, result = v.result, error = v.error, ended_at = v.ended_at,
+                SET status = held.status, result = held.result, error = held.error, ended_at = held.ended_at,
                     lease_until = NULL
-                FROM (VALUES {outcomes}) v (status, result, error, ended_at, id, attempt)
-                WHERE j.id = v.id AND j.attempt = v.attempt AND j.{RUNNING}
+                FROM held WHERE j.id = held.id
                 RETURNING j.id, j.attempt"""
             values = [value for row in part for value in row]
             ended += db.execute(statement, values).fetchall()
