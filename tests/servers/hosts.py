@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.child import Child
@@ -21,30 +22,48 @@ BINARIES = Path("/usr/lib/postgresql")
 UNPRIVILEGED = "nobody"
 """Who runs PostgreSQL, which refuses to run as root."""
 
-# An address range for tests of networks (RFC 2544): nothing outside is ever there.
-NETWORK = f"198.18.{os.getpid() % 250}"
+DEVICES = Path("/sys/class/net")
 
 BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A bridge that hosts are plugged into."""
+
+    number: int
+
+    @property
+    def bridge(self) -> str:
+        """The device's name."""
+        return f"jobify{self.number}"
+
+    @property
+    def prefix(self) -> str:
+        """What its addresses begin with: a range for tests (RFC 2544), so nothing outside is ever there."""
+        return f"198.18.{self.number}"
 
 
 class Host:
     """A network namespace with a name of its own, plugged into the bridge.
 
     Args:
+        network: where it is plugged in.
         number: the last part of its address.
         name: what it calls itself.
     """
 
-    def __init__(self, number: int, name: str) -> None:
+    def __init__(self, network: Network, number: int, name: str) -> None:
         self.name = name
-        self.address = f"{NETWORK}.{number}"
-        self.namespace = f"{bridge()}{name}"
-        self._plug = f"{bridge()}p{number}"
+        self.address = f"{network.prefix}.{number}"
+        self.namespace = f"{network.bridge}{name}"
+        self._bridge = network.bridge
+        self._plug = f"{network.bridge}p{number}"
 
     def __enter__(self) -> Host:
         need_success(["ip", "netns", "add", self.namespace], WITHOUT)
         ip("link", "add", self._plug, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
-        ip("link", "set", self._plug, "master", bridge(), "up")
+        ip("link", "set", self._plug, "master", self._bridge, "up")
         ip("-n", self.namespace, "addr", "add", f"{self.address}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             ip("-n", self.namespace, "link", "set", device, "up")
@@ -70,25 +89,28 @@ class Host:
 
 
 @contextlib.contextmanager
-def network() -> Iterator[None]:
-    """A bridge between hosts while the block runs."""
-    need_success(["ip", "link", "add", bridge(), "type", "bridge"], WITHOUT)
+def a_network() -> Iterator[Network]:
+    """A bridge between hosts while the block runs, beside those of other test runs."""
+    numbers = ((os.getpid() + step) % 256 for step in range(256))
+    network = next(one for one in map(Network, numbers) if not (DEVICES / one.bridge).exists())
+    need_success(["ip", "link", "add", network.bridge, "type", "bridge"], WITHOUT)
     try:
-        ip("addr", "add", f"{NETWORK}.1/24", "dev", bridge())
-        ip("link", "set", bridge(), "up")
-        yield
+        ip("addr", "add", f"{network.prefix}.1/24", "dev", network.bridge)
+        ip("link", "set", network.bridge, "up")
+        yield network
     finally:
-        ip("link", "del", bridge())
+        ip("link", "del", network.bridge)
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[str]:
+def cluster(network: Network) -> Iterator[str]:
     """A PostgreSQL on the bridge's address while the block runs; its URL."""
+    address = f"{network.prefix}.1"
     found = sorted(BINARIES.glob("*/bin"), key=lambda path: int(path.parts[-2]))
     binaries = need_file(found[-1] if found else BINARIES)
     directory = Path(tempfile.mkdtemp(prefix="jobify-cluster-"))
     shutil.chown(directory, UNPRIVILEGED)
-    data, port = directory / "data", free_port()
+    data, port = directory / "data", free_port(address)
 
     def run(program: str, *arguments: str) -> None:
         command = [str(binaries / program), "-D", str(data), *arguments]
@@ -100,28 +122,22 @@ def cluster() -> Iterator[str]:
         stack.callback(shutil.rmtree, directory)
         run("initdb", "--username", "jobify", "--auth", "trust", "--encoding", "UTF8", "--no-sync")
         with (data / "pg_hba.conf").open("a") as rules:
-            rules.write(f"host all all {NETWORK}.0/24 trust\n")
+            rules.write(f"host all all {network.prefix}.0/24 trust\n")
         with (data / "postgresql.conf").open("a") as settings:
             settings.write(
-                f"listen_addresses = '{NETWORK}.1'\nport = {port}\n"
-                "unix_socket_directories = ''\nfsync = off\n"
+                f"listen_addresses = '{address}'\nport = {port}\nunix_socket_directories = ''\nfsync = off\n"
             )
         run("pg_ctl", "--wait", "--log", str(directory / "log"), "start")
         stack.callback(run, "pg_ctl", "--wait", "--mode", "immediate", "stop")
-        yield f"postgres://jobify@{NETWORK}.1:{port}/postgres"
-
-
-def bridge() -> str:
-    """Return the bridge's name; a device's has 15 characters at most."""
-    return f"jb{os.getpid()}"
+        yield f"postgres://jobify@{address}:{port}/postgres"
 
 
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
-def free_port() -> int:
+def free_port(address: str) -> int:
     with socket.socket() as free:
-        free.bind((f"{NETWORK}.1", 0))
+        free.bind((address, 0))
         port: int = free.getsockname()[1]
         return port

@@ -17,7 +17,7 @@ import pytest
 
 from tests.child import Child, is_stopped, until
 from tests.requirement import need_module
-from tests.servers.hosts import Host, cluster, network
+from tests.servers.hosts import Host, Network, a_network, cluster
 
 LEASE = 3.0
 GRACE = 1.0
@@ -28,10 +28,16 @@ Runjobs = Callable[..., Child]
 
 
 @pytest.fixture(scope="module")
-def environment() -> Iterator[dict[str, str]]:
+def network() -> Iterator[Network]:
+    with a_network() as network:
+        yield network
+
+
+@pytest.fixture(scope="module")
+def environment(network: Network) -> Iterator[dict[str, str]]:
     """What a process needs to work on a PostgreSQL that listens on the bridge."""
     need_module("psycopg", "databases")
-    with network(), cluster() as url:
+    with cluster(network) as url:
         environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.servers.settings",
@@ -43,14 +49,14 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def first(environment: dict[str, str]) -> Iterator[Host]:
-    with Host(11, "first") as host:
+def first(network: Network) -> Iterator[Host]:
+    with Host(network, 11, "first") as host:
         yield host
 
 
 @pytest.fixture
-def second(environment: dict[str, str]) -> Iterator[Host]:
-    with Host(12, "second") as host:
+def second(network: Network) -> Iterator[Host]:
+    with Host(network, 12, "second") as host:
         yield host
 
 
