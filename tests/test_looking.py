@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from django.db import connection
 
-from jobify_django.stores.database import looking
+from jobify_django import task
+from jobify_django.stores.database import looking, sqlite
 from jobify_django.stores.database.looking import Looking, Watch
 from tests.child import until
+from tests.workshop import Configure, database
 
+on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="about SQLite")
 tells = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has inotify")
+
+
+@task
+def note() -> None: ...
 
 
 class File:
@@ -191,3 +201,28 @@ def test_a_watch_that_failed_leaves_no_file_open(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         Watch(tmp_path / "none")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@tells
+@on_sqlite
+@database
+def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = sqlite.SQLite("default").probe()
+    assert probe()
+    monkeypatch.setattr(looking, "WAIT", 3600.0)
+    writing = threading.Thread(target=note.push)
+    writing.start()
+    until(probe, "the noticing of a push")
+    writing.join()
+    probe.close()  # type: ignore[attr-defined]
+
+
+def test_a_database_in_memory_is_looked_at_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[Path] = []
+    monkeypatch.setattr(sqlite, "Watch", watched.append)
+    with contextlib.closing(sqlite3.connect(":memory:")) as raw:
+        monkeypatch.setattr(sqlite, "_raw", lambda wrapper: raw)
+        probe = sqlite.SQLite("default").probe()
+        assert probe()
+        assert not probe()
+    assert watched == []

@@ -137,11 +137,12 @@ class SQLite(Database):
             return execute("PRAGMA data_version").fetchone()[0]
 
         def watch() -> Watch | None:
-            path = execute("PRAGMA database_list").fetchone()[2]  # empty: it is in memory
-            if execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-                path += "-wal"
+            path = execute("PRAGMA database_list").fetchone()[2]
+            if not path:
+                return None  # it is in memory
+            wal = execute("PRAGMA journal_mode").fetchone()[0] == "wal"
             try:
-                return Watch(Path(path))
+                return Watch(Path(f"{path}-wal" if wal else path))
             except OSError:
                 return None
 
