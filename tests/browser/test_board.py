@@ -12,7 +12,7 @@ from tests.browser.reading import cut_off, faint, nameless
 from tests.browser.site import PHONE, Site, Visitor, expect, post
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 WATCH_THE_DEPTH = """() => {
   window.deepest = 0;
@@ -99,6 +99,21 @@ def test_more_workers_work_within_seconds(visitor: Visitor) -> None:
     expect(page.locator("#size")).to_have_text("7")
     expect(page.locator("#processes")).to_have_text("1 process × 7 workers")
     expect(page.locator("#tuned")).to_contain_text("The settings say 4 workers")
+
+
+def test_quick_clicks_reach_the_server_in_their_order(visitor: Visitor) -> None:
+    page = visitor.open("/")
+    held: list[Route] = []
+    page.route("**/tune/", lambda route: held.append(route))
+    for _ in range(3):
+        page.get_by_role("button", name="More workers").click()
+
+    for number in (1, 2, 3):
+        look_again(page)
+        assert len(held) == number  # the next one goes when the one before it has been answered
+        with page.expect_response("**/tune/"):
+            held[-1].continue_()
+    expect(page.locator("#size")).to_have_text("7")
 
 
 def test_a_lower_bound_holds_from_then_on(visitor: Visitor) -> None:
