@@ -45,9 +45,9 @@ MUTANTS = (
     ),
     Mutant(
         "an outcome of an old attempt is stored (database)",
-        DATABASE,
-        "WHERE id = ? AND attempt = ? AND status = 'running'",
-        "WHERE id = ? AND ? > 0 AND status = 'running'",
+        SQLITE,
+        "WHERE (id, attempt) IN (VALUES {pairs}) AND status = 'running'",
+        "WHERE id IN (SELECT column1 FROM (VALUES {pairs})) AND status = 'running'",
     ),
     Mutant(
         "a lease is renewed by whoever held the job before (database)",
@@ -260,7 +260,7 @@ MUTANTS = (
 
 HUNTS = (
     ("simulator", ["-m", "tests.simulation", "--seeds", "0:150"]),
-    ("crowded simulator", ["-m", "tests.simulation", "--seeds", "0:80", "--profile", "crowded"]),
+    ("crowded simulator", ["-m", "tests.simulation", "--seeds", "0:200", "--profile", "crowded"]),
     ("state machine", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/test_state_machine.py"]),
     ("conformance", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/test_conformance.py"]),
 )
