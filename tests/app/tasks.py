@@ -1,6 +1,7 @@
 """Tasks for the tests that start processes."""
 
 import asyncio
+import ctypes
 import os
 import signal
 import socket
@@ -103,6 +104,22 @@ async def sleep_on_thread_at_first(flag: str) -> str:
     if _is_first(flag):
         await asyncio.to_thread(time.sleep, AN_HOUR)
     return "second time"
+
+
+@task
+def hold_interpreter_at_first(directory: str) -> str:
+    """Hold Python's global lock, so that no other thread of the process runs, but only the first time.
+
+    It goes by files: ``started`` and ``held`` are its own, and it waits for ``begin`` and ``end``.
+    """
+    started, begin, held, end = (f"{directory}/{name}" for name in ("started", "begin", "held", "end"))
+    if not _is_first(started):
+        return "second time"
+    while not Path(begin).exists():
+        time.sleep(0.01)
+    wait = f"touch '{held}'; until [ -e '{end}' ]; do sleep 0.02; done"
+    ctypes.PyDLL(None).system(wait.encode())
+    return "first time"
 
 
 @task

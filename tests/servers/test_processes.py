@@ -18,7 +18,7 @@ from jobify_django import JobFailed, JobStatus, get_job
 from jobify_django.models import Job as Row
 from jobify_django.models import Queue as QueueRow
 from jobify_django.stores import stores
-from tests.app.tasks import kill_worker, sleep_at_first, wait_for_file, write_line
+from tests.app.tasks import hold_interpreter_at_first, kill_worker, sleep_at_first, wait_for_file, write_line
 from tests.child import PATIENCE, Child, is_stopped, until
 
 PUSH = """
@@ -156,6 +156,33 @@ def test_a_process_frozen_past_its_lease_changes_nothing_when_it_wakes(
     assert (job.record().attempt, job.record().crashes, job.record().pool) == (2, 1, owner)
     assert "event=done" not in frozen.output
     for child in (frozen, other):
+        assert child.end(signal.SIGTERM) == 0
+    assert_whole()
+
+
+def test_a_job_that_holds_the_interpreter_past_its_lease_runs_elsewhere(
+    runjobs: Start, tmp_path: Path
+) -> None:
+    started, begin, held, end = (tmp_path / name for name in ("started", "begin", "held", "end"))
+    stuck = runjobs("--workers", "1", LEASE=1)
+    job = hold_interpreter_at_first.push(str(tmp_path))
+    until(started.exists, "the job's start")
+    # Not while another thread of it holds SQLite's lock: nobody could write before it goes on.
+    with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as lock:
+        lock.execute("PRAGMA busy_timeout = 60000")
+        lock.execute("BEGIN IMMEDIATE")
+        begin.touch()
+        until(held.exists, "the interpreter's standstill")
+    other = runjobs("--workers", "1")
+    job.wait(timeout=PATIENCE)
+    assert job.result() == "second time"
+    other.wait_for(f"event=rescued id={job.id}")
+    owner = job.record().pool
+    end.touch()
+    stuck.wait_for(f"event=refused id={job.id}")
+    record = job.record()
+    assert (record.attempt, record.crashes, record.pool, record.result) == (2, 1, owner, '"second time"')
+    for child in (stuck, other):
         assert child.end(signal.SIGTERM) == 0
     assert_whole()
 
