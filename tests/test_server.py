@@ -273,12 +273,13 @@ class Slow:
 
     def __init__(self, clock: list[float], *seconds: float) -> None:
         self._clock, self._seconds = clock, list(seconds)
+        self.was_set = 0.0
 
     def execute(self, statement: str, values: Any = ()) -> Slow:
         return self
 
     def fetchone(self) -> tuple[float]:
-        told = 1000.0 + self._clock[0]
+        told = 1000.0 + self._clock[0] + self.was_set
         self._clock[0] += self._seconds.pop(0)  # all of it on the way back
         return (told,)
 
@@ -292,9 +293,40 @@ def test_a_slow_look_at_the_servers_clock_is_taken_again(
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     db: Any = the_store()._db
-    monkeypatch.setattr(db, "_ahead", None)
+    monkeypatch.setattr(db, "_reading", None)
     db._measure(Slow(clock, *seconds))
-    assert db._ahead == pytest.approx(1000.0 - late)
+    assert db._reading.ahead == pytest.approx(1000.0 - late)
+
+
+@pytest.mark.parametrize(
+    ("later", "seconds", "was_set", "ahead"),
+    [
+        (20.0, 0.5, 0.0, 999.999),
+        (20.0, 0.01, 0.0, 999.995),
+        (2000.0, 0.5, 0.0, 999.75),
+        (20.0, 0.5, 60.0, 1059.75),
+        (20.0, 0.5, -60.0, 939.75),
+    ],
+    ids=["worse", "as good", "perhaps drifted apart", "set forward", "set back"],
+)
+def test_a_worse_look_at_the_servers_clock_counts_only_when_that_was_set(
+    jobify: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    later: float,
+    seconds: float,
+    was_set: float,
+    ahead: float,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    db: Any = the_store()._db
+    monkeypatch.setattr(db, "_reading", None)
+    db._measure(Slow(clock, 0.002))
+    clock[0] += later
+    slow = Slow(clock, *[seconds] * 3)
+    slow.was_set = was_set
+    db._measure(slow)
+    assert db._reading.ahead == pytest.approx(ahead)
 
 
 @postgresql

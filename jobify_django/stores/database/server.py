@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError
 from django.db import Error as DjangoError
@@ -37,6 +37,9 @@ MEASURE_TIMES = 3
 CLOSE_LOOK = 0.01
 """A look that took longer, in seconds, is taken again: half of what it took is how wrong it may be."""
 
+DRIFT = 0.0005
+"""Seconds that two clocks may drift apart in one, the most by which NTP lets one run faster or slower."""
+
 
 class Server(Database):
     """A database server, through the calling thread's Django connection.
@@ -58,7 +61,7 @@ class Server(Database):
     def __init__(self, alias: str, sleep: Callable[[float], None] = time.sleep) -> None:
         super().__init__(alias)
         self._sleep = sleep
-        self._ahead: float | None = None
+        self._reading: _Reading | None = None
         self._measured = 0.0
 
     # Transactions
@@ -194,22 +197,38 @@ class Server(Database):
     """A SELECT of the server's clock, in seconds since the epoch."""
 
     def time(self) -> float:
-        if self._ahead is None:
+        if self._reading is None:
             with contextlib.suppress(StoreError):
                 self.read(lambda db: None)  # which measures
-        return time.time() if self._ahead is None else time.monotonic() + self._ahead
+        return time.time() if self._reading is None else time.monotonic() + self._reading.ahead
 
     def _measure(self, db: Connection) -> None:
-        if self._ahead is not None and time.monotonic() - self._measured <= MEASURE_EVERY:
+        if self._reading is not None and time.monotonic() - self._measured <= MEASURE_EVERY:
             return
-        looks: list[tuple[float, float]] = []
-        while len(looks) < MEASURE_TIMES and not (looks and looks[-1][0] < CLOSE_LOOK):
+        looks: list[_Reading] = []
+        while len(looks) < MEASURE_TIMES and not (looks and looks[-1].error < CLOSE_LOOK / 2):
             began = time.monotonic()
             (now,) = db.execute(self.now).fetchone()
-            took = time.monotonic() - began
-            looks.append((took, float(now) - began - took / 2))
-        _, self._ahead = min(looks)
-        self._measured = time.monotonic()
+            self._measured = time.monotonic()
+            error = (self._measured - began) / 2
+            looks.append(_Reading(error, float(now) - began - error, self._measured))
+        new = min(looks)
+        if self._reading is None or new.replaces(self._reading):
+            self._reading = new
+
+
+class _Reading(NamedTuple):
+    """How many seconds the server's clock is ahead of this process's monotonic one, give or take ``error``,
+    as it was ``at`` that one's time. The better of two is kept as in NTP's clock filter (RFC 5905, 10)."""
+
+    error: float
+    ahead: float
+    at: float
+
+    def replaces(self, old: _Reading) -> bool:
+        """Whether it is better than an old one, or shows that the server's clock was set since."""
+        error = old.error + DRIFT * (self.at - old.at)
+        return self.error <= error or abs(self.ahead - old.ahead) > self.error + error
 
 
 class _Uncertain(Exception):
