@@ -138,6 +138,7 @@ def test_a_watcher_that_misses_a_write_goes_by_the_clock_and_asks_again_later(
         return Watch(asked[-1])
 
     monkeypatch.setattr(looking, "WAIT", 0.01)
+    monkeypatch.setattr(looking, "LINGER", 0.0)
     one = Looking(wal.version, watch)
     assert one()
     wal.write()
@@ -153,6 +154,23 @@ def test_a_watcher_that_misses_a_write_goes_by_the_clock_and_asks_again_later(
     assert len(asked) == 2
     wal.write()
     until(one, "the noticing of a commit")
+    one.close()
+
+
+@tells
+def test_what_was_written_while_the_watch_was_made_is_looked_for(
+    wal: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch() -> Watch:
+        wal.write()
+        return Watch(wal.log)
+
+    monkeypatch.setattr(looking, "WAIT", 3600.0)
+    one = Looking(wal.version, watch)
+    assert one()
+    until(one, "the noticing of a commit that the kernel does not tell of")
+    wal.write()
+    until(one, "the noticing of one that it tells of")
     one.close()
 
 

@@ -69,6 +69,7 @@ class Looking:
             if time.monotonic() >= self._watch_from:
                 self._watch = self._new_watch()
                 self._watch_from = time.monotonic() + DEAF_FOR
+                self._linger()  # it was perhaps written since that look
         else:
             self._changed = self._look_when_told(self._watch)
         return EVERYTHING if self._changed else ()
@@ -104,8 +105,7 @@ class Looking:
             watch.drain()
         changed = self._look()
         if told:
-            self._linger_until = time.monotonic() + LINGER
-            self._pause = WRITING
+            self._linger()
         elif not changed:
             self._pause = min(self._pause * 2, POLL)
         elif not lingering and not watch.wait(0.0):
@@ -114,6 +114,10 @@ class Looking:
             self.close()
             self._watch_from = time.monotonic() + DEAF_FOR
         return changed
+
+    def _linger(self) -> None:
+        self._linger_until = time.monotonic() + LINGER
+        self._pause = WRITING
 
 
 class Watch:
