@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -16,7 +17,7 @@ from django.db import connection
 from jobify_django import task
 from jobify_django.stores.database import looking, sqlite
 from jobify_django.stores.database.looking import Looking, Watch
-from tests.child import until
+from tests.child import PATIENCE, until
 from tests.workshop import Configure, database
 
 on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="about SQLite")
@@ -82,6 +83,11 @@ def told(file: File) -> Iterator[Looking]:
     looking.close()
 
 
+def knows_by_the_kernel(one: Any) -> bool:
+    """Whether it has a watch, and that has missed nothing: else it would look by the clock for a minute."""
+    return one._watch is not None
+
+
 def silent() -> None:
     """No watch is to be had."""
 
@@ -90,10 +96,11 @@ def silent() -> None:
 def test_a_commit_is_noticed_because_the_kernel_tells(
     told: Looking, file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "WAIT", 3600.0)
+    monkeypatch.setattr(looking, "WAIT", PATIENCE)
     for _ in range(3):
         file.write()
         until(told, "the noticing of a commit")
+    assert knows_by_the_kernel(told)
 
 
 @tells
@@ -113,7 +120,7 @@ def test_a_write_whose_commit_comes_later_is_looked_for_again(
 ) -> None:
     one = Looking(wal.version, lambda: Watch(wal.log))
     assert one()
-    monkeypatch.setattr(looking, "WAIT", 3600.0)
+    monkeypatch.setattr(looking, "WAIT", PATIENCE)
     monkeypatch.setattr(looking, "LINGER", 3600.0)
     wal.begin()
     wal.looks = 0
@@ -121,6 +128,7 @@ def test_a_write_whose_commit_comes_later_is_looked_for_again(
         assert not one()
     wal.commit()
     until(one, "the noticing of the commit")
+    assert knows_by_the_kernel(one)
     one.close()
 
 
@@ -144,7 +152,8 @@ def test_a_watcher_that_misses_a_write_goes_by_the_clock_and_asks_again_later(
     wal.write()
     assert one()
 
-    monkeypatch.setattr(looking, "WAIT", 3600.0)  # it does not wait for the kernel
+    monkeypatch.setattr(looking, "WAIT", PATIENCE)
+    assert not knows_by_the_kernel(one)
     wal.write()
     assert one()
     assert not one()
@@ -165,12 +174,13 @@ def test_what_was_written_while_the_watch_was_made_is_looked_for(
         wal.write()
         return Watch(wal.log)
 
-    monkeypatch.setattr(looking, "WAIT", 3600.0)
+    monkeypatch.setattr(looking, "WAIT", PATIENCE)
     one = Looking(wal.version, watch)
     assert one()
     until(one, "the noticing of a commit that the kernel does not tell of")
     wal.write()
     until(one, "the noticing of one that it tells of")
+    assert knows_by_the_kernel(one)
     one.close()
 
 
@@ -227,11 +237,12 @@ def test_a_watch_that_failed_leaves_no_file_open(tmp_path: Path) -> None:
 def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = sqlite.SQLite("default").probe()
     assert probe()
-    monkeypatch.setattr(looking, "WAIT", 3600.0)
+    monkeypatch.setattr(looking, "WAIT", PATIENCE)
     writing = threading.Thread(target=note.push)
     writing.start()
     until(probe, "the noticing of a push")
     writing.join()
+    assert knows_by_the_kernel(probe)
     probe.close()  # type: ignore[attr-defined]
 
 
