@@ -238,6 +238,9 @@ def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: 
     probe = sqlite.SQLite("default").probe()
     assert probe()
     monkeypatch.setattr(looking, "WAIT", PATIENCE)
+    monkeypatch.setattr(
+        looking, "LINGER", PATIENCE
+    )  # a busy machine may take long from the write to the commit
     writing = threading.Thread(target=note.push)
     writing.start()
     until(probe, "the noticing of a push")
