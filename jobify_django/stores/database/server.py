@@ -209,9 +209,10 @@ class Server(Database):
         while len(looks) < MEASURE_TIMES and not (looks and looks[-1].error < CLOSE_LOOK / 2):
             began = time.monotonic()
             (now,) = db.execute(self.now).fetchone()
-            self._measured = time.monotonic()
-            error = (self._measured - began) / 2
-            looks.append(_Reading(error, float(now) - began - error, self._measured))
+            ended = time.monotonic()
+            error = (ended - began) / 2
+            looks.append(_Reading(error, float(now) - began - error, ended))
+        self._measured = looks[-1].at
         new = min(looks)
         if self._reading is None or new.replaces(self._reading):
             self._reading = new
