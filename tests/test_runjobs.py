@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import pytest
 from django.db import connection
 
 from jobify_django import Job, JobStatus, queue
+from jobify_django.management.process import END, Process
 from jobify_django.models import Job as Row
 from jobify_django.stores import stores
 from jobify_django.task import Task
@@ -508,3 +510,27 @@ def test_the_child_ends_when_its_parent_is_killed(runjobs: Run, flag: Path) -> N
     child.wait_for("reason=parent-gone")
     child.wait_for("event=stopped")
     assert_handed_back(job)
+
+
+def test_a_wait_that_ends_early_does_not_end_a_stopping_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits may go by the system's clock, and that may be set forward."""
+    ends = iter([Empty(), Empty(), END])
+
+    class Signals:
+        def put(self, name: str) -> None: ...
+
+        def get(self, timeout: float) -> str:
+            assert timeout > 0
+            end = next(ends)
+            if isinstance(end, Empty):
+                raise end
+            return end
+
+    process = Process(last_resort=True)
+    ended: list[Process] = []
+    monkeypatch.setattr(process, "_signals", Signals())
+    monkeypatch.setattr(process, "_end_anyhow", lambda: ended.append(process))
+    process.stop(60.0, "signal=SIGTERM")
+    process._watch()
+    assert ended == []
+    assert next(ends, None) is None

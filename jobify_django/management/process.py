@@ -162,6 +162,9 @@ class Process:
             try:
                 name = self._signals.get(timeout=patience)
             except Empty:
+                # A wait may end early where it goes by a clock that was set meanwhile.
+                if self._deadline is not None and time.monotonic() < self._deadline:
+                    continue
                 self._end_anyhow()
                 return
             if name == END:
