@@ -27,6 +27,7 @@ class Proxy:
         self.delay = 0.0
         self.commits_to_lose = 0
         self.lost = 0
+        self.to_swallow: bytes | None = None
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=200)
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -52,10 +53,16 @@ class Proxy:
         """Let so many COMMITs through, and cut their connections instead of passing the reply on."""
         self.commits_to_lose = many
 
+    def swallow_commit(self, after: bytes) -> None:
+        """Go deaf on the next connection that sends COMMIT for a transaction with these words in it, before
+        the COMMIT arrives."""
+        self.to_swallow = after
+
     def heal(self) -> None:
         """Work again."""
         self.delay = 0.0
         self.commits_to_lose = 0
+        self.to_swallow = None
         self.flowing.set()
 
     def close(self) -> None:
@@ -72,6 +79,14 @@ class Proxy:
                 self.lost += 1
                 return True
             return False
+
+    def swallows(self, sent: bytes) -> bool:
+        """Whether the COMMIT of the transaction that has sent this is not to arrive."""
+        with self._lock:
+            if self.to_swallow is None or self.to_swallow not in sent:
+                return False
+            self.to_swallow = None
+            return True
 
     def _all(self) -> list[_Link]:
         with self._lock:
@@ -104,10 +119,16 @@ class _Link:
         threading.Thread(target=self._pass_on, args=(server, client, "down"), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, way: Way) -> None:
+        sent = b""
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if way == "up" and self._proxy.to_swallow is not None:
+                    sent += data
                 if way == "up" and COMMIT in data and self._proxy.takes():
                     self._loses_reply = True
+                elif way == "up" and COMMIT in data:
+                    self._deaf = self._deaf or self._proxy.swallows(sent)
+                    sent = b""
                 elif way == "down" and self._loses_reply:
                     break  # committed, and nobody is told
                 if self._proxy.delay:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 
 from jobify_django import task
 from jobify_django.stores.database import looking, sqlite
@@ -244,7 +244,12 @@ def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: 
     monkeypatch.setattr(
         looking, "LINGER", PATIENCE
     )  # a busy machine may take long from the write to the commit
-    writing = threading.Thread(target=note.push)
+
+    def write() -> None:
+        note.push()
+        connections.close_all()
+
+    writing = threading.Thread(target=write)
     writing.start()
     until(probe, "the noticing of a push")
     writing.join()

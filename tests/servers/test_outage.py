@@ -171,6 +171,23 @@ def test_a_pool_whose_connections_went_silent_takes_new_ones(
 
 
 @servers
+def test_a_claim_whose_commit_never_arrives_holds_its_job_no_longer_than_a_silent_connection(
+    server: Server, site: Site, tmp_path: Path
+) -> None:
+    """The server keeps its transaction open, and with it the job's lock, until it misses the pool."""
+    with through_proxy(server) as proxy:
+        pool = site.runjobs(DATABASE_URL=server.url(proxy.port))
+        site.push("write_line", tmp_path / "first", "before")  # past the proxy
+        until((tmp_path / "first").exists, "a job")
+        assert pool.wait_for("event=done")
+        proxy.swallow_commit(after=b"SKIP LOCKED")
+        site.push("write_line", tmp_path / "second", "after")
+        until((tmp_path / "second").exists, "a job whose claim was not committed", NOTICED_WITHIN)
+        assert proxy.to_swallow is None
+        assert pool.end(signal.SIGTERM) == 0
+
+
+@servers
 def test_a_process_whose_network_is_silent_can_be_stopped(server: Server, site: Site) -> None:
     with through_proxy(server) as proxy:
         pool = site.runjobs(DATABASE_URL=server.url(proxy.port))

@@ -28,7 +28,7 @@ from jobify_django.stores.database.database import (
     chunks,
     marks,
 )
-from jobify_django.stores.database.server import Server, translate
+from jobify_django.stores.database.server import SILENCE_TIMEOUT, Server, translate
 
 LOCK_TIMEOUT, DEADLOCK = 1205, 1213
 OLD_TRANSACTION = 60
@@ -65,6 +65,19 @@ class MySQL(Server):
     limits = MappingProxyType({"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20})
     now = "SELECT unix_timestamp(now(6))"
     longer_history = "concat(coalesce(concat(left(history, char_length(history) - 1), ', '), '['), ?, ']')"
+
+    def open(self) -> None:
+        super().open()
+        wrapper: Any = self._wrapper
+        theirs = type(wrapper).init_connection_state.__get__(wrapper)
+
+        def init_connection_state() -> None:
+            theirs()
+            if wrapper.mysql_is_mariadb:  # MySQL has nothing like it
+                with wrapper.cursor() as cursor:
+                    cursor.execute(f"SET SESSION idle_transaction_timeout = {SILENCE_TIMEOUT}")
+
+        wrapper.init_connection_state = init_connection_state
 
     def collided(self, error: DjangoError) -> bool:
         return _code(error) in (LOCK_TIMEOUT, DEADLOCK)

@@ -47,7 +47,7 @@ from jobify_django.stores.database.database import (
 )
 from jobify_django.stores.database.front import PARTS, WITHIN, Fronts
 from jobify_django.stores.database.listener import Speaker, listening
-from jobify_django.stores.database.server import Server
+from jobify_django.stores.database.server import SILENCE_TIMEOUT, Server
 from jobify_django.stores.database.watchdog import watchdog
 from jobify_django.stores.hints import Probe
 
@@ -56,10 +56,6 @@ STATEMENT_TIMEOUT = 15
 
 DEADLINE = 20.0
 """Seconds a transaction of our own may take; then the server has gone, whatever the socket says."""
-
-SILENCE_TIMEOUT = 15
-"""Seconds such a transaction may wait for its next statement. Nobody else can claim what a host claimed that
-froze or was cut off before its commit, and it may be hours until the server misses that host."""
 
 MOST_ANNOUNCED = 4095
 """Jobs that one announcement can speak for: twelve bits of its key."""

@@ -30,6 +30,10 @@ TRIES_INSIDE = 5
 FIRST_SLEEP = 0.005
 LONGEST_SLEEP = 0.2
 
+SILENCE_TIMEOUT = 15
+"""Seconds a transaction of ours may wait for its next statement. Nobody else can claim what a host claimed
+that froze or was cut off before its commit, and it may be hours until the server misses that host."""
+
 MEASURE_EVERY = 10.0
 """Seconds between two looks at the server's clock."""
 
