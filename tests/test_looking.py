@@ -224,6 +224,14 @@ def test_a_file_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
         Watch(tmp_path / "none")
 
 
+def test_on_another_system_nothing_can_be_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.delattr("ctypes.CDLL")  # with None, as for inotify, it raises a TypeError there
+    with pytest.raises(OSError, match="only Linux"):
+        Watch(tmp_path / "file")
+
+
 @tells
 def test_a_watch_that_failed_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[int] = []
@@ -241,9 +249,8 @@ def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: 
     probe = sqlite.SQLite("default").probe()
     assert probe()
     monkeypatch.setattr(looking, "WAIT", PATIENCE)
-    monkeypatch.setattr(
-        looking, "LINGER", PATIENCE
-    )  # a busy machine may take long from the write to the commit
+    # A busy machine may take long from the write to the commit.
+    monkeypatch.setattr(looking, "LINGER", PATIENCE)
 
     def write() -> None:
         note.push()

@@ -156,14 +156,20 @@ def through_proxy(server: Server) -> Iterator[Proxy]:
             link.close()
 
 
+def at_work(server: Server, site: Site, proxy: Proxy, directory: Path) -> Child:
+    """A pool behind the proxy that runs jobs."""
+    pool = site.runjobs(DATABASE_URL=server.url(proxy.port))
+    site.push("write_line", directory / "first", "before")  # past the proxy
+    until((directory / "first").exists, "a job")
+    return pool
+
+
 @servers
 def test_a_pool_whose_connections_went_silent_takes_new_ones(
     server: Server, site: Site, tmp_path: Path
 ) -> None:
     with through_proxy(server) as proxy:
-        pool = site.runjobs(DATABASE_URL=server.url(proxy.port))
-        site.push("write_line", tmp_path / "first", "before")  # past the proxy
-        until((tmp_path / "first").exists, "a job")
+        pool = at_work(server, site, proxy, tmp_path)
         assert proxy.deafen()
         site.push("write_line", tmp_path / "second", "after")
         until((tmp_path / "second").exists, "a job on new connections", NOTICED_WITHIN)
@@ -176,9 +182,7 @@ def test_a_claim_whose_commit_never_arrives_holds_its_job_no_longer_than_a_silen
 ) -> None:
     """The server keeps its transaction open, and with it the job's lock, until it misses the pool."""
     with through_proxy(server) as proxy:
-        pool = site.runjobs(DATABASE_URL=server.url(proxy.port))
-        site.push("write_line", tmp_path / "first", "before")  # past the proxy
-        until((tmp_path / "first").exists, "a job")
+        pool = at_work(server, site, proxy, tmp_path)
         assert pool.wait_for("event=done")
         proxy.swallow_commit(after=b"SKIP LOCKED")
         site.push("write_line", tmp_path / "second", "after")

@@ -12,6 +12,7 @@ import ctypes
 import logging
 import os
 import select
+import sys
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -131,11 +132,10 @@ class Watch:
     EVENTS = 65536
 
     def __init__(self, path: Path) -> None:
+        if sys.platform != "linux":
+            raise OSError("only Linux has inotify")
         library = ctypes.CDLL(None, use_errno=True)
-        try:
-            self._file = _checked(library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-        except AttributeError as error:
-            raise OSError("this system has no inotify") from error
+        self._file = _checked(library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         try:
             _checked(library.inotify_add_watch(self._file, os.fsencode(path), self.IN_MODIFY))
         except OSError:
