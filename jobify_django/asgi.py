@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -19,9 +18,10 @@ from types import FrameType
 from typing import Any
 
 from jobify_django.exceptions import StoreError, StoreUnmigrated
+from jobify_django.log import get_log
 from jobify_django.pool import Service
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import socket
@@ -10,9 +9,10 @@ import time
 
 from jobify_django.bell import Call, Steps
 from jobify_django.exceptions import StoreError
+from jobify_django.log import get_log
 from jobify_django.stores.base import Store
 
-logger = logging.getLogger("jobify.push")
+logger = get_log("jobify.push")
 
 GLANCE_EVERY = 2.5
 """Seconds between two looks of one process at one queue."""

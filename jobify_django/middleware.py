@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.translation import gettext as _
 
 from jobify_django.exceptions import QueueFull
+from jobify_django.log import get_log
 
-logger = logging.getLogger("jobify.push")
+logger = get_log("jobify.push")
 
 
 class QueueFullMiddleware(MiddlewareMixin):

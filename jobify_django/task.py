@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from jobify_django.exceptions import DuplicateTask, InvalidTask, QueueFull, Unkn
 from jobify_django.handle import Job, PushedJob
 from jobify_django.job import JobSpec, make_spec, new_id
 from jobify_django.line import Admission, Line
+from jobify_django.log import get_log
 from jobify_django.lookout import Lookout
 from jobify_django.payload import encode_call
 from jobify_django.stores import stores
@@ -28,7 +28,7 @@ from jobify_django.stores.base import Anchor, Store
 P = ParamSpec("P")
 R = TypeVar("R")
 
-logger = logging.getLogger("jobify.push")
+logger = get_log("jobify.push")
 
 UNSET: Any = object()
 LONGEST_NAME = 255

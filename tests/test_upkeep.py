@@ -56,7 +56,7 @@ def test_leases_are_renewed_however_much_there_is_to_prune_and_to_rescue(
 ) -> None:
     monkeypatch.setattr(upkeep, "PRUNE_BATCH", 1)
     monkeypatch.setattr(upkeep, "RESCUE_BATCH", 1)
-    monkeypatch.setattr(upkeep.logger, "disabled", True)
+    monkeypatch.setattr(upkeep.logger.logger, "disabled", True)
     monkeypatch.setattr(upkeep, "RESCUE_EVERY", 0.05)
     Endless.pruned.clear()
     jobify(STORE="tests.test_upkeep.Endless", LEASE=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,6 +16,7 @@ from jobify_django import models
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import JobifyError
 from jobify_django.job import JobError, JobStatus
+from jobify_django.log import get_log
 from jobify_django.ordering import Order
 from jobify_django.queue import queue
 from jobify_django.stores import queues_by_store, stores
@@ -24,7 +24,7 @@ from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.database.rows import error_from
 
-logger = logging.getLogger("jobify.admin")
+logger = get_log("jobify.admin")
 
 NEWEST_FAILURES = 10
 NEWEST_CHANGES = 10

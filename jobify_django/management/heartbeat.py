@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobify_django.log import get_log
 from jobify_django.management.child import BEAT, Lifeline
 from jobify_django.pool import Service
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 EVERY = 1.0
 

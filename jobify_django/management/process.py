@@ -16,10 +16,11 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from jobify_django.exceptions import StoreError
+from jobify_django.log import get_log
 from jobify_django.management.heartbeat import Pulse
 from jobify_django.pool import Service
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 LAST_WORDS = 3.5
 """Seconds after the grace in which the pools hand back what still runs; then the process ends anyhow."""

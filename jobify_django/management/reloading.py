@@ -8,7 +8,6 @@ Django's code for "again", and the parent, which does nothing else, starts the n
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -16,9 +15,10 @@ from typing import Protocol
 
 from django.utils import autoreload
 
+from jobify_django.log import get_log
 from jobify_django.management.child import PASSED_ON, Child
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 AGAIN = 3
 """What a child exits with to be started anew. It never leaves the parent."""

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from jobify_django.log import get_log
 from jobify_django.management.child import PASSED_ON, Child
 from jobify_django.management.heartbeat import EVERY, Heartbeat
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 MAX_PROCESSES = 64
 

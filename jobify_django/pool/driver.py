@@ -137,7 +137,9 @@ class LoopDriver(Driver):
             self._timer.cancel()
         try:
             pause = self._step()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self._due = True  # no further turn
             self._died(error)
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import traceback
 from collections.abc import Iterator
 from contextvars import Context
@@ -22,10 +21,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from jobify_django.conf import get_settings
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Claim, JobError, Outcome, make_outcome
 from jobify_django.line import Inside, inside
+from jobify_django.log import get_log
 from jobify_django.payload import decode_call, encode
 from jobify_django.task import Task, tasks
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 IDLE = 0  # libpq's PQTRANS_IDLE: outside any transaction
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import socket
@@ -15,6 +14,7 @@ from contextvars import Context
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import SUCCESSFUL, Claim, Outcome, new_id
+from jobify_django.log import get_log
 from jobify_django.pool.completer import Completer
 from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
 from jobify_django.pool.execution import arun_job, cancelled, failed
@@ -25,7 +25,7 @@ from jobify_django.pool.workers import Running, Slots, Threads
 from jobify_django.stores.base import Claimed, PoolQueue, PoolRecord, QueueState, Store, Suspects
 from jobify_django.task import tasks
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 POLL = 1.0
 """Seconds after which a pool looks for jobs although nothing hinted at any."""
@@ -186,20 +186,25 @@ class Pool:
         try:
             self._settle(outcomes, self.store.finish(outcomes))
             held = self.completer.held()
+            if self._unsure:
+                self.store.release_unknown(self.id, held)
             if held:
                 self._released = list(self.store.release(self.id, held, "its pool stopped"))
                 logger.warning("event=released jobs=%s", ",".join(self._released))
             self._upkeep.join(LAST_WORDS / 2)
             self.store.retire(self.id)
-        except StoreError as error:
+        except Exception as error:
             # Nothing is lost: the leases run out and other pools take the jobs.
-            logger.error("event=stopped-without-store error=%r", str(error))
+            known = isinstance(error, StoreError)
+            logger.error(
+                "event=stopped-without-store error=%r", str(error), exc_info=None if known else error
+            )
         finally:
             self.store.close()
 
     def on_death(self, error: BaseException) -> None:
         """Tell whoever started the pool that one of its threads ended by a bug."""
-        logger.critical("event=pool-died pool=%s error=%r", self.id, error, exc_info=error)
+        self._unsure = True  # it may have died of what it had just claimed
 
         def tell() -> None:
             if not self.died.done():
@@ -207,8 +212,10 @@ class Pool:
             self._claims_over = True
             self._quiet.set()
 
+        # Told before it is logged: nothing may stand between a death and its replacement.
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(tell)
+        logger.critical("event=pool-died pool=%s error=%r", self.id, error, exc_info=error)
 
     # One turn: store what ended, claim what fits, start it
 
@@ -235,8 +242,10 @@ class Pool:
                 self.store.release_unknown(self.id, self.completer.held())
                 self._unsure = False
             claimed = self._exchange(wants, outcomes, suspects)
-        except Exception as error:
+        except BaseException as error:
             self.completer.put_back(outcomes)
+            if not isinstance(error, Exception):
+                raise
             return self._back_off(error)
         if self._backoff:
             logger.info("event=store-back store=%s", self.store.alias)

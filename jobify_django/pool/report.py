@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Outcome
+from jobify_django.log import get_log
 from jobify_django.pool.workers import Running
 from jobify_django.signals import job_ended
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 EVENTS = {SUCCESSFUL: "done", FAILED: "failed", CANCELLED: "cancelled"}
 
@@ -25,9 +26,39 @@ def report(outcome: Outcome, running: Running, *, stored: bool) -> None:
     if logger.isEnabledFor(level):
         _log(level, outcome, running, stored)
     if stored and job_ended.receivers:
-        for receiver, answer in job_ended.send_robust(sender=outcome.task, outcome=outcome):
-            if isinstance(answer, Exception):
-                logger.error("event=receiver-failed receiver=%r error=%r", receiver, answer, exc_info=answer)
+        _tell(outcome)
+
+
+def _tell(outcome: Outcome) -> None:
+    try:
+        answers = job_ended.send_robust(sender=outcome.task, outcome=outcome)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # SystemExit of a receiver; or Django could not log what one raised: that needs the project's logging,
+        # and a receiver with a name.
+        logger.error(
+            "event=receiver-failed error=%s: the receivers after it were not told",
+            _described(error),
+            exc_info=error,
+        )
+        return
+    for receiver, answer in answers:
+        if isinstance(answer, Exception):
+            logger.error(
+                "event=receiver-failed receiver=%s error=%s",
+                _described(receiver),
+                _described(answer),
+                exc_info=answer,
+            )
+
+
+def _described(thing: object) -> str:
+    """Return its ``repr``, or its type where that raises too."""
+    try:
+        return repr(thing)
+    except Exception:
+        return f"<{type(thing).__qualname__}>"
 
 
 def _log(level: int, outcome: Outcome, running: Running, stored: bool) -> None:

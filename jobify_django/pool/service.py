@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import UnknownQueue
+from jobify_django.log import get_log
 from jobify_django.pool.pool import Budget, Pool
 from jobify_django.pool.workers import Slots
 from jobify_django.stores import queues_by_store
 from jobify_django.stores.base import QueueStats
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 RESTART_AFTER = 1.0
 """Seconds until a pool that died is replaced."""

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError
+from jobify_django.log import get_log
 
 if TYPE_CHECKING:
     from jobify_django.pool.pool import Pool
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 BEAT_EVERY = 2.5
 TUNE_EVERY = 1.0
@@ -29,6 +30,9 @@ RESCUE_BATCH = 500
 PRUNE_BATCH = 500
 RETRY_AFTER = 1.0
 LAG_WORTH_A_WARNING = 1.0
+STUCK_AFTER = 10.0
+"""Seconds without a turn of the claim loop after which a pool is no longer reported alive."""
+
 ALONG = 0.25
 """How much of its interval a chore may come early, to be done along with another one."""
 
@@ -54,6 +58,9 @@ class Upkeep:
         ]
         self._rescuing, self._pruning = rescue, prune
         self._lag_since: float | None = None
+        self._turns = -1
+        self._still = 0.0
+        self._looked_at = 0.0
 
     def start(self) -> None:
         """Begin, on a thread of its own."""
@@ -128,7 +135,32 @@ class Upkeep:
             self._cancel(renewed.cancel_requested)
 
     def _report(self) -> None:
-        self._store.beat(self._pool.record())
+        # This thread lives on when the other one hangs, and must not vouch for it.
+        if self._turning():
+            self._store.beat(self._pool.record())
+
+    def _turning(self) -> bool:
+        """Whether the claim loop has turned lately."""
+        now = time.monotonic()
+        # A process that was stopped meanwhile, by SIGSTOP say, gave its claim loop no time either.
+        passed, self._looked_at = min(now - self._looked_at, BEAT_EVERY), now
+        was_stuck = self._still >= STUCK_AFTER
+        if self._turns != self._pool.turns:
+            self._turns, self._still = self._pool.turns, 0.0
+            if was_stuck:
+                logger.info("event=pool-turns pool=%s: it is reported alive again", self._pool.id)
+            return True
+        self._still += passed
+        stuck = self._still >= STUCK_AFTER
+        if stuck and not was_stuck:
+            logger.error(
+                "event=pool-stuck pool=%s store=%s seconds=%.1f: its claim loop does not turn, so it "
+                "starts no job, and is no longer reported alive",
+                self._pool.id,
+                self._store.alias,
+                self._still,
+            )
+        return not stuck
 
     def _follow_tuning(self) -> None:
         self._pool.apply(self._store.states(list(self._pool.queues)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -14,9 +13,10 @@ from django.db import connections
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim, Outcome
+from jobify_django.log import get_log
 from jobify_django.pool.execution import run_job
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 Ending = Literal["cancel", "release", "lost"]
 

@@ -11,10 +11,11 @@ only for a store that has something to ``probe()``.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
+
+from jobify_django.log import get_log
 
 if TYPE_CHECKING:
     from jobify_django.stores.base import Store
@@ -29,7 +30,7 @@ EVERYTHING: Sequence[News] = tuple((kind, None) for kind in KINDS)
 Probe = Callable[[], Collection[News]]
 Listener = Callable[[object], None]
 
-logger = logging.getLogger("jobify.store")
+logger = get_log("jobify.store")
 
 RETRY = 1.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import os
 import platform
@@ -22,6 +21,7 @@ from django.db import connections
 from jobify_django import __version__
 from jobify_django.conf import MAX_WORKERS, get_settings, workers_problem
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
+from jobify_django.log import get_log
 from jobify_django.management import logs, reloading
 from jobify_django.management.child import LISTENING, OPTION, READY, Lifeline
 from jobify_django.management.heartbeat import Heartbeat, Pulse, Told
@@ -31,7 +31,7 @@ from jobify_django.pool import Service
 from jobify_django.stores.base import QueueStats
 from jobify_django.task import tasks
 
-logger = logging.getLogger("jobify.worker")
+logger = get_log("jobify.worker")
 
 USAGE = 2
 

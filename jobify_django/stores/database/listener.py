@@ -7,16 +7,16 @@ delivers nothing, so the listener sends itself a word now and then, and says so 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Collection
 from typing import Any
 
 from django.db import connections
 
+from jobify_django.log import get_log
 from jobify_django.stores.hints import EVERYTHING, KINDS, News, Probe
 
-logger = logging.getLogger("jobify.store")
+logger = get_log("jobify.store")
 
 CHANNEL = "jobify"
 ECHO = "echo"

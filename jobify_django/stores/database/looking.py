@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import os
 import select
 import sys
@@ -17,9 +16,10 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from jobify_django.log import get_log
 from jobify_django.stores.hints import EVERYTHING, News
 
-logger = logging.getLogger("jobify.store")
+logger = get_log("jobify.store")
 
 POLL = 0.004
 """Seconds between two looks while there is traffic."""

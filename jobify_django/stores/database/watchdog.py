@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import socket
 import threading
@@ -16,7 +15,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-logger = logging.getLogger("jobify.store")
+from jobify_django.log import get_log
+
+logger = get_log("jobify.store")
 
 LOOK_EVERY = 1.0
 
