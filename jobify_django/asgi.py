@@ -31,6 +31,9 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[..., Awaitable[Any]]
 Handler = Callable[[int, FrameType | None], Any]
 
+SLOW = 10.0
+"""Seconds after which an application inside that has not answered a lifespan event is named in the log."""
+
 LOOK_FOR_PARENT = 1.0
 """Seconds between two looks at the server's parent process."""
 
@@ -49,8 +52,9 @@ def lifespan(
 ) -> Lifespan:
     """Return an ASGI application that is ``app`` with the workers of this process inside.
 
-    It must be the outermost wrapper: the server's lifespan events start and stop the workers, and go no
-    further. Nothing starts before the server says so.
+    It must be the outermost wrapper: the server's lifespan events start and stop the workers. They are passed
+    on to ``app``, if it takes them: it starts before the workers and stops after them. Nothing starts before
+    the server says so.
 
     Args:
         app: the ASGI application, as ``get_asgi_application()`` returns it.
@@ -82,45 +86,63 @@ class Lifespan:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._live(Inner(self._app, scope, send), receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()  # lifespan.startup
+    async def _live(self, inner: Inner, receive: Receive, send: Send) -> None:
+        try:
+            # Jobs may need what it prepares: it starts before the workers, and stops after them.
+            if (failed := await inner.start(await receive())) is not None:
+                await send(failed)
+            else:
+                await send(await self._work(inner, receive, send))
+            await inner.end()
+        except (Exception, asyncio.CancelledError):
+            await inner.cancel()
+            raise
+
+    async def _work(self, inner: Inner, receive: Receive, send: Send) -> Message:
+        """Run the workers until the server says stop; return the last answer to the server."""
         if self._runs:
             logger.error("event=lifespan-twice: this application's workers run already; no others start")
             await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
-            return
+            return await inner.stop(await receive())
         self._runs = True
         try:
-            await self._serve(receive, send)
+            try:
+                service = await self._start()
+            except Exception as error:
+                # Raised, it would be taken for "does not support lifespan", and the site served without
+                # workers.
+                reason = f"the workers of jobify_django.asgi.lifespan cannot start: {error}"
+                logger.critical("event=startup-failed error=%r", str(error), exc_info=_unexplained(error))
+                await inner.stop({"type": "lifespan.shutdown"})
+                return {"type": "lifespan.startup.failed", "message": reason}
+            message = await self._serve(service, receive, send)
         finally:
             self._runs = False
+        return await inner.stop(message)
 
-    async def _serve(self, receive: Receive, send: Send) -> None:
-        try:
-            service = await self._start()
-        except Exception as error:
-            # Raised, it would be taken for "does not support lifespan", and the site served without workers.
-            reason = f"the workers of jobify_django.asgi.lifespan cannot start: {error}"
-            logger.critical("event=startup-failed error=%r", str(error), exc_info=_unexplained(error))
-            await send({"type": "lifespan.startup.failed", "message": reason})
-            return
+    async def _serve(self, service: Service, receive: Receive, send: Send) -> Message:
         stop = Stop(service, self._grace)
         with stop.on_signals(), stop.on_orphaned():
             try:
-                await send({"type": "lifespan.startup.complete"})
-                await receive()  # lifespan.shutdown
+                try:
+                    await send({"type": "lifespan.startup.complete"})
+                    message = await receive()  # lifespan.shutdown
+                except Exception as error:
+                    # Nobody could tell them to stop any more, and the next lifespan would start others.
+                    logger.critical("event=lifespan-broken error=%r: the workers inside stop", str(error))
+                    await stop()
+                    raise
                 await stop()
             except asyncio.CancelledError:
                 # The server has no more time for us: hand the jobs back while the loop still turns.
                 service.hurry()
                 await stop()
                 raise
-        await send({"type": "lifespan.shutdown.complete"})
+        return message
 
     async def _start(self) -> Service:
         service = Service(self._queues, exclude=self._exclude, kind="lifespan", workers=self._workers)
@@ -131,9 +153,100 @@ class Lifespan:
         except StoreError as error:
             # The pools survive a database that is away, at start-up too; the site may serve what needs none.
             logger.error("event=started-without-store error=%r", str(error))
-        await service.start()
+        start = asyncio.create_task(service.start())
+        try:
+            await asyncio.shield(start)
+        except asyncio.CancelledError:
+            await asyncio.wait([start])  # one half started could not be stopped
+            service.hurry()
+            await service.drain(0)
+            raise
         logger.info("event=started kind=lifespan queues=%s", ",".join(service.names))
         return service
+
+
+class Inner:
+    """The lifespan of the application inside, which may have none.
+
+    By the protocol an application that raises, or returns without an answer, has none; Django's own raises.
+    """
+
+    def __init__(self, app: Application, scope: Scope, send: Send) -> None:
+        self._app = app
+        self._scope = scope
+        self._send = send
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._answers: dict[str, asyncio.Future[Message]] = {}
+        self._asked = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, message: Message) -> Message | None:
+        """Let it start; return its answer if that is ``lifespan.startup.failed``."""
+        loop = asyncio.get_running_loop()
+        self._answers = {event: loop.create_future() for event in ("startup", "shutdown")}
+        self._task = asyncio.create_task(self._run())
+        answer = await self._tell(message, "startup")
+        if answer is None or answer["type"] == "lifespan.startup.complete":
+            return None
+        return answer
+
+    async def stop(self, message: Message) -> Message:
+        """Let it stop, and return its answer, or the one it does not give."""
+        return await self._tell(message, "shutdown") or {"type": "lifespan.shutdown.complete"}
+
+    async def end(self) -> None:
+        """Wait until it has returned; raises what it raised after an answer."""
+        if self._task is not None:
+            await self._task
+
+    async def cancel(self) -> None:
+        """End it where it awaits: the server is gone."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _tell(self, message: Message, event: str) -> Message | None:
+        assert self._task is not None
+        answer = self._answers[event]
+        self._messages.put_nowait(message)
+        either: list[asyncio.Future[Any]] = [answer, self._task]
+        patience: float | None = SLOW
+        while not answer.done() and not self._task.done():
+            done, _ = await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                logger.warning(
+                    "event=lifespan-waits: the application inside has not answered lifespan.%s after %g s; "
+                    "one without a lifespan must raise or return",
+                    event,
+                    SLOW,
+                )
+                patience = None
+        return answer.result() if answer.done() else None
+
+    async def _run(self) -> None:
+        try:
+            await self._app(self._scope, self._receive, self._answer)
+        except Exception as error:
+            if self._answers["startup"].done():
+                raise
+            # One that has read the event most likely has a lifespan, and a fault in it.
+            level = logging.WARNING if self._asked else logging.DEBUG
+            logger.log(
+                level, "event=no-inner-lifespan error=%r", str(error), exc_info=error if self._asked else None
+            )
+
+    async def _receive(self) -> Message:
+        message = await self._messages.get()
+        self._asked = True
+        return message
+
+    async def _answer(self, message: Message) -> None:
+        kind = message["type"]
+        for event, answer in self._answers.items():
+            if kind in (f"lifespan.{event}.complete", f"lifespan.{event}.failed") and not answer.done():
+                answer.set_result(message)
+                return
+        await self._send(message)
 
 
 class Stop:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.asgi import get_asgi_application
 
-from jobify_django import Job, JobStatus
+from jobify_django import Job, JobStatus, asgi
 from jobify_django.asgi import Lifespan, lifespan
 from jobify_django.stores import stores
 from tests.app.tasks import asleep_at_first
@@ -172,3 +173,169 @@ def assert_handed_back(job: Job[str]) -> None:
     record = stores["memory"].get([job.id])[job.id]
     assert (record.status, record.attempt) == (JobStatus.WAITING, 1)
     assert stores["memory"].pools() == []
+
+
+# The application inside may have a lifespan of its own
+
+
+class Inner:
+    """An application with a lifespan; ``seen`` is what happened, in order, with the workers alive then."""
+
+    def __init__(self, **answers: dict[str, Any]) -> None:
+        self.seen: list[tuple[str, int]] = []
+        self._answers = answers
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope.get("state", {})["pantry"] = "full"
+        try:
+            for event in ("startup", "shutdown"):
+                message = await receive()
+                assert message == {"type": f"lifespan.{event}"}
+                self.note(event)
+                await send(self._answers.get(event, {"type": f"lifespan.{event}.complete"}))
+            self.note("returned")
+        except asyncio.CancelledError:
+            self.note("cancelled")
+            raise
+
+    def note(self, event: str) -> None:
+        self.seen.append((event, len(stores["memory"].pools())))
+
+
+async def test_the_application_inside_starts_before_the_workers_and_stops_after_them() -> None:
+    inner = Inner()
+    host = Host(lifespan(inner))
+    assert await host.tell("startup") == {"type": "lifespan.startup.complete"}
+    await reported()
+    assert await host.tell("shutdown") == {"type": "lifespan.shutdown.complete"}
+    await host.task
+    assert inner.seen == [("startup", 0), ("shutdown", 0), ("returned", 0)]
+
+
+async def test_the_application_inside_gets_the_servers_state() -> None:
+    app = lifespan(Inner())
+    state: dict[str, str] = {}
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    answers: asyncio.Queue[Any] = asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan", "state": state}, events.get, answers.put))
+    await events.put({"type": "lifespan.startup"})
+    await answers.get()
+    assert state == {"pantry": "full"}
+    await events.put({"type": "lifespan.shutdown"})
+    await task
+
+
+async def test_an_application_inside_that_cannot_start_keeps_the_workers_from_starting() -> None:
+    failed = {"type": "lifespan.startup.failed", "message": "no pantry"}
+    inner = Inner(startup=failed)
+    host = Host(lifespan(inner))
+    assert await host.tell("startup") == failed
+    assert stores["memory"].pools() == []
+    host.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await host.task
+    assert [event for event, _ in inner.seen] == ["startup", "cancelled"]
+
+
+async def test_an_application_inside_that_fails_to_stop_is_reported_to_the_server() -> None:
+    failed = {"type": "lifespan.shutdown.failed", "message": "the pantry burns"}
+    host = Host(lifespan(Inner(shutdown=failed)))
+    await host.tell("startup")
+    assert await host.tell("shutdown") == failed
+    await host.task
+
+
+async def test_the_application_inside_is_stopped_when_the_workers_cannot_start(settings: Any) -> None:
+    settings.JOBIFY = {"STORE": "memory", "WORKERS": 0}
+    inner = Inner()
+    host = Host(lifespan(inner))
+    assert (await host.tell("startup"))["type"] == "lifespan.startup.failed"
+    await host.task
+    assert [event for event, _ in inner.seen] == ["startup", "shutdown", "returned"]
+
+
+async def returns_at_once(scope: Any, receive: Any, send: Any) -> None:
+    pass
+
+
+async def raises_after_it_was_asked(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    raise ValueError("what is a lifespan?")
+
+
+@pytest.mark.parametrize(
+    "app", [forbidden, get_asgi_application(), returns_at_once, raises_after_it_was_asked]
+)
+async def test_an_application_inside_without_a_lifespan_is_none_the_worse(
+    app: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = Host(lifespan(app))
+    assert await host.tell("startup") == {"type": "lifespan.startup.complete"}
+    assert await host.tell("shutdown") == {"type": "lifespan.shutdown.complete"}
+    await host.task
+    warned = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert ["what is a lifespan?" in record.getMessage() for record in warned] == (
+        [True] if app is raises_after_it_was_asked else []
+    )
+
+
+async def test_an_application_inside_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def dumb(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            await receive()
+
+    monkeypatch.setattr(asgi, "SLOW", 0.001)
+    host = Host(lifespan(dumb))
+    startup = asyncio.create_task(host.tell("startup"))
+    async with asyncio.timeout(30):
+        while "event=lifespan-waits" not in caplog.text:  # noqa: ASYNC110 - a log is no event
+            await asyncio.sleep(0)
+    host.task.cancel()
+    startup.cancel()
+    await asyncio.wait([host.task, startup])
+    assert stores["memory"].pools() == []
+
+
+@pytest.mark.parametrize("where", ["receive", "send"])
+async def test_a_server_that_breaks_off_stops_the_workers_once(
+    where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = asyncio.Event()
+    inner = Inner()
+    app = lifespan(inner)
+    events = iter([{"type": "lifespan.startup"}])
+
+    async def receive() -> dict[str, Any]:
+        for event in events:
+            return event
+        await broken.wait()
+        raise OSError("the server's queue is gone")
+
+    async def send(message: dict[str, Any]) -> None:
+        if where == "send":
+            await broken.wait()
+            raise OSError("the server's queue is gone")
+
+    first = asyncio.create_task(app({"type": "lifespan"}, receive, send))
+    await started_job(tmp_path)
+    broken.set()
+    with pytest.raises(OSError, match="queue is gone"):
+        await asyncio.wait_for(first, 30)
+    assert stores["memory"].pools() == []
+    assert [event for event, _ in inner.seen] == ["startup", "cancelled"]
+    assert caplog.text.count("event=lifespan-broken") == 1
+    assert caplog.text.count("event=drained") <= 1
+    second = Host(lifespan(forbidden))
+    await second.tell("startup")
+    await reported()
+    assert len(stores["memory"].pools()) == 1
+    await second.tell("shutdown")
+
+
+async def reported() -> None:
+    """Return once a pool is alive in the store."""
+    async with asyncio.timeout(30):
+        while not stores["memory"].pools():  # noqa: ASYNC110 - nor is a pool's report
+            await asyncio.sleep(0)

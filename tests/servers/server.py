@@ -67,4 +67,8 @@ GUNICORN_PRELOADED = Server(
     " --workers {workers}",
 )
 
+UVICORN_STARLETTE = Server(
+    "uvicorn", "uvicorn tests.servers.starlette:application --port {port}", term_code=-15, failed_code=3
+)
+
 WITH_LIFESPAN = (UVICORN, GUNICORN, HYPERCORN, GRANIAN)

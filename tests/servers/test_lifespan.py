@@ -18,6 +18,7 @@ from jobify_django.models import Pool
 from jobify_django.stores import stores
 from tests.app.tasks import block_loop_at_first, sleep_at_first, wait_for_file, write_line
 from tests.child import Child, until
+from tests.requirement import need_module
 from tests.servers.conftest import Serve
 from tests.servers.server import (
     DAPHNE,
@@ -28,6 +29,7 @@ from tests.servers.server import (
     RUNSERVER,
     UVICORN,
     UVICORN_LIMITED,
+    UVICORN_STARLETTE,
     WITH_LIFESPAN,
     Server,
 )
@@ -281,3 +283,30 @@ def test_without_lifespan_a_push_and_the_doctor_say_that_nobody_works(
         job.refresh()
         assert job.status is JobStatus.WAITING
     assert site.end(signal.SIGTERM, patience=TO_END) == server.term_code
+
+
+def test_a_starlette_application_inside_has_its_own_lifespan(serve: Serve, tmp_path: Path) -> None:
+    need_module("starlette")
+    site = serve.up(UVICORN_STARLETTE)
+    assert site.get("/greet") == "prepared"
+    job = get_job(site.get("/push", path=str(tmp_path / "written"), line="beside it"))
+    job.wait(timeout=60)
+    assert site.end(signal.SIGTERM, patience=TO_END) == UVICORN_STARLETTE.term_code
+    seen = [
+        event
+        for line in site.lines
+        for event in ("inner-started", "started kind=lifespan", "stopping kind=lifespan", "inner-stopped")
+        if f"event={event}" in line
+    ]
+    assert seen == ["inner-started", "started kind=lifespan", "stopping kind=lifespan", "inner-stopped"]
+    assert pools() == []
+
+
+def test_a_starlette_application_inside_that_cannot_start_keeps_the_server_from_starting(
+    serve: Serve,
+) -> None:
+    need_module("starlette")
+    site = serve(UVICORN_STARLETTE, TEST_BROKEN="1")
+    assert site.end(patience=TO_END) == UVICORN_STARLETTE.failed_code
+    assert "no pantry" in site.output
+    assert pools() == []
