@@ -53,6 +53,11 @@ def crashed(times: int) -> JobError:
     )
 
 
+def ran_out_away(lease_until: float | None, away: tuple[float, float] | None) -> bool:
+    """Return whether a lease ran out while the store was away, see ``Store.rescue``."""
+    return away is not None and lease_until is not None and away[0] < lease_until <= away[1]
+
+
 class Anchor(Protocol):
     """A job that can be read without asking its store."""
 
@@ -172,7 +177,11 @@ class PoolRecord:
 
 
 POOL_ALIVE = 7.5
-"""A pool that reported itself within this many seconds counts as alive; it reports every 2.5 s."""
+"""A pool that reported itself within this many seconds counts as alive; it reports every 2.5 s. A report from
+further in the future than that comes from a clock that was wrong, and says nothing."""
+
+LEASE_RAN_OUT = "its worker's lease ran out"
+RAN_OUT_AWAY = "its worker's lease ran out while the store was away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,10 +319,24 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def rescue(self, limit: int = 500) -> Sequence[Rescued]:
+    def rescue(
+        self,
+        limit: int = 500,
+        *,
+        away: tuple[float, float] | None = None,
+        longest: float | None = None,
+    ) -> Sequence[Rescued]:
         """Take jobs whose lease ran out from their pools: each counts as one crash of the job.
 
         They wait again at their old place; at ``CRASH_LIMIT`` crashes they are failed instead.
+
+        Args:
+            limit: how many at most.
+            away: two times on the store's clock. A lease that ran out between them is no crash, and not
+                counted as one: its pool may only have been kept from renewing it.
+            longest: seconds that a lease may have left. One that says more was written by a clock that was
+                wrong, or the clock was set back since. Where its pool is not known to be alive it is cut down
+                to so much: a pool that lives after all renews it, and otherwise it runs out.
         """
 
     @abstractmethod

@@ -32,8 +32,10 @@ from jobify_django.job import (
 from jobify_django.ordering import Order, order_key
 from jobify_django.stores.base import (
     CRASH_LIMIT,
+    LEASE_RAN_OUT,
     NO_CAPS,
     POOL_ALIVE,
+    RAN_OUT_AWAY,
     Added,
     Claimed,
     PoolRecord,
@@ -45,6 +47,7 @@ from jobify_django.stores.base import (
     Suspects,
     crashed,
     make_added,
+    ran_out_away,
 )
 
 KEPT = 1_000
@@ -171,17 +174,27 @@ class MemoryStore(Store):
         self._tell(rows)
         return [row.id for row in rows]
 
-    def rescue(self, limit: int = 500) -> Sequence[Rescued]:
+    def rescue(
+        self,
+        limit: int = 500,
+        *,
+        away: tuple[float, float] | None = None,
+        longest: float | None = None,
+    ) -> Sequence[Rescued]:
         now = self.clock()
         rescued: list[Rescued] = []
         with self._lock:
+            if longest is not None:
+                self._cut_down(now, longest)
             running = (row for line in self._lines.values() for row in line.running.values())
             rows = list(itertools.islice((r for r in running if (r.lease_until or 0) < now), limit))
             for row in rows:
-                row.crashes += 1
-                row.interrupted("its worker's lease ran out", now, charged=True)
+                charged = not ran_out_away(row.lease_until, away)
+                if charged:
+                    row.crashes += 1
+                row.interrupted(LEASE_RAN_OUT if charged else RAN_OUT_AWAY, now, charged=charged)
                 pool = row.pool
-                if row.crashes >= CRASH_LIMIT:
+                if charged and row.crashes >= CRASH_LIMIT:
                     row.error = crashed(row.crashes)
                     self._end(row, FAILED, now)
                 else:
@@ -329,10 +342,21 @@ class MemoryStore(Store):
     def pools(self) -> Sequence[PoolRecord]:
         now = self.clock()
         with self._lock:
-            self._pools = {id: (p, seen) for id, (p, seen) in self._pools.items() if now - seen < POOL_ALIVE}
-            return [replace(pool, age=now - seen) for pool, seen in self._pools.values()]
+            self._pools = self._alive(now)
+            return [replace(pool, age=max(0.0, now - seen)) for pool, seen in self._pools.values()]
 
     # Inside (all of it with the lock held)
+
+    def _cut_down(self, now: float, longest: float) -> None:
+        """Let no lease of a pool that is not known to be alive have more than so many seconds left."""
+        alive = self._alive(now)
+        for line in self._lines.values():
+            for row in line.running.values():
+                if (row.lease_until or 0) > now + longest and row.pool not in alive:
+                    row.lease_until = now + longest
+
+    def _alive(self, now: float) -> dict[str, tuple[PoolRecord, float]]:
+        return {id: (p, seen) for id, (p, seen) in self._pools.items() if abs(now - seen) < POOL_ALIVE}
 
     def _line(self, name: str) -> _Line:
         line = self._lines.get(name)
@@ -620,7 +644,7 @@ class _Line:
             maxsize=live.maxsize,
             order=live.order,
             paused=self.state.paused,
-            oldest_wait=max((now - row.eligible_at for row in self.rows_waiting()), default=0.0),
+            oldest_wait=max([0.0, *(now - row.eligible_at for row in self.rows_waiting())]),
             pools=[pool for pool in pools if self.name in pool.queues],
             state=self.state,
         )

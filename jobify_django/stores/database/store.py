@@ -18,8 +18,10 @@ from jobify_django.job import Claim, Interruption, JobError, JobRecord, JobSpec,
 from jobify_django.ordering import Order, order_key
 from jobify_django.stores.base import (
     CRASH_LIMIT,
+    LEASE_RAN_OUT,
     NO_CAPS,
     POOL_ALIVE,
+    RAN_OUT_AWAY,
     Added,
     Claimed,
     PoolRecord,
@@ -31,6 +33,7 @@ from jobify_django.stores.base import (
     Suspects,
     Trouble,
     crashed,
+    ran_out_away,
 )
 from jobify_django.stores.database.database import (
     Connection,
@@ -73,6 +76,9 @@ STATS = """
            (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'running'),
            (SELECT min(eligible_at) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
            (SELECT min(eligible_at) FROM jobify_job WHERE queue = :queue AND status = 'delayed')"""
+LEASES = "SELECT min(lease_until), max(lease_until) FROM jobify_job WHERE status = 'running'"
+EXPIRED = "FROM jobify_job WHERE status = 'running' AND lease_until < ?"
+AHEAD = "status = 'running' AND lease_until > ?"
 # The rows are locked since they were read. A status here would let a planner go by its index instead of the
 # ids, and wait for rows that others have locked.
 COME_BACK = """
@@ -316,26 +322,47 @@ class DatabaseStore(Store):
         self._come_back(db, given, reason, self.clock(), charged=False)
         return given
 
-    def rescue(self, limit: int = 500) -> Sequence[Rescued]:
-        expired = "FROM jobify_job WHERE status = 'running' AND lease_until < ?"
-
-        def look(db: Connection) -> object:
-            return db.execute(f"SELECT 1 {expired} LIMIT 1", (self.clock(),)).fetchone()
-
-        def work(db: Connection) -> list[Rescued]:
-            now = self.clock()
-            oldest = f"SELECT {RECORD} {expired} ORDER BY lease_until LIMIT ? {self._db.unlocked}"
-            records = [to_record(row) for row in db.execute(oldest, (now, limit)).fetchall()]
-            statuses = self._come_back(db, records, "its worker's lease ran out", now, charged=True)
-            return [
-                Rescued(one.id, one.queue, one.task, one.attempt, one.pool, status)
-                for one, status in zip(records, statuses, strict=True)
-            ]
-
-        rescued = self._db.write(work) if self._db.read(look) else []
+    def rescue(
+        self,
+        limit: int = 500,
+        *,
+        away: tuple[float, float] | None = None,
+        longest: float | None = None,
+    ) -> Sequence[Rescued]:
+        now = self.clock()
+        first, last = self._db.read(lambda db: db.execute(LEASES).fetchone())
+        if longest is not None and last is not None and last > now + longest:
+            self._db.write(partial(self._cut_down, longest))
+        rescued = []
+        if first is not None and first < now:
+            rescued = self._db.write(partial(self._rescue, limit, away))
         self._tell_work(one.queue for one in rescued)
         self._tell_ended([one for one in rescued if one.status.ended])
         return rescued
+
+    def _rescue(self, limit: int, away: tuple[float, float] | None, db: Connection) -> list[Rescued]:
+        now = self.clock()
+        oldest = f"SELECT {RECORD} {EXPIRED} ORDER BY lease_until LIMIT ? {self._db.unlocked}"
+        records = [to_record(row) for row in db.execute(oldest, (now, limit)).fetchall()]
+        rescued = []
+        for charged, reason in ((True, LEASE_RAN_OUT), (False, RAN_OUT_AWAY)):
+            some = [one for one in records if ran_out_away(one.lease_until, away) is not charged]
+            statuses = self._come_back(db, some, reason, now, charged=charged)
+            rescued += [
+                Rescued(one.id, one.queue, one.task, one.attempt, one.pool, status)
+                for one, status in zip(some, statuses, strict=True)
+            ]
+        return rescued
+
+    def _cut_down(self, longest: float, db: Connection) -> None:
+        """Let no lease of a pool that is not known to be alive have more than so many seconds left."""
+        now = self.clock()
+        far = f"SELECT id, pool FROM jobify_job WHERE {AHEAD} {self._db.unlocked}"
+        alive = {pool.id for pool in self._pools(now, db)}
+        found = db.execute(far, (now + longest,)).fetchall()
+        for part in chunks([id for id, pool in found if pool not in alive]):
+            cut = f"UPDATE jobify_job SET lease_until = ? WHERE id IN {marks(part)}"
+            db.execute(cut, (now + longest, *part))
 
     def cancel(self, ids: Collection[str]) -> Mapping[str, JobStatus]:
         records = self._db.write(partial(self._cancel, ids))
@@ -433,8 +460,8 @@ class DatabaseStore(Store):
             UNION ALL SELECT id FROM jobify_job WHERE status = 'cancelled' AND ended_at < :other
             LIMIT :limit"""
         ages = {"ok": now - older_than, "other": now - failed_older_than, "limit": limit}
-        pools = {"seen": now - FORGET_POOLS}
-        gone = "FROM jobify_pool WHERE seen_at < :seen"
+        pools = {"seen": now - FORGET_POOLS, "ahead": now + FORGET_POOLS}
+        gone = "FROM jobify_pool WHERE seen_at < :seen OR seen_at > :ahead"
         if self._db.read(lambda db: db.execute(f"SELECT 1 {gone}", pools).fetchone()):
             self._db.write(lambda db: db.execute(f"DELETE {gone}", pools))
         if not self._db.read(lambda db: db.execute(old, {**ages, "limit": 1}).fetchone()):
@@ -566,8 +593,8 @@ class DatabaseStore(Store):
     def _pools(now: float, db: Connection) -> list[PoolRecord]:
         alive = """
             SELECT id, host, pid, kind, started_at, queues, seen_at FROM jobify_pool
-            WHERE seen_at > ? ORDER BY started_at"""
-        rows = db.execute(alive, (now - POOL_ALIVE,)).fetchall()
+            WHERE seen_at > ? AND seen_at < ? ORDER BY started_at"""
+        rows = db.execute(alive, (now - POOL_ALIVE, now + POOL_ALIVE)).fetchall()
         return [to_pool(row, now) for row in rows]
 
     # The rest

@@ -321,6 +321,80 @@ class Leasing(Ground):
             CRASH_LIMIT if id == doomed.id else 1 for id in rescued
         ]
 
+    # Leases that ran out while the store was away, and those that a wrong clock wrote
+
+    def test_a_lease_that_ran_out_while_the_store_was_away_is_no_crash(self) -> None:
+        claim = self.start()
+        until = self.clock.now + LEASE
+        for attempt in range(1, CRASH_LIMIT + 2):
+            self.clock.advance(LEASE + 1)
+
+            (rescued,) = self.store.rescue(away=(until - 1, until + 1))
+
+            assert (rescued.id, rescued.attempt, rescued.status) == (claim.id, attempt, JobStatus.WAITING)
+            assert self.record(claim.id).crashes == 0
+            told = self.record(claim.id).history[-1]
+            assert (told.attempt, told.pool, told.charged) == (attempt, POOL, False)
+            assert self.claimed(1) == [claim.id]
+            until = self.clock.now + LEASE
+
+    def test_a_lease_that_ran_out_before_or_after_the_store_was_away_is_a_crash(self) -> None:
+        before = self.start()
+        began = self.clock.now + LEASE
+        self.clock.advance(2)
+        during = self.start()
+        self.clock.advance(2)
+        after = self.start()
+        self.clock.advance(LEASE + 1)
+
+        rescued = self.store.rescue(away=(began, began + 2))
+
+        assert {one.id for one in rescued} == {before.id, during.id, after.id}
+        assert [self.record(one.id).crashes for one in (before, during, after)] == [1, 0, 1]
+        assert self.waiting() == 3
+
+    def test_a_job_that_was_asked_to_end_is_cancelled_when_the_store_is_back(self) -> None:
+        claim = self.start()
+        self.store.cancel([claim.id])
+        began = self.clock.now
+        self.clock.advance(LEASE + 1)
+
+        (rescued,) = self.store.rescue(away=(began, self.clock.now))
+
+        assert rescued.status is self.status(claim.id) is JobStatus.CANCELLED
+
+    def test_a_lease_from_the_future_runs_out_all_the_same(self) -> None:
+        day = 86_400.0
+        self.clock.advance(day)
+        claim = self.start()
+        self.store.beat(a_pool(POOL))
+        self.clock.advance(-day)
+
+        assert list(self.store.rescue(longest=2 * LEASE)) == []
+        assert self.status(claim.id) is JobStatus.RUNNING
+        self.clock.advance(2 * LEASE + 1)
+
+        assert [one.id for one in self.store.rescue(longest=2 * LEASE)] == [claim.id]
+
+    def test_a_clock_that_is_set_back_takes_no_job_from_a_pool_that_lives(self) -> None:
+        claim = self.start()
+        self.clock.advance(-3600)
+        for _ in range(10):
+            assert list(self.store.rescue(longest=2 * LEASE)) == []
+            self.clock.advance(LEASE / 3)
+            self.store.renew(POOL, {claim.id: claim.attempt}, LEASE)
+
+        assert self.record(claim.id).lease_until == self.clock.now + LEASE
+        assert self.status(claim.id) is JobStatus.RUNNING
+
+    def test_a_pool_that_lives_may_have_a_longer_lease_than_others_know_of(self) -> None:
+        (id,) = self.add(0)
+        self.claim(1, lease=100 * LEASE)
+        self.store.beat(a_pool(POOL))
+
+        assert list(self.store.rescue(longest=2 * LEASE)) == []
+        assert self.record(id).lease_until == self.clock.now + 100 * LEASE
+
     # Suspects
 
     def suspects(self, *priorities: int, **values: Any) -> list[str]:

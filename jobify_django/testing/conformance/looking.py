@@ -177,3 +177,20 @@ class Looking(Ground):
         self.store.retire(OTHER)
 
         assert list(self.store.pools()) == []
+
+    def test_a_pool_whose_clock_was_ahead_is_not_alive_for_as_long(self) -> None:
+        self.clock.advance(86_400)
+        self.store.beat(a_pool(POOL))
+        self.clock.advance(-86_400)
+        self.store.beat(a_pool(OTHER))
+
+        assert [pool.id for pool in self.store.pools()] == [OTHER]
+        assert [pool.id for pool in self.store.stats([self.queue])["default"].pools] == [OTHER]
+        self.store.beat(a_pool(POOL))
+        assert {pool.id for pool in self.store.pools()} == {POOL, OTHER}
+
+    def test_nobody_has_waited_for_less_than_no_time(self) -> None:
+        self.add(0)
+        self.clock.advance(-60)
+
+        assert self.store.stats([self.queue])["default"].oldest_wait == 0
