@@ -214,9 +214,7 @@ class Task(Generic[P, R]):
                 jobs = route.jobs(specs)
                 return jobs[0] if one else jobs
         at_once = None if blocking else route.at_once(specs)
-        jobs = at_once or (
-            yield from arun(partial(self._steps, route, specs), blocking=blocking).__await__()
-        )
+        jobs = at_once or (yield from arun(partial(self._steps, route, specs), blocking=blocking).__await__())
         return jobs[0] if one else jobs
 
     def _route(self) -> _Route:
@@ -312,7 +310,9 @@ def _open_besides(store: Store) -> str | None:
     """
     opened = connections.all(initialized_only=True)
     atomic = [one for one in opened if one.in_atomic_block]
-    manual = [one for one in opened if one.connection is not None and not one.in_atomic_block | one.autocommit]
+    manual = [
+        one for one in opened if one.connection is not None and not one.in_atomic_block | one.autocommit
+    ]
     if not (atomic or manual) or store.in_transaction():
         return None
     if not atomic:

@@ -194,9 +194,7 @@ def test_a_wrapper_around_queries_sees_a_push_and_may_refuse_it(jobify: Configur
 @memory
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("undone", [False, True])
-def test_a_push_awaited_below_sync_code_waits_for_that_codes_commit(
-    jobify: Configure, undone: bool
-) -> None:
+def test_a_push_awaited_below_sync_code_waits_for_that_codes_commit(jobify: Configure, undone: bool) -> None:
     async def helper() -> None:
         await note.apush(1)
         await note.push(2)
@@ -331,9 +329,7 @@ def test_without_autocommit_a_push_that_cannot_wait_for_the_commit_is_refused(
 
 
 @database
-def test_a_pool_commits_whatever_autocommit_says(
-    jobify: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_commits_whatever_autocommit_says(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     job = pushed(lambda: 7)
     monkeypatch.setitem(connections.settings["default"], "AUTOCOMMIT", False)
     with at_work():
@@ -406,7 +402,9 @@ def test_a_look_at_the_pools_that_fails_makes_no_push_fail(
 
 
 @both
-def test_a_listener_that_fails_makes_no_push_fail(jobify: Configure, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_listener_that_fails_makes_no_push_fail(
+    jobify: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(about: object) -> None:
         raise RuntimeError("Event loop is closed")
 

@@ -148,7 +148,7 @@ class Database(ABC):
             work: what to do.
             again: also do it again, once, on a new connection, after one that broke: for what may be done
                 twice. Without, raises ``StoreUncertain`` when the reply to the commit was lost.
-            patience: seconds it may wait for others' locks, at least ``LEAST_PATIENCE``; ``PATIENCE`` at most.
+            patience: seconds it may wait for others' locks, from ``LEAST_PATIENCE`` to ``PATIENCE``.
 
         Raises ``StoreBusy``, ``StoreError``, and ``TransactionManagementError`` where the caller's
         transaction can only be rolled back.

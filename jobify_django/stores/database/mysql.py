@@ -107,7 +107,7 @@ class MySQL(Server):
         return db.execute(self._patient(db, LOCK), (queue,)).fetchone()
 
     def _patient(self, db: Connection, statement: str) -> str:
-        """Return a statement that waits for others' locks as long as its caller may, and no round trip more."""
+        """Return a statement that waits for others' locks as long as its caller may."""
         left = db.patience if isinstance(db, Statements) else LONGEST_LOCK
         wait = f"innodb_lock_wait_timeout = {min(LONGEST_LOCK, max(1, math.ceil(left)))}"
         if self._mariadb:

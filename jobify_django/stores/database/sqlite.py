@@ -250,7 +250,7 @@ class SQLite(Database):
 
     @staticmethod
     def _take_lock(raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper, limit: float) -> None:
-        """Take the write lock in the caller's transaction, waiting as long as its connection would, or less."""
+        """Take the write lock in the caller's transaction; wait as its connection would, or less."""
         theirs, ours = _timeout(wrapper), int(limit * 1000)
         if theirs <= ours:
             raw.execute(TAKE_LOCK)
