@@ -105,10 +105,11 @@ class Server(Database):
                 if tried == TRIES_INSIDE:
                     raise
             except DjangoError as error:
-                if self._wrapper.in_atomic_block and not self._wrapper.needs_rollback:
-                    # As the ORM does: the server may have undone all of it, and forgotten it began.
-                    self._wrapper.rollback_exc = error
-                    self._wrapper.needs_rollback = True
+                wrapper: Any = self._wrapper
+                if wrapper.in_atomic_block and not wrapper.needs_rollback:
+                    # As the ORM does: the server may have undone all of it, so nothing more may be committed.
+                    wrapper.needs_rollback = True
+                    wrapper.rollback_exc = error
                 self._explain(error)
             self._sleep(random.uniform(0.5, 1.0) * FIRST_SLEEP)
         raise AssertionError("the last try returns or raises")
