@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import AsyncToSync, sync_to_async
 
 T = TypeVar("T")
 
@@ -195,3 +195,17 @@ def on_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def sync_code_waits() -> bool:
+    """Whether a thread's sync code waits for this coroutine (``async_to_sync``).
+
+    It may have a transaction open. Only its own thread can tell, and that is where ``sync_to_async`` runs.
+    """
+    executor: Any = getattr(AsyncToSync.executors, "current", None)
+    # A task that outlives its ``async_to_sync`` still finds what has stopped.
+    while executor is not None:
+        if not getattr(executor, "_broken", False):
+            return True
+        executor = getattr(executor, "_old_executor", None)
+    return asyncio.get_running_loop() in AsyncToSync.loop_thread_executors

@@ -51,6 +51,7 @@ class Admission:
     _taken = 0
     _added: Added | None = None
     _in_transaction: bool | None = None
+    _deadline: float | None = None
 
     def __init__(
         self, line: Line, queue: QueueSettings, specs: Sequence[JobSpec], timeout: float | None
@@ -82,7 +83,8 @@ class Admission:
         # Asked here, because only the thread that adds knows its connection.
         self._in_transaction = whole = self.store.in_transaction()
         rest = self.specs[self._taken :] if self._taken else self.specs
-        return self.store.add(self.queue, rest, whole=whole)
+        patience = None if self._deadline is None else self._deadline - time.monotonic()
+        return self.store.add(self.queue, rest, whole=whole, patience=patience)
 
     def note(self, added: Added) -> bool:
         """Take down what ``add`` did, and return whether that was all."""
@@ -94,7 +96,9 @@ class Admission:
     def steps(self, bell: Bell) -> Steps[None]:
         """Add all of the jobs, waiting for room if that is allowed; raises ``QueueFull``."""
         # Before the first look: in async code that may have to wait for its turn on a thread.
-        deadline = math.inf if self._timeout is None else time.monotonic() + self._timeout
+        deadline = math.inf
+        if self._timeout is not None:
+            deadline = self._deadline = time.monotonic() + self._timeout
         if self.overtakes and (yield from self._attempt(self._add_unless_late)):
             return
         if self._timeout == 0:

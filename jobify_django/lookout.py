@@ -8,7 +8,6 @@ import socket
 import time
 
 from jobify_django.bell import Call, Steps
-from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log
 from jobify_django.stores.base import Store
 
@@ -34,8 +33,14 @@ class Lookout:
         self._next[queue] = time.monotonic() + GLANCE_EVERY
         try:
             pools = yield Call(self._store.pools)
-        except StoreError:
-            return  # the push itself went through
+        except Exception:  # the push itself went through: its caller must not push again
+            logger.warning(
+                "event=lookout-failed store=%s queue=%s: cannot tell whether a worker is alive",
+                self._store.alias,
+                queue,
+                exc_info=True,
+            )
+            return
         here = (socket.gethostname(), os.getpid())
         if self._store.hints.heard("work") and here not in ((pool.host, pool.pid) for pool in pools):
             return  # this process's own pool has just started, and not reported itself yet

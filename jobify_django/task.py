@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 from django.db import connections, transaction
 from django.utils import timezone
 
-from jobify_django.bell import Bell, Steps, arun, on_event_loop, run
+from jobify_django.bell import Bell, Call, Steps, arun, on_event_loop, run, sync_code_waits
 from jobify_django.conf import QueueSettings, Settings, get_settings, priority_problem
 from jobify_django.exceptions import DuplicateTask, InvalidTask, QueueFull, UnknownTask
 from jobify_django.handle import Job, PushedJob
@@ -194,29 +194,27 @@ class Task(Generic[P, R]):
             return []
         route = self._route()
         specs = self._specs(route, calls)
-        if (database := self._deferred_to(route.store)) is not None:
-            later = partial(self._steps, route, route.admission(specs))
-            transaction.on_commit(partial(run, later), using=database)
+        if self._deferred(route, specs):
             return route.jobs(specs)
         if (jobs := route.at_once(specs)) is not None:
             return jobs
-        admission = route.admission(specs)
-        run(partial(self._steps, route, admission))
-        return route.jobs(admission.anchors or specs)
+        return run(partial(self._steps, route, specs))
 
     def _pushing(self, calls: _Calls, *, one: bool) -> Generator[Any, Any, Any]:
         """Push in async code: what ``await`` runs, and no coroutine, of which most pushes have no need."""
         if not calls:
             return []
-        # Async code holds no transaction open across an await, so there is nothing to defer to.
         route = self._route()
         specs = self._specs(route, calls)
         blocking = route.store.blocking
-        jobs = None if blocking else route.at_once(specs)
-        if jobs is None:
-            admission = route.admission(specs)
-            yield from arun(partial(self._steps, route, admission), blocking=blocking).__await__()
-            jobs = route.jobs(admission.anchors or specs)
+        # Async code holds no transaction open across an await; but sync code that waits for it may.
+        if self.on_commit and sync_code_waits():
+            later = yield from arun(partial(self._deferral, route, specs), blocking=True).__await__()
+            if later:
+                jobs = route.jobs(specs)
+                return jobs[0] if one else jobs
+        at_once = None if blocking else route.at_once(specs)
+        jobs = at_once or (yield from arun(partial(self._steps, route, specs), blocking=blocking).__await__())
         return jobs[0] if one else jobs
 
     def _route(self) -> _Route:
@@ -235,7 +233,8 @@ class Task(Generic[P, R]):
             specs.append(make_spec((new_id(), self.name, arguments, route.priority, self.delay, self.at)))
         return specs
 
-    def _steps(self, route: _Route, admission: Admission, bell: Bell) -> Steps[None]:
+    def _steps(self, route: _Route, specs: Sequence[JobSpec], bell: Bell) -> Steps[list[Job[Any]]]:
+        admission = route.admission(specs)
         try:
             yield from admission.steps(bell)
             if route.lookout.is_due(self.queue):
@@ -248,13 +247,23 @@ class Task(Generic[P, R]):
         except BaseException:  # cancelled or interrupted: nobody will ever know of these jobs
             yield from admission.take_back()
             raise
+        return route.jobs(admission.anchors or specs)
 
-    def _deferred_to(self, store: Store) -> str | None:
-        """The database whose commit a push waits for; ``None``: it is sent now."""
-        if not self.on_commit:
-            return None
-        open_ = [c.alias for c in connections.all(initialized_only=True) if c.in_atomic_block]
-        return open_[0] if open_ and not store.in_transaction() else None
+    def _deferral(self, route: _Route, specs: Sequence[JobSpec], bell: Bell) -> Steps[bool]:
+        later = _Later(partial(self._steps, route, specs))
+        try:
+            return (yield Call(partial(self._deferred, route, specs, later)))  # type: ignore[no-any-return]
+        except BaseException:  # cancelled: nobody will ever know of these jobs
+            later.given_up = True
+            raise
+
+    def _deferred(self, route: _Route, specs: Sequence[JobSpec], later: _Later | None = None) -> bool:
+        """Leave the push to the commit of this thread's transaction, if it has one on another database."""
+        if not self.on_commit or (database := _open_besides(route.store)) is None:
+            return False
+        later = later or _Later(partial(self._steps, route, specs))
+        transaction.on_commit(later, using=database)
+        return True
 
     @cached_property
     def is_async(self) -> bool:
@@ -280,6 +289,40 @@ class Task(Generic[P, R]):
     @cached_property
     def _most(self) -> int:
         return -1 if self._positional is None else len(self._positional)
+
+
+class _Later:
+    """A push that a transaction's commit makes."""
+
+    def __init__(self, steps: Callable[[Bell], Steps[Any]]) -> None:
+        self._steps = steps
+        self.given_up = False
+
+    def __call__(self) -> None:
+        if not self.given_up:
+            run(self._steps)
+
+
+def _open_besides(store: Store) -> str | None:
+    """Return the database with an open transaction that the store is no part of, if there is one.
+
+    Raises ``TransactionManagementError``, as Django's ``on_commit`` does, where nothing can wait for its end.
+    """
+    opened = connections.all(initialized_only=True)
+    atomic = [one for one in opened if one.in_atomic_block]
+    manual = [
+        one for one in opened if one.connection is not None and not one.in_atomic_block | one.autocommit
+    ]
+    if not (atomic or manual) or store.in_transaction():
+        return None
+    if not atomic:
+        raise transaction.TransactionManagementError(
+            f"database {manual[0].alias!r} is in manual transaction management (autocommit is off), so the "
+            "push cannot wait for its commit. Use atomic(), push after the commit, or say that it need not "
+            "wait: .using(on_commit=False)."
+        )
+    atomic[0].validate_no_broken_transaction()
+    return str(atomic[0].alias)
 
 
 _Calls = Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
@@ -314,7 +357,7 @@ class _Route(NamedTuple):
         """Add all the jobs here and now, or none: ``None`` if they must wait, or if a look is due."""
         if self.line.busy or self.lookout.is_due(self.queue.name):
             return None
-        added = self.store.add(self.queue, specs, whole=True)
+        added = self.store.add(self.queue, specs, whole=True, patience=self.timeout)
         return self.jobs(added.anchors or specs) if added.taken == len(specs) else None
 
     def admission(self, specs: Sequence[JobSpec]) -> Admission:

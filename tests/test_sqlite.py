@@ -106,7 +106,7 @@ def test_a_database_that_stays_locked_is_named_with_the_likely_cause(
     jobify: Configure, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note.push()
-    monkeypatch.setattr(sqlite, "PATIENCE", 0.0)
+    monkeypatch.setattr("jobify_django.stores.database.database.PATIENCE", 0.0)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy, match=r"'default' stayed locked for 0 s: .* Look for a long transaction"):
         note.push()

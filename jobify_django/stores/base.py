@@ -252,7 +252,14 @@ class Store(ABC):
     # A job's way: add -> claim -> (renew) -> finish
 
     @abstractmethod
-    def add(self, queue: QueueSettings, specs: Sequence[JobSpec], *, whole: bool = False) -> Added:
+    def add(
+        self,
+        queue: QueueSettings,
+        specs: Sequence[JobSpec],
+        *,
+        whole: bool = False,
+        patience: float | None = None,
+    ) -> Added:
         """Take as many of the jobs as there is room for, in order, in one commit.
 
         A delayed job always finds room. A job whose id is known already counts as taken and changes
@@ -262,6 +269,11 @@ class Store(ABC):
             queue: the queue's settings; its live values win.
             specs: the jobs.
             whole: take all or none.
+            patience: seconds to wait for other transactions that hold what it needs (not for room, for
+                which it never waits); ``None`` leaves it to the store, and a short wait is always allowed.
+
+        Raises ``StoreBusy`` when they held it for longer. Inside a transaction of the caller's that can only
+        be rolled back, Django's ``TransactionManagementError``.
         """
 
     @abstractmethod

@@ -69,18 +69,22 @@ class Hints:
 
     def work(self, queue: str | None) -> None:
         """Say that a queue may have a job to claim, or new live values."""
-        for listener in self._listeners["work"]:
-            listener(queue)
+        self._tell("work", queue)
 
     def room(self, queue: str | None) -> None:
         """Say that a queue may have room."""
-        for listener in self._listeners["room"]:
-            listener(queue)
+        self._tell("room", queue)
 
     def ended(self, ids: Sequence[str] | None) -> None:
         """Say that jobs have ended."""
-        for listener in self._listeners["ended"]:
-            listener(ids)
+        self._tell("ended", ids)
+
+    def _tell(self, kind: Kind, about: object) -> None:
+        for listener in self._listeners[kind]:
+            try:
+                listener(about)
+            except Exception:  # the change is made: whoever made it must not take it for failed
+                logger.exception("event=hint-failed store=%s kind=%s", self._store.alias, kind)
 
     def _start_watching(self) -> None:
         if self._watcher is not None or not self._store.shared:

@@ -70,7 +70,14 @@ class MemoryStore(Store):
 
     # A job's way
 
-    def add(self, queue: QueueSettings, specs: Sequence[JobSpec], *, whole: bool = False) -> Added:
+    def add(
+        self,
+        queue: QueueSettings,
+        specs: Sequence[JobSpec],
+        *,
+        whole: bool = False,
+        patience: float | None = None,
+    ) -> Added:
         now = self.clock()
         with self._lock:
             line = self._line(queue.name)

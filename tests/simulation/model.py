@@ -184,7 +184,14 @@ class Model:
     # The verbs
 
     def add(
-        self, now: float, added: Added, queue: QueueSettings, specs: Sequence[JobSpec], *, whole: bool = False
+        self,
+        now: float,
+        added: Added,
+        queue: QueueSettings,
+        specs: Sequence[JobSpec],
+        *,
+        whole: bool = False,
+        patience: float | None = None,
     ) -> None:
         live = self.live(queue.name)
         room = live.maxsize - len(self.waiting(queue.name, now))

@@ -12,12 +12,21 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreUnmigrated
+from jobify_django.log import get_log
 from jobify_django.ordering import Order
 from jobify_django.stores.base import Trouble
 from jobify_django.stores.hints import Probe
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+
+logger = get_log("jobify.store")
+
+PATIENCE = 20.0
+"""Seconds a change waits for others who hold what it needs."""
+
+LEAST_PATIENCE = 2.0
+"""The same for one that should not wait at all: a short commit of somebody else is no reason to give up."""
 
 CHUNK = 500
 """Values in one statement."""
@@ -128,7 +137,9 @@ class Database(ABC):
         """Run ``work``, which only reads, and return its value; raises ``StoreError``."""
 
     @abstractmethod
-    def write(self, work: Callable[[Connection], T], *, again: bool = False) -> T:
+    def write(
+        self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
+    ) -> T:
         """Run ``work`` in a transaction: the caller's if one is open, otherwise a short one of our own.
 
         In a transaction of our own it may run more than once, where another one stood in its way.
@@ -137,22 +148,42 @@ class Database(ABC):
             work: what to do.
             again: also do it again, once, on a new connection, after one that broke: for what may be done
                 twice. Without, raises ``StoreUncertain`` when the reply to the commit was lost.
+            patience: seconds it may wait for others' locks, from ``LEAST_PATIENCE`` to ``PATIENCE``.
 
-        Raises ``StoreBusy``, ``StoreError``.
+        Raises ``StoreBusy``, ``StoreError``, and ``TransactionManagementError`` where the caller's
+        transaction can only be rolled back.
         """
 
     def in_transaction(self) -> bool:
         """Whether this thread has a transaction open on the database."""
-        return self._wrapper.in_atomic_block or (
-            self._wrapper.connection is not None and not self._wrapper.get_autocommit()
-        )
+        wrapper = self._wrapper
+        return wrapper.in_atomic_block or not autocommits(wrapper)
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """Run ``call`` when the open transaction commits, or now if there is none."""
+        """Run ``call`` when the open ``atomic`` commits, or now if there is none; what it raises is logged.
+
+        Django knows nothing of the commit of a transaction without ``atomic``, so then it runs early.
+        """
         if self._wrapper.in_atomic_block:
             transaction.on_commit(call, using=self.alias, robust=True)
-        else:
+            return
+        try:
             call()
+        except Exception:  # the change itself is made
+            logger.exception("a hint about a change of database %r failed", self.alias)
+
+    def own(self) -> None:
+        """Let this thread's connection commit each statement by itself, whatever ``AUTOCOMMIT`` says.
+
+        For threads that do nothing but serve the store: nobody else would commit there.
+        """
+        wrapper = self._wrapper
+        if autocommits(wrapper) or wrapper.in_atomic_block:
+            return
+        # This thread's copy: the settings' own dict is every thread's.
+        wrapper.settings_dict = {**wrapper.settings_dict, "AUTOCOMMIT": True}
+        if wrapper.connection is not None:
+            wrapper.set_autocommit(True)
 
     def open(self) -> None:  # noqa: B027 - a file does not go away
         """Give this thread's connections time limits, where the project has not."""
@@ -246,6 +277,18 @@ class Database(ABC):
     def delete(self, db: Connection, chosen: str, values: Mapping[str, Any]) -> int:
         """Delete the jobs whose ids a SELECT chooses; return how many."""
         return db.execute(f"DELETE FROM jobify_job WHERE id IN ({chosen})", values).rowcount
+
+
+def patient(seconds: float | None) -> float:
+    """Return how long a call may wait for others' locks, of what its caller allows."""
+    return PATIENCE if seconds is None else min(PATIENCE, max(LEAST_PATIENCE, seconds))
+
+
+def autocommits(wrapper: BaseDatabaseWrapper) -> bool:
+    """Whether what is written outside of ``atomic`` is committed at once, and not when the caller says."""
+    if wrapper.connection is None:
+        return bool(wrapper.settings_dict["AUTOCOMMIT"])
+    return wrapper.in_atomic_block or wrapper.autocommit
 
 
 def marks(values: Collection[Any]) -> str:

@@ -37,6 +37,8 @@ DEBOUNCE = 0.01
 SAY = f"BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_notify('{CHANNEL}', %s); COMMIT"
 """A NOTIFY takes a lock on the whole database while it commits: it must not wait for the disk then."""
 
+SAY_INSIDE = "SELECT pg_notify(%s, %s)"
+
 
 class Speaker:
     """Says what has changed to other processes, on the calling thread's connection."""
@@ -45,9 +47,17 @@ class Speaker:
         self._alias = alias
         self._said: dict[str, float] = {}
 
-    def say(self, kind: str, queue: str = "") -> None:
-        """Send a hint, unless the same was sent a moment ago; what goes wrong is of no consequence."""
+    def say(self, kind: str, queue: str = "", *, inside: bool = False) -> None:
+        """Send a hint, unless the same was sent a moment ago; what goes wrong is of no consequence.
+
+        ``inside`` a transaction of the caller's it is part of that, and the server sends it at the commit.
+        """
         word = f"{kind} {queue}"
+        if inside:
+            # Not left out for one of a moment ago: nobody knows how long it is until the commit.
+            with contextlib.suppress(Exception), connections[self._alias].cursor() as cursor:
+                cursor.execute(SAY_INSIDE, [CHANNEL, word])
+            return
         now = time.monotonic()
         if now - self._said.get(word, 0.0) < DEBOUNCE:
             return

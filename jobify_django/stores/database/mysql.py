@@ -6,6 +6,7 @@ kept by the lock of the queue's row: a push holds it until its transaction ends.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -28,7 +29,7 @@ from jobify_django.stores.database.database import (
     chunks,
     marks,
 )
-from jobify_django.stores.database.server import SILENCE_TIMEOUT, Server, translate
+from jobify_django.stores.database.server import SILENCE_TIMEOUT, Server, Statements, translate
 
 LOCK_TIMEOUT, DEADLOCK = 1205, 1213
 OLD_TRANSACTION = 60
@@ -37,6 +38,9 @@ OLD_TRANSACTION = 60
 NO_TABLE, NO_COLUMN = 1146, 1054
 
 LOCK = "SELECT maxsize, `order`, sequence FROM jobify_queue WHERE name = ? FOR UPDATE"
+LONGEST_LOCK = 10
+"""Seconds one statement waits for a row: less than the driver waits for its answer."""
+
 WAITING = """
     SELECT (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
            (SELECT count(*) FROM jobify_job
@@ -89,6 +93,28 @@ class MySQL(Server):
     def spell(statement: str) -> str:
         return TASK_IN.sub(EXACT_TASK, translate(statement).replace('"', "`"))
 
+    @property
+    def locked(self) -> str:  # type: ignore[override]
+        return f"FOR UPDATE WAIT {LONGEST_LOCK}" if self._mariadb else "FOR UPDATE"
+
+    @property
+    def _mariadb(self) -> bool:
+        wrapper: Any = self._wrapper
+        return bool(wrapper.mysql_is_mariadb)
+
+    def _lock(self, db: Connection, queue: str) -> Any:
+        """Lock a queue's row, and return its columns."""
+        return db.execute(self._patient(db, LOCK), (queue,)).fetchone()
+
+    def _patient(self, db: Connection, statement: str) -> str:
+        """Return a statement that waits for others' locks as long as its caller may."""
+        left = db.patience if isinstance(db, Statements) else LONGEST_LOCK
+        wait = f"innodb_lock_wait_timeout = {min(LONGEST_LOCK, max(1, math.ceil(left)))}"
+        if self._mariadb:
+            return f"SET STATEMENT {wait} FOR {statement}"
+        verb, rest = statement.split(maxsplit=1)
+        return f"{verb} /*+ SET_VAR({wait}) */ {rest}"
+
     def troubles(self, db: Connection) -> Sequence[Trouble]:
         found = db.execute(LONG, (OLD_TRANSACTION,)).fetchall()
         return [
@@ -103,10 +129,10 @@ class MySQL(Server):
     # The bound
 
     def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
-        found = db.execute(LOCK, (queue.name,)).fetchone()
+        found = self._lock(db, queue.name)
         if found is None:
             self.ensure_queue(db, queue.name)
-            found = db.execute(LOCK, (queue.name,)).fetchone()
+            found = self._lock(db, queue.name)
         waiting, due = db.execute(WAITING, {"queue": queue.name, "now": now}).fetchone()
         return Room(found[0], found[1] or None, waiting + due, count(found[2] + 1))
 
@@ -126,14 +152,14 @@ class MySQL(Server):
     # Where SQL differs
 
     def ensure_queue(self, db: Connection, queue: str) -> None:
-        db.execute(f"{NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name", (queue,))
+        db.execute(self._patient(db, f"{NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name"), (queue,))
 
     def take_turn(self, db: Connection, queue: str) -> None:
         # A row of its own: a push may hold the queue's row for as long as its transaction takes.
         row = f":{queue}"[:64]
-        if db.execute(LOCK, (row,)).fetchone() is None:
+        if self._lock(db, row) is None:
             self.ensure_queue(db, row)
-            db.execute(LOCK, (row,)).fetchone()
+            self._lock(db, row)
 
     def beat(self, db: Connection, values: Row) -> None:
         changed = "seen_at = VALUES(seen_at), queues = VALUES(queues)"

@@ -153,6 +153,11 @@ class PostgreSQL(Server):
         self._fronts = Fronts()
         self._speaker = Speaker(alias)
 
+    def beginning(self, patience: float) -> Sequence[str]:
+        # Nothing here waits for another's row; LOCK TABLE, and so a migration, is waited for.
+        (begin,) = self.begin
+        return (f"{begin}; SET LOCAL lock_timeout = '{max(1, int(patience * 1000))}ms'",)
+
     def collided(self, error: DjangoError) -> bool:
         return _code(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
 
@@ -164,7 +169,7 @@ class PostgreSQL(Server):
 
     def say(self, kind: str, queue: str = "") -> None:
         with self.deadline():
-            self._speaker.say(kind, queue)
+            self._speaker.say(kind, queue, inside=self.in_transaction())
 
     def troubles(self, db: Connection) -> Sequence[Trouble]:
         found = db.execute(SNAPSHOTS, (OLD_SNAPSHOT,)).fetchall()

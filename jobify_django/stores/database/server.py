@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import re
 import time
@@ -15,9 +16,18 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError
 from django.db import Error as DjangoError
 from django.db.backends.utils import CursorWrapper
+from django.db.transaction import TransactionManagementError
 
 from jobify_django.exceptions import StoreBusy, StoreError, StoreUncertain
-from jobify_django.stores.database.database import Connection, Crowded, Cursor, Database, unmigrated
+from jobify_django.stores.database.database import (
+    PATIENCE,
+    Connection,
+    Crowded,
+    Cursor,
+    Database,
+    patient,
+    unmigrated,
+)
 
 T = TypeVar("T")
 
@@ -62,6 +72,10 @@ class Server(Database):
     begin: Sequence[str]
     """The statements that begin a transaction of our own."""
 
+    def beginning(self, patience: float) -> Sequence[str]:
+        """Return the same for one that may wait so many seconds for others' locks."""
+        return self.begin
+
     def __init__(self, alias: str, sleep: Callable[[float], None] = time.sleep) -> None:
         super().__init__(alias)
         self._sleep = sleep
@@ -75,19 +89,27 @@ class Server(Database):
             return self._in_theirs(work)
         return self._persistently(partial(self._run, work, self.deadline), again=True)
 
-    def write(self, work: Callable[[Connection], T], *, again: bool = False) -> T:
+    def write(
+        self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
+    ) -> T:
+        until = time.monotonic() + patient(patience)
         if self.in_transaction():
-            return self._in_theirs(work)
-        return self._persistently(partial(self._transact, work), again=again)
+            return self._in_theirs(work, until)
+        return self._persistently(partial(self._transact, work, until), again=again, until=until)
 
-    def _in_theirs(self, work: Callable[[Connection], T]) -> T:
+    def _in_theirs(self, work: Callable[[Connection], T], until: float | None = None) -> T:
         for tried in range(1, TRIES_INSIDE + 1):
             try:
-                return self._run(work)
+                return self._run(work, until=until)
             except Crowded:
                 if tried == TRIES_INSIDE:
                     raise
             except DjangoError as error:
+                wrapper: Any = self._wrapper
+                if wrapper.in_atomic_block and not wrapper.needs_rollback:
+                    # As the ORM does: the server may have undone all of it, so nothing more may be committed.
+                    wrapper.needs_rollback = True
+                    wrapper.rollback_exc = error
                 self._explain(error)
             self._sleep(random.uniform(0.5, 1.0) * FIRST_SLEEP)
         raise AssertionError("the last try returns or raises")
@@ -96,17 +118,18 @@ class Server(Database):
         self,
         work: Callable[[Connection], T],
         deadline: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        until: float | None = None,
     ) -> T:
         with self._wrapper.cursor() as cursor, deadline():
-            db = Statements(cursor, self.spell)
+            db = Statements(cursor, self.spell, until)
             self._measure(db)
             return work(db)
 
-    def _transact(self, work: Callable[[Connection], T]) -> T:
+    def _transact(self, work: Callable[[Connection], T], until: float) -> T:
         with self._wrapper.cursor() as cursor, self.deadline():
-            db = Statements(cursor, self.spell)
+            db = Statements(cursor, self.spell, until)
             self._measure(db)
-            for statement in self.begin:
+            for statement in self.beginning(db.patience):
                 cursor.execute(statement)
             try:
                 value = work(db)
@@ -127,7 +150,7 @@ class Server(Database):
         except DjangoError:
             self._wrapper.close()
 
-    def _persistently(self, call: Callable[[], T], *, again: bool) -> T:
+    def _persistently(self, call: Callable[[], T], *, again: bool, until: float = math.inf) -> T:
         uncertain: Exception | None = None
         for tried in range(1, TRIES + 1):
             try:
@@ -143,7 +166,8 @@ class Server(Database):
                 if broken:
                     self.close()  # the next call gets a new one
                 worth_it = (broken and again) or self.collided(error)
-                if tried == TRIES or not worth_it:
+                late = self.collided(error) and time.monotonic() >= until
+                if tried == TRIES or late or not worth_it:
                     self._give_up(error, uncertain)
                 again = again and not broken  # once
             self._sleep(random.uniform(0.3, 1.0) * min(FIRST_SLEEP * 2**tried, LONGEST_SLEEP))
@@ -169,9 +193,12 @@ class Server(Database):
         """Whether another transaction stood in the way, so that a second try may go through."""
 
     def _explain(self, error: DjangoError) -> NoReturn:
+        if isinstance(error, TransactionManagementError):
+            raise error  # what the ORM says there: the caller's transaction can only be rolled back
         if self.collided(error):
             raise StoreBusy(
-                f"database {self.alias!r}: another transaction stood in the way ({_line(error)}). Try again."
+                f"database {self.alias!r}: another transaction stood in the way ({_line(error)}). Try again; "
+                "if it is often so, look for a long transaction."
             ) from error
         if isinstance(error, (ProgrammingError, OperationalError)) and self.lacks_tables(error):
             raise unmigrated(self.alias, _line(error)) from error
@@ -241,11 +268,25 @@ class _Uncertain(Exception):
 
 
 class Statements:
-    """Runs statements with question marks on a Django cursor."""
+    """Runs statements with question marks on a Django cursor.
 
-    def __init__(self, cursor: CursorWrapper, spell: Callable[[str], str]) -> None:
+    Args:
+        cursor: Django's.
+        spell: makes of a statement what the driver wants.
+        until: when, on the monotonic clock, the last of them may have waited for others' locks.
+    """
+
+    def __init__(
+        self, cursor: CursorWrapper, spell: Callable[[str], str], until: float | None = None
+    ) -> None:
         self._cursor = cursor
         self._spell = spell
+        self._until = until
+
+    @property
+    def patience(self) -> float:
+        """Seconds the next statement may wait for others' locks."""
+        return PATIENCE if self._until is None else max(0.0, self._until - time.monotonic())
 
     def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
         """Run a statement; what it returns holds until the next one."""

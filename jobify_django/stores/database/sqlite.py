@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 from django.db import Error as DjangoError
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import TransactionManagementError
 
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreBusy, StoreError
@@ -30,21 +31,22 @@ from jobify_django.stores.database.database import (
     CLAIMED,
     INTO,
     NEW,
+    PATIENCE,
     Connection,
     Database,
     Room,
     Row,
     Which,
+    autocommits,
     chunks,
+    patient,
     unmigrated,
 )
 from jobify_django.stores.database.looking import Looking, Watch
+from jobify_django.stores.database.server import Statements, translate
 from jobify_django.stores.hints import Probe
 
 T = TypeVar("T")
-
-PATIENCE = 20.0
-"""Seconds a statement tries while others hold the database."""
 
 # SQLite's own busy handler sleeps up to 100 ms at a time, so under many writers the unlucky one waits for
 # seconds. Short, jittered sleeps of our own keep the waits short and fair.
@@ -99,35 +101,47 @@ class SQLite(Database):
 
     def read(self, work: Callable[[Connection], T]) -> T:
         try:
-            return self._persistently(partial(work, _statements(_raw(self._wrapper))))
+            wrapper = self._wrapper
+            return self._persistently(partial(work, _statements(wrapper, _raw(wrapper))), PATIENCE)
         except (sqlite3.Error, DjangoError) as error:
             self._explain(error)
 
-    def write(self, work: Callable[[Connection], T], *, again: bool = False) -> T:
+    def write(
+        self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
+    ) -> T:
         # Looked up once: finding one of Django's connections takes as long as a statement.
         wrapper = self._wrapper
+        limit = patient(patience)
         try:
             raw = _raw(wrapper)
-            if raw.in_transaction:
-                raw.execute(TAKE_LOCK)
-                return work(_statements(raw))
-            with self._mutex:
-                self._begin(raw, wrapper)
+            db = _statements(wrapper, raw)
+            if raw.in_transaction or not (wrapper.autocommit or wrapper.in_atomic_block):
+                self._take_lock(raw, wrapper, limit)
+                return work(db)
+            until = time.monotonic() + limit
+            if not self._mutex.acquire(timeout=limit):
+                raise self._busy(limit)
+            try:
+                self._begin(raw, wrapper, until - time.monotonic())
                 try:
-                    value = work(_statements(raw))
-                    self._persistently(partial(raw.execute, "COMMIT"))
+                    value = work(db)
+                    self._persistently(partial(raw.execute, "COMMIT"), limit)
                 except BaseException:
                     self._roll_back(raw)
                     raise
                 return value
+            finally:
+                self._mutex.release()
         except (sqlite3.Error, DjangoError) as error:
-            self._explain(error)
+            self._explain(error, limit)
 
     def in_transaction(self) -> bool:
         """Whether this thread has a transaction open on the database."""
         wrapper = self._wrapper
-        return wrapper.in_atomic_block or (
-            wrapper.connection is not None and wrapper.connection.in_transaction
+        return (
+            wrapper.in_atomic_block
+            or not autocommits(wrapper)
+            or (wrapper.connection is not None and wrapper.connection.in_transaction)
         )
 
     def probe(self) -> Probe:
@@ -227,11 +241,23 @@ class SQLite(Database):
 
     # Inside
 
-    def _begin(self, raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper) -> None:
-        theirs = int(float(wrapper.settings_dict["OPTIONS"].get("timeout", 5)) * 1000)
+    def _begin(self, raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper, limit: float) -> None:
         raw.execute("PRAGMA busy_timeout = 0")
         try:
-            self._persistently(partial(raw.execute, "BEGIN IMMEDIATE"))
+            self._persistently(partial(raw.execute, "BEGIN IMMEDIATE"), limit)
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {_timeout(wrapper)}")
+
+    @staticmethod
+    def _take_lock(raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper, limit: float) -> None:
+        """Take the write lock in the caller's transaction; wait as its connection would, or less."""
+        theirs, ours = _timeout(wrapper), int(limit * 1000)
+        if theirs <= ours:
+            raw.execute(TAKE_LOCK)
+            return
+        raw.execute(f"PRAGMA busy_timeout = {ours}")
+        try:
+            raw.execute(TAKE_LOCK)
         finally:
             raw.execute(f"PRAGMA busy_timeout = {theirs}")
 
@@ -240,13 +266,13 @@ class SQLite(Database):
         if raw.in_transaction:
             raw.execute("ROLLBACK")
 
-    def _persistently(self, call: Callable[[], T]) -> T:
+    def _persistently(self, call: Callable[[], T], limit: float) -> T:
         try:
             return call()
         except sqlite3.OperationalError as error:
             if not _locked(error) or self.in_transaction():
                 raise
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + limit
         sleep = FIRST_SLEEP
         while True:
             self._sleep(random.uniform(0.3, 1.0) * sleep)
@@ -257,7 +283,15 @@ class SQLite(Database):
                     raise
             sleep = min(sleep * 1.3, LONGEST_SLEEP)
 
-    def _explain(self, error: Exception) -> NoReturn:
+    def _busy(self, limit: float) -> StoreBusy:
+        return StoreBusy(
+            f"database {self.alias!r} stayed locked for {limit:.3g} s: another connection holds a write "
+            "transaction open. Look for a long transaction."
+        )
+
+    def _explain(self, error: Exception, limit: float = PATIENCE) -> NoReturn:
+        if isinstance(error, TransactionManagementError):
+            raise error  # what the ORM says there: the caller's transaction can only be rolled back
         if _locked(error):
             if self.in_transaction():
                 raise StoreBusy(
@@ -265,25 +299,34 @@ class SQLite(Database):
                     "could not wait: one that began with a read never can. Set OPTIONS['transaction_mode'] "
                     "= 'IMMEDIATE' for this database."
                 ) from error
-            raise StoreBusy(
-                f"database {self.alias!r} stayed locked for {PATIENCE:g} s: another connection holds a write "
-                "transaction open. Look for a long transaction."
-            ) from error
+            raise self._busy(limit) from error
         if "no such table: jobify_" in str(error) or "no such column" in str(error):
             raise unmigrated(self.alias, str(error)) from error
         raise StoreError(f"database {self.alias!r} failed: {error}.") from error
 
 
 def _raw(wrapper: BaseDatabaseWrapper) -> sqlite3.Connection:
-    if wrapper.connection is None:
-        wrapper.ensure_connection()
+    """Return the driver's connection, unless Django would refuse its own cursor here and now."""
+    # A thread with an event loop, and pytest-django's blocker, are refused by this one...
+    wrapper.ensure_connection()
+    # ...a test case without databases by a method put on the connection itself.
+    if "cursor" in wrapper.__dict__:
+        wrapper.cursor().close()
+    wrapper.validate_no_broken_transaction()
     raw: Any = wrapper.connection
     return raw  # type: ignore[no-any-return]
 
 
-def _statements(raw: sqlite3.Connection) -> Connection:
+def _statements(wrapper: BaseDatabaseWrapper, raw: sqlite3.Connection) -> Connection:
+    if wrapper.execute_wrappers:  # the project looks at each statement, and may refuse it
+        return Statements(wrapper.cursor(), translate)
     connection: Any = raw
     return connection  # type: ignore[no-any-return]
+
+
+def _timeout(wrapper: BaseDatabaseWrapper) -> int:
+    """Return for how many milliseconds the project lets this connection wait for a lock."""
+    return int(float(wrapper.settings_dict["OPTIONS"].get("timeout", 5)) * 1000)
 
 
 def _locked(error: Exception) -> bool:

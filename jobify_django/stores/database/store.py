@@ -15,7 +15,7 @@ from django.utils.module_loading import import_string
 
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.job import Claim, Interruption, JobError, JobRecord, JobSpec, JobStatus, Outcome
-from jobify_django.ordering import Order, order_key
+from jobify_django.ordering import ORDERS, Order, order_key
 from jobify_django.stores.base import (
     CRASH_LIMIT,
     LEASE_RAN_OUT,
@@ -108,10 +108,17 @@ class DatabaseStore(Store):
 
     # A job's way
 
-    def add(self, queue: QueueSettings, specs: Sequence[JobSpec], *, whole: bool = False) -> Added:
+    def add(
+        self,
+        queue: QueueSettings,
+        specs: Sequence[JobSpec],
+        *,
+        whole: bool = False,
+        patience: float | None = None,
+    ) -> Added:
         try:
             # Twice is once: the ids are the producer's.
-            added = self._db.write(partial(self._add, queue, specs, whole), again=True)
+            added = self._db.write(partial(self._add, queue, specs, whole), again=True, patience=patience)
         except Crowded as crowded:
             added = crowded.args[0]
         if added.taken:
@@ -122,7 +129,7 @@ class DatabaseStore(Store):
         now = self.clock()
         room = self._db.room(db, queue, len(specs), now)
         maxsize = room.maxsize or queue.maxsize
-        order = room.order or queue.order
+        order = room.order if room.order in ORDERS else queue.order
         fitting = len(specs)
         if room.depth + room.reserved + fitting > maxsize:
             fitting = self._fitting(db, maxsize - room.depth - room.reserved, specs, now)
@@ -616,6 +623,7 @@ class DatabaseStore(Store):
 
     def open(self) -> None:
         self._db.open()
+        self._db.own()
 
     def close(self) -> None:
         self._db.close()

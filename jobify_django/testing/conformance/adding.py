@@ -168,3 +168,10 @@ class Adding(Ground):
             assert self.store.add(queue, [self.spec()]).taken == 0, f"{waiting} of 2 wait"
             self.claim(1)
         assert self.store.add(queue, [self.spec()]).taken == 1
+
+    def test_impatience_is_no_reason_to_refuse_what_nobody_holds_up(self) -> None:
+        specs = [self.spec() for _ in range(3)]
+
+        for spec, patience in zip(specs, (0.0, 5.0, None), strict=True):
+            assert self.store.add(self.queue, [spec], patience=patience).taken == 1
+        assert self.claimed() == [spec.id for spec in specs]
