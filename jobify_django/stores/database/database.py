@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from django.db import connections, transaction
@@ -118,6 +119,9 @@ class Database(ABC):
     longer_history = "coalesce(substr(history, 1, length(history) - 1) || ', ', '[') || ? || ']'"
     """A job's history, a list in JSON, and one entry more."""
 
+    limits: Mapping[str, Any] = MappingProxyType({})
+    """The driver's options that end a wait for a server that has gone, in its own names and units."""
+
     def __init__(self, alias: str) -> None:
         self.alias = alias
 
@@ -154,8 +158,22 @@ class Database(ABC):
         else:
             call()
 
-    def open(self) -> None:  # noqa: B027 - a file does not go away
-        """Give this thread's connections time limits, where the project has not."""
+    def open(self) -> None:
+        """Give this thread, which does nothing but serve the store, a connection that no job and no request
+        can use up: made from the alias's settings without what suits those."""
+        if self._wrapper.in_atomic_block or self._wrapper.allow_thread_sharing:
+            return  # somebody lends the thread his own
+        wrapper: Any = connections.create_connection(self.alias)
+        theirs = wrapper.get_connection_params
+
+        def get_connection_params() -> Any:
+            # At each connection anew: a project may change a password, or a test the name, meanwhile.
+            wrapper.settings_dict = unshared(connections.settings[self.alias])
+            return {**self.limits, **theirs()}
+
+        wrapper.settings_dict = unshared(connections.settings[self.alias])
+        wrapper.get_connection_params = get_connection_params
+        connections[self.alias] = wrapper
 
     def close(self) -> None:
         """Close this thread's connection; a broken one stays broken until then."""
@@ -246,6 +264,17 @@ class Database(ABC):
     def delete(self, db: Connection, chosen: str, values: Mapping[str, Any]) -> int:
         """Delete the jobs whose ids a SELECT chooses; return how many."""
         return db.execute(f"DELETE FROM jobify_job WHERE id IN ({chosen})", values).rowcount
+
+
+FOR_REQUESTS = ("pool", "server_side_binding")
+"""Options that suit requests: a pool that others can empty, and a way to send statements one at a time."""
+
+
+def unshared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an alias's settings for a connection that one thread keeps to itself."""
+    options = {name: value for name, value in settings["OPTIONS"].items() if name not in FOR_REQUESTS}
+    own = {"AUTOCOMMIT": True, "CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False}
+    return {**settings, **own, "OPTIONS": options}
 
 
 def marks(values: Collection[Any]) -> str:
