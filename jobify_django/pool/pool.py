@@ -89,7 +89,9 @@ class Pool:
         self._dry = False
         self._found_empty: set[str] = set()
         self.turns = 0
-        self._started_at = 0.0
+        self._opened = False
+        self._started = False
+        self._started_at: float | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
 
     # Its life
@@ -100,7 +102,7 @@ class Pool:
         self._loop_thread = threading.get_ident()
         self._quiet = asyncio.Event()
         self.died: asyncio.Future[BaseException] = self.loop.create_future()
-        self._started_at = await asyncio.to_thread(self._now) if self.store.blocking else self._now()
+        self._started = True
         self._threads.resize(sum(slots.size for slots in self.slots.values()))
         make = ThreadDriver if self.store.blocking else LoopDriver
         self._driver = make(self.step, self._close, self.on_death)
@@ -108,12 +110,6 @@ class Pool:
         # After the start: a hint may ring at once, from another thread.
         self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
         self._upkeep.start()
-
-    def _now(self) -> float:
-        try:
-            return self.store.clock()
-        finally:
-            self.store.close()  # this thread is borrowed
 
     async def drain(self, grace: float) -> Sequence[str]:
         """Stop: claim nothing more, let running jobs end, hand back what runs after ``grace`` seconds.
@@ -149,7 +145,7 @@ class Pool:
     def hurry(self) -> None:
         """End a ``drain`` in progress now: hand back what still runs."""
         self._hurried = True
-        if self._started_at:
+        if self._started:
             self.loop.call_soon_threadsafe(self._quiet.set)
 
     async def _until_empty(self) -> None:
@@ -182,6 +178,7 @@ class Pool:
 
     def _close(self) -> None:
         """Say the last words; runs where ``step`` runs."""
+        self._open()
         outcomes = self.completer.take()
         try:
             self._settle(outcomes, self.store.finish(outcomes))
@@ -230,8 +227,7 @@ class Pool:
         return pause
 
     def _turn(self) -> float:
-        if not self.turns:
-            self.store.open()
+        self._open()
         self.turns += 1
         outcomes = self.completer.take()
         alone = self._probation.left
@@ -258,6 +254,11 @@ class Pool:
         # Full hands mean there may be more, but an idle worker rings when there is one.
         pause = POLL if claimed.next_due is None else min(POLL, claimed.next_due)
         return min(pause, LOOK_AGAIN if claimed.held else self._probation.left or pause)
+
+    def _open(self) -> None:
+        if not self._opened:
+            self._opened = True
+            self.store.open()
 
     def _wants(self) -> Mapping[str, int]:
         if self._closed:
@@ -456,7 +457,10 @@ class Pool:
             self.end(running, "lost")
 
     def record(self) -> PoolRecord:
-        """Return what the pool says of itself."""
+        """Return what the pool says of itself. It may ask the store for the time, once."""
+        if self._started_at is None:
+            # Here and not at the start: this thread has a connection that requests cannot use up.
+            self._started_at = self.store.clock()
         return PoolRecord(
             self.id,
             socket.gethostname(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -166,7 +167,15 @@ class Threads:
                     self._total -= 1
                 else:
                     self._idle += 1
-            self._done(running, outcome)
+            self._tell(running, outcome)
             if surplus:
                 break
-        connections.close_all()
+        with contextlib.suppress(Exception):
+            connections.close_all()
+
+    def _tell(self, running: Running, outcome: Outcome) -> None:
+        try:
+            self._done(running, outcome)
+        except Exception:
+            # A dead thread would still be counted as idle, and the next job would wait for it for ever.
+            logger.critical("event=outcome-untold id=%s", outcome.id, exc_info=True)

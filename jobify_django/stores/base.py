@@ -455,8 +455,11 @@ class Store(ABC):
         return ()
 
     def open(self) -> None:  # noqa: B027 - most stores hold nothing
-        """Prepare this thread, which will do nothing but serve the store for long: what it connects to may go
-        away without a word, and it should notice."""
+        """Prepare this thread, which will do nothing but serve the store until it ends.
+
+        What it connects to may go away without a word, and it should notice. What it connects with must be
+        its own: whatever jobs and requests use up, claims, renewals and hints go on.
+        """
 
     def close(self) -> None:  # noqa: B027 - most stores hold nothing
         """Give back what this thread holds (a connection, say); the next call takes it anew."""

@@ -98,6 +98,7 @@ class Verdict:
             and not any(claim.crashes for claim in pools.recent(process))
             # After an outage it takes a pool as long as its longest back-off to look again.
             and name in pool.slots
+            and pool._started_at is not None
             and self.world.clock() - pool._started_at > PATIENCE
         ]
         # The last slow call may have begun just before, and a pool backs off.

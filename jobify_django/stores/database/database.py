@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from django.db import connections, transaction
@@ -127,6 +128,9 @@ class Database(ABC):
     longer_history = "coalesce(substr(history, 1, length(history) - 1) || ', ', '[') || ? || ']'"
     """A job's history, a list in JSON, and one entry more."""
 
+    limits: Mapping[str, Any] = MappingProxyType({})
+    """The driver's options that end a wait for a server that has gone, in its own names and units."""
+
     def __init__(self, alias: str) -> None:
         self.alias = alias
 
@@ -172,21 +176,22 @@ class Database(ABC):
         except Exception:  # the change itself is made
             logger.exception("a hint about a change of database %r failed", self.alias)
 
-    def own(self) -> None:
-        """Let this thread's connection commit each statement by itself, whatever ``AUTOCOMMIT`` says.
+    def open(self) -> None:
+        """Give this thread, which does nothing but serve the store, a connection that no job and no request
+        can use up: made from the alias's settings without what suits those."""
+        if self._wrapper.in_atomic_block or self._wrapper.allow_thread_sharing:
+            return  # somebody lends the thread his own
+        wrapper: Any = connections.create_connection(self.alias)
+        theirs = wrapper.get_connection_params
 
-        For threads that do nothing but serve the store: nobody else would commit there.
-        """
-        wrapper = self._wrapper
-        if autocommits(wrapper) or wrapper.in_atomic_block:
-            return
-        # This thread's copy: the settings' own dict is every thread's.
-        wrapper.settings_dict = {**wrapper.settings_dict, "AUTOCOMMIT": True}
-        if wrapper.connection is not None:
-            wrapper.set_autocommit(True)
+        def get_connection_params() -> Any:
+            # At each connection anew: a project may change a password, or a test the name, meanwhile.
+            wrapper.settings_dict = unshared(connections.settings[self.alias])
+            return {**self.limits, **theirs()}
 
-    def open(self) -> None:  # noqa: B027 - a file does not go away
-        """Give this thread's connections time limits, where the project has not."""
+        wrapper.settings_dict = unshared(connections.settings[self.alias])
+        wrapper.get_connection_params = get_connection_params
+        connections[self.alias] = wrapper
 
     def close(self) -> None:
         """Close this thread's connection; a broken one stays broken until then."""
@@ -289,6 +294,17 @@ def autocommits(wrapper: BaseDatabaseWrapper) -> bool:
     if wrapper.connection is None:
         return bool(wrapper.settings_dict["AUTOCOMMIT"])
     return wrapper.in_atomic_block or wrapper.autocommit
+
+
+FOR_REQUESTS = ("pool", "server_side_binding")
+"""Options that suit requests: a pool that others can empty, and a way to send statements one at a time."""
+
+
+def unshared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an alias's settings for a connection that one thread keeps to itself."""
+    options = {name: value for name, value in settings["OPTIONS"].items() if name not in FOR_REQUESTS}
+    own = {"AUTOCOMMIT": True, "CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False}
+    return {**settings, **own, "OPTIONS": options}
 
 
 def marks(values: Collection[Any]) -> str:

@@ -213,15 +213,6 @@ class Server(Database):
         """Return a statement as the driver wants it."""
         return translate(statement)
 
-    limits: Mapping[str, int]
-    """The driver's options that end a wait for a server that has gone, in its own names and units."""
-
-    def open(self) -> None:
-        wrapper: Any = self._wrapper
-        theirs = type(wrapper).get_connection_params.__get__(wrapper)
-        # On this thread's wrapper only: the project's own threads do as the project says.
-        wrapper.get_connection_params = lambda: {**self.limits, **theirs()}
-
     # Time
 
     now: str

@@ -623,7 +623,6 @@ class DatabaseStore(Store):
 
     def open(self) -> None:
         self._db.open()
-        self._db.own()
 
     def close(self) -> None:
         self._db.close()

@@ -1,0 +1,189 @@
+"""What a job does to its database connections reaches neither its worker nor the next job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import Group
+from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from jobify_django import JobFailed, JobStatus
+from jobify_django.job import Outcome
+from jobify_django.pool import execution
+from tests.child import PATIENCE, until
+from tests.workshop import Configure, at_work, both, database, memory, pushed
+
+
+def run(action: Callable[[], Any]) -> Any:
+    """Have a job do it, and return its result."""
+    job = pushed(action)
+    job.wait(timeout=PATIENCE)
+    return job.result()
+
+
+# An end that was reached is kept, whatever comes between the job and its outcome
+
+
+def close_below_django() -> str:
+    """Close the driver's connection, of which Django's wrapper learns nothing."""
+    connection.ensure_connection()
+    connection.connection.close()
+    return "closed"
+
+
+@database
+@pytest.mark.parametrize("max_age", [0, None])
+def test_a_job_that_closes_its_drivers_connection_has_succeeded_and_its_worker_goes_on(
+    jobify: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    max_age: int | None,
+) -> None:
+    jobify(WORKERS=1)
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", max_age)
+
+    async def aclose_below_django() -> str:
+        return await sync_to_async(close_below_django)()
+
+    with at_work():
+        for action in (close_below_django, aclose_below_django):
+            assert run(action) == "closed"
+            assert run(Group.objects.count) == 0
+
+    assert "left a transaction open" not in caplog.text
+
+
+class Unclosable:
+    """A connection that nothing can be asked of."""
+
+    alias = "default"
+
+    def __getattr__(self, name: str) -> Any:
+        raise SystemError(name)
+
+
+@memory
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_connection_that_raises_whatever_is_asked_of_it_is_dropped(jobify: Configure, kind: str) -> None:
+    jobify(WORKERS=1)
+
+    def replace() -> str:
+        connections["default"] = Unclosable()
+        return "replaced"
+
+    async def areplace() -> str:
+        return await sync_to_async(replace)()
+
+    def look() -> bool:
+        return isinstance(connections["default"], BaseDatabaseWrapper)
+
+    with at_work() as shop:
+        assert run(replace if kind == "def" else areplace) == "replaced"
+        assert run(look)
+        until(lambda: shop.pool.slots["default"].busy == 0, "a free worker")
+
+
+@both
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_an_end_is_kept_although_tidying_up_after_it_fails(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    jobify(WORKERS=1)
+
+    class Broken:
+        def all(self, **options: object) -> Any:
+            raise SystemExit("nothing works")
+
+    def succeed() -> str:
+        return "done"
+
+    async def asucceed() -> str:
+        return await sync_to_async(succeed)()
+
+    monkeypatch.setattr(execution, "connections", Broken())
+    with at_work() as shop:
+        assert run(succeed if kind == "def" else asucceed) == "done"
+        until(lambda: shop.pool.slots["default"].busy == 0, "a free worker")
+
+
+@memory
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_an_error_that_cannot_even_be_taken_apart_fails_its_job(jobify: Configure, kind: str) -> None:
+    jobify(WORKERS=1)
+
+    class Text(str):
+        __slots__ = ()
+
+        def __getitem__(self, key: object) -> str:
+            raise RuntimeError("no part of it")
+
+    class Stubborn(Exception):
+        def __str__(self) -> str:
+            return Text("no")
+
+    def fail() -> None:
+        raise Stubborn
+
+    async def afail() -> None:
+        raise Stubborn
+
+    with at_work() as shop:
+        job = pushed(fail if kind == "def" else afail)
+        job.wait(timeout=PATIENCE)
+        with pytest.raises(JobFailed) as caught:
+            job.result()
+        until(lambda: shop.pool.slots["default"].busy == 0, "a free worker")
+
+    assert caught.value.error_type.endswith("Stubborn")
+
+
+@memory
+def test_a_cancel_that_comes_while_an_ended_job_is_tidied_up_does_not_undo_its_end(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobify(WORKERS=1)
+    tidying, go_on = threading.Event(), threading.Event()
+    theirs = execution._close_connections
+
+    def close(*args: Any) -> None:
+        tidying.set()
+        assert go_on.wait(PATIENCE)
+        theirs(*args)
+
+    monkeypatch.setattr(execution, "_close_connections", close)
+
+    async def succeed() -> str:
+        return await sync_to_async(lambda: "done")()
+
+    with at_work() as shop:
+        job = pushed(succeed)
+        assert tidying.wait(PATIENCE)
+        running = shop.pool.completer.running(job.id)
+        assert running is not None
+        shop.pool.end(running, "release")
+        go_on.set()
+        job.wait(timeout=PATIENCE)
+        assert (job.status, job.result()) == (JobStatus.SUCCESSFUL, "done")
+
+
+@memory
+def test_a_worker_thread_lives_on_when_telling_an_outcome_fails(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobify(WORKERS=1)
+    with at_work() as shop:
+        told = shop.pool._threads._done
+
+        def fail(running: Any, outcome: Outcome) -> None:
+            told(running, outcome)
+            raise RuntimeError("told, and broken")
+
+        monkeypatch.setattr(shop.pool._threads, "_done", fail)
+        assert run(threading.get_ident) == run(threading.get_ident)
+    assert [r.levelno for r in caplog.records if "event=" in r.message] == [logging.CRITICAL] * 2
