@@ -78,6 +78,7 @@ class Pool:
         self._threads = Threads(self._ended)
         self._upkeep = Upkeep(self)
         self._driver: Driver
+        self._runs = False
         self._closed = False
         self._draining = False
         self._claims_over = False
@@ -105,9 +106,14 @@ class Pool:
         make = ThreadDriver if self.store.blocking else LoopDriver
         self._driver = make(self.step, self._close, self.on_death)
         self._driver.start()
-        # After the start: a hint may ring at once, from another thread.
-        self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
-        self._upkeep.start()
+        self._runs = True
+        try:
+            # After the start: a hint may ring at once, from another thread.
+            self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
+            self._upkeep.start()
+        except BaseException:
+            await self.drain(0)  # what it has claimed meanwhile would not be renewed
+            raise
 
     def _now(self) -> float:
         try:
@@ -123,6 +129,8 @@ class Pool:
         if self._draining:
             return ()
         self._draining = self._closed = True
+        if not self._runs:
+            return ()
         self.wake()
         try:
             with contextlib.suppress(TimeoutError):
@@ -263,6 +271,9 @@ class Pool:
         if self._closed:
             return {}
         wants = {name: slots.idle for name, slots in self.slots.items() if slots.idle}
+        room = self._threads.room
+        if room is not None:
+            wants = at_most(wants, room)
         return self._budget.limit(wants)
 
     def _exchange(self, wants: Mapping[str, int], outcomes: Sequence[Outcome], suspects: Suspects) -> Claimed:
@@ -300,6 +311,7 @@ class Pool:
     def _start(self, claims: Sequence[Claim]) -> None:
         strange: list[Claim] = []
         on_loop: list[Running] = []
+        refused: list[Running] = []
         for claim in claims:
             task = tasks.get(claim.task)
             if task is None:
@@ -311,11 +323,13 @@ class Pool:
                 running.ending = "release"  # unrun: it would only be interrupted
             elif task.is_async:
                 on_loop.append(running)
-            else:
-                self._threads.run(running)
-        self._budget.spend(len(claims) - len(strange))
+            elif not self._threads.run(running):
+                refused.append(running)
+        self._budget.spend(len(claims) - len(strange) - len(refused))
         if strange:
             self._hold_back(strange)
+        if refused:
+            self._take_back(refused)
         if not on_loop:
             return
         if threading.get_ident() == self._loop_thread:
@@ -334,11 +348,19 @@ class Pool:
                 name,
             )
         self._unknown.update(claim.task for claim in claims)
+        self._hand_back(claims, "its task is not known here")
+
+    def _take_back(self, jobs: Sequence[Running]) -> None:
+        """Hand back jobs that the system has no thread for, as under a limit of memory or of processes."""
+        for running in jobs:
+            running.slots.leave(running)
+            self.completer.settle(running.claim.id, running.claim.attempt)
+        self._hand_back([running.claim for running in jobs], "no thread could be started for it")
+
+    def _hand_back(self, claims: Sequence[Claim], reason: str) -> None:
         try:
-            self.store.release(
-                self.id, {claim.id: claim.attempt for claim in claims}, "its task is not known here"
-            )
-        except StoreError:
+            self.store.release(self.id, {claim.id: claim.attempt for claim in claims}, reason)
+        except Exception:
             self._unsure = True  # handed back by the next turn
 
     def _start_on_loop(self, jobs: Sequence[Running]) -> None:
@@ -467,6 +489,17 @@ class Pool:
         )
 
 
+def at_most(wants: Mapping[str, int], left: int) -> Mapping[str, int]:
+    """Return as much of ``wants`` as is left."""
+    limited = {}
+    # In any order, or an empty queue would keep what is left from the next one for ever.
+    for name, want in random.sample(list(wants.items()), len(wants)):
+        if left > 0:
+            limited[name] = min(want, left)
+            left -= limited[name]
+    return limited
+
+
 class Budget:
     """How many more jobs the pools of a process may claim together; ``None`` is without end."""
 
@@ -481,16 +514,7 @@ class Budget:
 
     def limit(self, wants: Mapping[str, int]) -> Mapping[str, int]:
         """Return as much of ``wants`` as is left."""
-        if self._left is None:
-            return wants
-        left = self._left
-        limited = {}
-        # In any order, or an empty queue would keep what is left from the next one for ever.
-        for name, want in random.sample(list(wants.items()), len(wants)):
-            if left > 0:
-                limited[name] = min(want, left)
-                left -= limited[name]
-        return limited
+        return wants if self._left is None else at_most(wants, self._left)
 
     def spend(self, jobs: int) -> None:
         """Note claimed jobs."""

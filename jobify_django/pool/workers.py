@@ -20,6 +20,9 @@ logger = get_log("jobify.worker")
 
 Ending = Literal["cancel", "release", "lost"]
 
+TRY_AGAIN = 5.0
+"""Seconds until one more thread is tried after the system has refused one."""
+
 
 class Running:
     """A job in a worker. To the job's own pushes it is the ``Inside`` that says whether they may wait."""
@@ -136,6 +139,15 @@ class Threads:
         self._idle = 0
         self._total = 0
         self._limit = 0
+        self._refused_at: float | None = None
+
+    @property
+    def room(self) -> int | None:
+        """How many more jobs may start while the system refuses threads; ``None`` while it does not."""
+        with self._lock:
+            if self._refused_at is None:
+                return None
+            return self._idle + (time.monotonic() - self._refused_at >= TRY_AGAIN)
 
     def resize(self, limit: int) -> None:
         """Keep at most so many threads; surplus ones end when they are idle."""
@@ -146,15 +158,35 @@ class Threads:
                 self._total -= 1
                 self._work.put(None)
 
-    def run(self, running: Running) -> None:
-        """Run a job on an idle thread, or on a new one."""
+    def run(self, running: Running) -> bool:
+        """Run a job on an idle thread, or on a new one; return ``False`` if the system refuses a thread."""
         with self._lock:
             if self._idle:
                 self._idle -= 1
-            else:
-                self._total += 1
-                threading.Thread(target=self._loop, name=f"jobify-worker-{self._total}", daemon=True).start()
+            elif not self._add():
+                return False
         self._work.put(running)
+        return True
+
+    def _add(self) -> bool:
+        name = f"jobify-worker-{self._total + 1}"
+        try:
+            threading.Thread(target=self._loop, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            if self._refused_at is None:
+                logger.warning(
+                    "event=no-thread error=%r threads=%d: fewer jobs run at once until it has more",
+                    str(error),
+                    self._total,
+                )
+            self._refused_at = time.monotonic()
+            return False
+        # Only now: one that never was must not count.
+        self._total += 1
+        if self._refused_at is not None and self._total >= self._limit:
+            self._refused_at = None
+            logger.info("event=threads-back threads=%d", self._total)
+        return True
 
     def _loop(self) -> None:
         while (running := self._work.get()) is not None:
