@@ -462,7 +462,13 @@ class Pool:
             self.wake()
 
     def end(self, running: Running, ending: str) -> None:
-        """Stop an ``async def`` job: because it was cancelled, handed back, or is no longer ours."""
+        """Stop an ``async def`` job: because it was cancelled, handed back, or is no longer ours.
+
+        Once for each of these, however often it is asked: a job that awaits in its ``finally`` is let do so.
+        """
+        if ending in running.asked:
+            return
+        running.asked = (*running.asked, ending)
         running.ending = running.ending or ending  # type: ignore[assignment]
         if running.task is not None:
             self.loop.call_soon_threadsafe(running.task.cancel)
@@ -471,7 +477,7 @@ class Pool:
         """Give up a job whose lease another pool has taken."""
         running = self.completer.running(id)
         # One that has ended here is not lost: its outcome is on its way, or has just been stored.
-        if running is not None and running.ending != "lost" and running.slots.holds(running):
+        if running is not None and "lost" not in running.asked and running.slots.holds(running):
             logger.warning(
                 "event=lost id=%s task=%s attempt=%d", id, running.claim.task, running.claim.attempt
             )

@@ -27,7 +27,7 @@ TRY_AGAIN = 5.0
 class Running:
     """A job in a worker. To the job's own pushes it is the ``Inside`` that says whether they may wait."""
 
-    __slots__ = ("_waits", "began", "claim", "ending", "seconds", "slots", "task")
+    __slots__ = ("_waits", "asked", "began", "claim", "ending", "seconds", "slots", "task")
 
     def __init__(self, claim: Claim, slots: Slots) -> None:
         self.claim = claim
@@ -36,6 +36,7 @@ class Running:
         self.seconds = 0.0
         self.task: asyncio.Task[None] | None = None
         self.ending: Ending | None = None
+        self.asked: tuple[str, ...] = ()
         self._waits = 0
 
     def begin_wait(self, queue: str) -> bool:
