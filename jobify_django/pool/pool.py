@@ -18,6 +18,7 @@ from jobify_django.log import get_log
 from jobify_django.pool.completer import Completer
 from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
 from jobify_django.pool.execution import arun_job, cancelled, failed
+from jobify_django.pool.forking import hook_forks
 from jobify_django.pool.probation import LOOK_AGAIN, Probation
 from jobify_django.pool.report import heard, report
 from jobify_django.pool.upkeep import Upkeep
@@ -100,6 +101,7 @@ class Pool:
         self.loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._quiet = asyncio.Event()
+        hook_forks()
         self.died: asyncio.Future[BaseException] = self.loop.create_future()
         self._started_at = await asyncio.to_thread(self._now) if self.store.blocking else self._now()
         self._threads.resize(sum(slots.size for slots in self.slots.values()))
