@@ -32,9 +32,9 @@ pid = os.fork()
 names = [getattr(signal.getsignal(n), "__name__", str(signal.getsignal(n)))
          for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
 mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-print("parent" if pid else "child", *names, signal.set_wakeup_fd(-1) == writer, len(mask), flush=True)
 if pid:
     os.waitpid(pid, 0)
+print("parent" if pid else "child", *names, signal.set_wakeup_fd(-1) == writer, len(mask), flush=True)
 """
 KEPT = "note 1 note True 0"
 
