@@ -40,13 +40,20 @@ class Running:
         self._waits = 0
 
     def begin_wait(self, queue: str) -> bool:
-        target = self.slots.peers.get(queue)
         with self.slots.lock:
             self._waits += 1
-            if target is None or target.size > sum(job.waits for job in target.jobs()):
+            if self._leaves_a_worker(queue):
                 return True
             self._waits -= 1
             return False
+
+    def may_go_on(self, queue: str) -> bool:
+        with self.slots.lock:
+            return self._leaves_a_worker(queue)
+
+    def _leaves_a_worker(self, queue: str) -> bool:
+        target = self.slots.peers.get(queue)
+        return target is None or target.size > sum(job.waits for job in target.jobs())
 
     def end_wait(self) -> None:
         with self.slots.lock:
