@@ -30,7 +30,7 @@ SHORTEST_POLL = 0.02
 LONGEST_POLL = 0.25
 
 LOOK_AT_WORKERS = 1.0
-"""Seconds after which a push from inside a job looks whether a worker is left to make room; it asks no store."""
+"""Seconds after which a push from inside a job looks whether a worker is left to make room."""
 
 
 class Inside(Protocol):
@@ -152,8 +152,8 @@ class Admission:
                     seconds = min(seconds, LOOK_AT_WORKERS)
                     if not job.may_go_on(self.queue.name):
                         raise self._full(
-                            "The push comes from a job, and no worker of this queue is left here that does not "
-                            "wait too (workers were tuned down), so waiting on could not make room."
+                            "The push comes from a job, and no worker of this queue is left here that does "
+                            "not wait too (workers were tuned down), so waiting on could not make room."
                         )
                 if left <= 0:
                     raise self._full(f"The push waited {self._timeout:g} s for room.")
