@@ -29,12 +29,18 @@ from jobify_django.stores.base import Added, Anchor, Store
 SHORTEST_POLL = 0.02
 LONGEST_POLL = 0.25
 
+LOOK_AT_WORKERS = 1.0
+"""Seconds after which a push from inside a job looks whether a worker is left to make room."""
+
 
 class Inside(Protocol):
     """What a push needs to know of the pool whose job it is made from."""
 
     def begin_wait(self, queue: str) -> bool:
         """Say that this job is about to wait for room; ``False`` if no worker would be left to make it."""
+
+    def may_go_on(self, queue: str) -> bool:
+        """Whether a worker is left still: live tuning may have taken the others meanwhile."""
 
     def end_wait(self) -> None:
         """Say that the wait is over."""
@@ -145,6 +151,14 @@ class Admission:
                     poll = SHORTEST_POLL if self._taken > before else min(poll * 1.5, LONGEST_POLL)
                     seconds = poll * random.uniform(0.5, 1.5)
                 left = deadline - time.monotonic()
+                job = inside.get()
+                if job is not None:
+                    seconds = min(seconds, LOOK_AT_WORKERS)
+                    if not job.may_go_on(self.queue.name):
+                        raise self._full(
+                            "The push comes from a job, and no worker of this queue is left here that does "
+                            "not wait too (workers were tuned down), so waiting on could not make room."
+                        )
                 if left <= 0:
                     raise self._full(f"The push waited {self._timeout:g} s for room.")
                 seconds = min(seconds, left)

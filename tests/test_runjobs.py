@@ -26,12 +26,14 @@ from jobify_django.task import Task
 from tests.app.tasks import (
     apush_into_full_queue_at_first,
     asleep_at_first,
+    aterminate_children,
     await_job_at_first,
     block_loop_at_first,
     compute_at_first,
     push_into_full_queue_at_first,
     sleep_at_first,
     sleep_on_thread_at_first,
+    terminate_children,
     wait_for_file,
     wait_for_job_at_first,
     write_line,
@@ -159,6 +161,8 @@ ENDINGS = {
     # With a grace without end, only the second signal can end the process in time.
     "TERM twice": ([signal.SIGTERM, signal.SIGTERM], "600", 1),
     "INT twice": ([signal.SIGINT, signal.SIGINT], "600", 1),
+    "HUP": ([signal.SIGHUP], GRACE, 0),
+    "HUP twice": ([signal.SIGHUP, signal.SIGHUP], "600", 1),
     "QUIT": ([signal.SIGQUIT], "600", 1),
 }
 
@@ -191,7 +195,7 @@ def test_a_running_job_is_handed_back_uncharged_and_the_next_process_runs_it(
     assert job.attempts == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=["TERM", "INT", "HUP"])
 def test_an_idle_process_ends_at_once(runjobs: Run, number: int) -> None:
     child = runjobs("--grace", "600")
     child.wait_for("ready")
@@ -534,3 +538,37 @@ def test_a_wait_that_ends_early_does_not_end_a_stopping_process(monkeypatch: pyt
     process._watch()
     assert ended == []
     assert next(ends, None) is None
+
+
+# What it inherits, and what its jobs' children do
+
+
+@pytest.mark.parametrize("arguments", [[], ["--processes", "1"]], ids=["alone", "processes"])
+def test_under_nohup_it_goes_on_when_the_terminal_is_gone(
+    environment: dict[str, str], arguments: list[str]
+) -> None:
+    command = ["-m", "django", "runjobs", "--grace", GRACE, *arguments]
+    nohup = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        f"os.execv(sys.executable, [sys.executable, *{command!r}])"
+    )
+    with Child(["-c", nohup], {**environment, "TEST_JOBIFY": "{}"}) as child:
+        child.wait_for("ready")
+        child.send(signal.SIGHUP)
+        child.send(signal.SIGUSR1)
+        child.wait_for("event=snapshot")
+        assert "event=stopping" not in child.output
+        assert child.end(signal.SIGTERM, patience=TO_END) == 0
+
+
+@pytest.mark.parametrize("task", [terminate_children, aterminate_children], ids=["sync", "async"])
+def test_processes_that_a_job_forks_can_be_terminated(
+    runjobs: Run, tmp_path: Path, task: Task[[str], str]
+) -> None:
+    job = task.push(str(tmp_path / "endings"))
+    child = runjobs("--batch")
+    until((tmp_path / "endings").exists, "the end of the children")
+    assert child.end() == 0
+    assert status_of(job) is JobStatus.SUCCESSFUL
+    assert set((tmp_path / "endings").read_text().split()) == {str(-signal.SIGTERM)}
+    assert "event=stopping signal" not in child.output

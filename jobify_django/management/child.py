@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from django.utils import autoreload
 
@@ -21,6 +21,18 @@ PASSED_ON = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1")
 """The signals that a parent passes on to its children."""
 
 OPTION = "--child"
+
+
+def heeded(names: Iterable[str]) -> list[int]:
+    """Return the numbers of those signals that this system has and this process is to listen to.
+
+    ``nohup`` lets a process ignore HUP, so it goes on to ignore it. The others are ignored by what a shell
+    starts in the background, which nobody means.
+    """
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    hangup = getattr(signal, "SIGHUP", None)
+    return [number for number in numbers if number != hangup or signal.getsignal(number) != signal.SIG_IGN]
+
 
 LISTENING, READY, BEAT = b"l", b"r", b"b"
 """What a child says: its signal handlers are there; nothing is in the way of its pools; they still turn."""

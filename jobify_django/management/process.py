@@ -17,6 +17,7 @@ from typing import Any
 
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log
+from jobify_django.management.child import heeded
 from jobify_django.management.heartbeat import Pulse
 from jobify_django.pool import Service
 
@@ -40,7 +41,7 @@ ORPHANS_GRACE = 5.0
 
 GONE = "reason=parent-gone"
 
-STOP = ("SIGTERM", "SIGINT", "SIGBREAK")
+STOP = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 ABORT = "SIGQUIT"
 SNAPSHOT = "SIGUSR1"
 LOOK = "look at the deadline"
@@ -76,11 +77,7 @@ class Process:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {
-            getattr(signal, name): signal.signal(getattr(signal, name), self._note)
-            for name in (*STOP, ABORT, SNAPSHOT)
-            if hasattr(signal, name)
-        }
+        before = {number: signal.signal(number, self._note) for number in heeded((*STOP, ABORT, SNAPSHOT))}
         threading.Thread(target=self._watch, name="jobify-signals", daemon=True).start()
         try:
             yield

@@ -16,7 +16,7 @@ from typing import Protocol
 from django.utils import autoreload
 
 from jobify_django.log import get_log
-from jobify_django.management.child import PASSED_ON, Child
+from jobify_django.management.child import PASSED_ON, Child, heeded
 
 logger = get_log("jobify.worker")
 
@@ -62,9 +62,8 @@ class Parent:
         self._waits = False
 
     def run(self) -> int:
-        for name in PASSED_ON:
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self._pass_on)
+        for number in heeded(PASSED_ON):
+            signal.signal(number, self._pass_on)
         while not self._signalled:
             code = self._run_child()
             if code == 1 and not self._signalled:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from jobify_django.log import get_log
-from jobify_django.management.child import PASSED_ON, Child
+from jobify_django.management.child import PASSED_ON, Child, heeded
 from jobify_django.management.heartbeat import EVERY, Heartbeat
 
 logger = get_log("jobify.worker")
@@ -78,7 +78,7 @@ class Supervisor:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Listen to signals while the block runs, and ignore them afterwards: the process ends then."""
-        numbers = [getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)]
+        numbers = heeded(PASSED_ON)
         for number in numbers:
             signal.signal(number, lambda number, frame: self._events.put(number))
         try:

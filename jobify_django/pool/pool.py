@@ -18,6 +18,7 @@ from jobify_django.log import get_log
 from jobify_django.pool.completer import Completer
 from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
 from jobify_django.pool.execution import arun_job, cancelled, failed
+from jobify_django.pool.forking import hook_forks
 from jobify_django.pool.probation import LOOK_AGAIN, Probation
 from jobify_django.pool.report import heard, report
 from jobify_django.pool.upkeep import Upkeep
@@ -78,6 +79,7 @@ class Pool:
         self._threads = Threads(self._ended)
         self._upkeep = Upkeep(self)
         self._driver: Driver
+        self._runs = False
         self._closed = False
         self._draining = False
         self._claims_over = False
@@ -101,15 +103,21 @@ class Pool:
         self.loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._quiet = asyncio.Event()
+        hook_forks()
         self.died: asyncio.Future[BaseException] = self.loop.create_future()
         self._started = True
         self._threads.resize(sum(slots.size for slots in self.slots.values()))
         make = ThreadDriver if self.store.blocking else LoopDriver
         self._driver = make(self.step, self._close, self.on_death)
         self._driver.start()
-        # After the start: a hint may ring at once, from another thread.
-        self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
-        self._upkeep.start()
+        self._runs = True
+        try:
+            # After the start: a hint may ring at once, from another thread.
+            self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
+            self._upkeep.start()
+        except BaseException:
+            await self.drain(0)  # what it has claimed meanwhile would not be renewed
+            raise
 
     async def drain(self, grace: float) -> Sequence[str]:
         """Stop: claim nothing more, let running jobs end, hand back what runs after ``grace`` seconds.
@@ -119,6 +127,8 @@ class Pool:
         if self._draining:
             return ()
         self._draining = self._closed = True
+        if not self._runs:
+            return ()
         self.wake()
         try:
             with contextlib.suppress(TimeoutError):
@@ -264,6 +274,9 @@ class Pool:
         if self._closed:
             return {}
         wants = {name: slots.idle for name, slots in self.slots.items() if slots.idle}
+        room = self._threads.room
+        if room is not None:
+            wants = at_most(wants, room)
         return self._budget.limit(wants)
 
     def _exchange(self, wants: Mapping[str, int], outcomes: Sequence[Outcome], suspects: Suspects) -> Claimed:
@@ -301,6 +314,7 @@ class Pool:
     def _start(self, claims: Sequence[Claim]) -> None:
         strange: list[Claim] = []
         on_loop: list[Running] = []
+        refused: list[Running] = []
         for claim in claims:
             task = tasks.get(claim.task)
             if task is None:
@@ -312,11 +326,13 @@ class Pool:
                 running.ending = "release"  # unrun: it would only be interrupted
             elif task.is_async:
                 on_loop.append(running)
-            else:
-                self._threads.run(running)
-        self._budget.spend(len(claims) - len(strange))
+            elif not self._threads.run(running):
+                refused.append(running)
+        self._budget.spend(len(claims) - len(strange) - len(refused))
         if strange:
             self._hold_back(strange)
+        if refused:
+            self._take_back(refused)
         if not on_loop:
             return
         if threading.get_ident() == self._loop_thread:
@@ -335,11 +351,19 @@ class Pool:
                 name,
             )
         self._unknown.update(claim.task for claim in claims)
+        self._hand_back(claims, "its task is not known here")
+
+    def _take_back(self, jobs: Sequence[Running]) -> None:
+        """Hand back jobs that the system has no thread for, as under a limit of memory or of processes."""
+        for running in jobs:
+            running.slots.leave(running)
+            self.completer.settle(running.claim.id, running.claim.attempt)
+        self._hand_back([running.claim for running in jobs], "no thread could be started for it")
+
+    def _hand_back(self, claims: Sequence[Claim], reason: str) -> None:
         try:
-            self.store.release(
-                self.id, {claim.id: claim.attempt for claim in claims}, "its task is not known here"
-            )
-        except StoreError:
+            self.store.release(self.id, {claim.id: claim.attempt for claim in claims}, reason)
+        except Exception:
             self._unsure = True  # handed back by the next turn
 
     def _start_on_loop(self, jobs: Sequence[Running]) -> None:
@@ -441,7 +465,13 @@ class Pool:
             self.wake()
 
     def end(self, running: Running, ending: str) -> None:
-        """Stop an ``async def`` job: because it was cancelled, handed back, or is no longer ours."""
+        """Stop an ``async def`` job: because it was cancelled, handed back, or is no longer ours.
+
+        Once for each of these, however often it is asked: a job that awaits in its ``finally`` is let do so.
+        """
+        if ending in running.asked:
+            return
+        running.asked = (*running.asked, ending)
         running.ending = running.ending or ending  # type: ignore[assignment]
         if running.task is not None:
             self.loop.call_soon_threadsafe(running.task.cancel)
@@ -450,7 +480,7 @@ class Pool:
         """Give up a job whose lease another pool has taken."""
         running = self.completer.running(id)
         # One that has ended here is not lost: its outcome is on its way, or has just been stored.
-        if running is not None and running.ending != "lost" and running.slots.holds(running):
+        if running is not None and "lost" not in running.asked and running.slots.holds(running):
             logger.warning(
                 "event=lost id=%s task=%s attempt=%d", id, running.claim.task, running.claim.attempt
             )
@@ -471,6 +501,17 @@ class Pool:
         )
 
 
+def at_most(wants: Mapping[str, int], left: int) -> Mapping[str, int]:
+    """Return as much of ``wants`` as is left."""
+    limited = {}
+    # In any order, or an empty queue would keep what is left from the next one for ever.
+    for name, want in random.sample(list(wants.items()), len(wants)):
+        if left > 0:
+            limited[name] = min(want, left)
+            left -= limited[name]
+    return limited
+
+
 class Budget:
     """How many more jobs the pools of a process may claim together; ``None`` is without end."""
 
@@ -485,16 +526,7 @@ class Budget:
 
     def limit(self, wants: Mapping[str, int]) -> Mapping[str, int]:
         """Return as much of ``wants`` as is left."""
-        if self._left is None:
-            return wants
-        left = self._left
-        limited = {}
-        # In any order, or an empty queue would keep what is left from the next one for ever.
-        for name, want in random.sample(list(wants.items()), len(wants)):
-            if left > 0:
-                limited[name] = min(want, left)
-                left -= limited[name]
-        return limited
+        return wants if self._left is None else at_most(wants, self._left)
 
     def spend(self, jobs: int) -> None:
         """Note claimed jobs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from jobify_django.conf import get_settings
@@ -17,7 +18,13 @@ from jobify_django.stores.base import QueueStats
 logger = get_log("jobify.worker")
 
 RESTART_AFTER = 1.0
-"""Seconds until a pool that died is replaced."""
+"""Seconds until a pool that died is replaced; twice as long each time it dies early again."""
+
+LONGEST_RESTART = 60.0
+"""Seconds until a pool that dies again and again is replaced, at most."""
+
+STEADY = 60.0
+"""Seconds after which a pool that dies is no sign that the next would die at once."""
 
 
 class Service:
@@ -83,9 +90,13 @@ class Service:
 
     async def start(self) -> None:
         """Start every pool on the running event loop."""
-        for place, pool in enumerate(self.pools):
-            await pool.start()
-            self._supervisors.append(asyncio.create_task(self._supervise(place)))
+        try:
+            for place, pool in enumerate(self.pools):
+                await pool.start()
+                self._supervisors.append(asyncio.create_task(self._supervise(place)))
+        except BaseException:
+            await self.drain(0)  # or the pools of the other stores would go on
+            raise
 
     def stop_claiming(self) -> None:
         """Start no further job; ``drain`` does the rest. A signal handler may call it at any point."""
@@ -118,17 +129,37 @@ class Service:
         await asyncio.gather(*(pool.until_spent() for pool in self.pools))
 
     async def _supervise(self, place: int) -> None:
+        deaths = 0
         while True:
-            pool = self.pools[place]
+            pool, began = self.pools[place], time.monotonic()
             error = await pool.died
-            logger.critical("event=pool-restart error=%r: a pool died and is replaced", error)
+            deaths = 1 if time.monotonic() - began >= STEADY else deaths + 1
+            await self._replace(place, error, deaths)
+
+    async def _replace(self, place: int, error: BaseException, deaths: int) -> None:
+        """Put a new pool into the place of one that died; if it cannot start, try another."""
+        while True:
+            dead = self.pools[place]
+            pause = min(LONGEST_RESTART, RESTART_AFTER * 2.0 ** min(deaths - 1, 10))
+            logger.critical(
+                "event=pool-restart store=%s error=%r deaths=%d restart_in=%g: a pool died and is replaced",
+                dead.store.alias,
+                error,
+                deaths,
+                pause,
+            )
             with contextlib.suppress(Exception):
-                await pool.drain(0)
-            await asyncio.sleep(RESTART_AFTER)
-            self.pools[place] = self._pool(pool.store, list(pool.queues.values()))
+                await dead.drain(0)
+            await asyncio.sleep(pause)
+            pool = self.pools[place] = self._pool(dead.store, list(dead.queues.values()))
             if self._closed:
-                self.pools[place].stop_claiming()
-            await self.pools[place].start()
+                pool.stop_claiming()
+            try:
+                await pool.start()
+            except Exception as failure:
+                error, deaths = failure, deaths + 1
+            else:
+                return
 
 
 @contextlib.asynccontextmanager

@@ -58,14 +58,16 @@ class Upkeep:
         ]
         self._rescuing, self._pruning = rescue, prune
         self._lag_since: float | None = None
+        self._thread: threading.Thread | None = None
         self._turns = -1
         self._still = 0.0
         self._looked_at = 0.0
 
     def start(self) -> None:
         """Begin, on a thread of its own."""
-        self._thread = threading.Thread(target=self._run, name="jobify-upkeep", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="jobify-upkeep", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def stop(self) -> None:
         """End soon."""
@@ -74,7 +76,8 @@ class Upkeep:
 
     def join(self, patience: float) -> None:
         """Wait for the end, so that no report of a pool follows its goodbye."""
-        self._thread.join(patience)
+        if self._thread is not None:
+            self._thread.join(patience)
 
     def hurry(self) -> None:
         """Report the pool's state now, instead of at the next beat."""

@@ -21,11 +21,14 @@ logger = get_log("jobify.worker")
 
 Ending = Literal["cancel", "release", "lost"]
 
+TRY_AGAIN = 5.0
+"""Seconds until one more thread is tried after the system has refused one."""
+
 
 class Running:
     """A job in a worker. To the job's own pushes it is the ``Inside`` that says whether they may wait."""
 
-    __slots__ = ("_waits", "began", "claim", "ending", "seconds", "slots", "task")
+    __slots__ = ("_waits", "asked", "began", "claim", "ending", "seconds", "slots", "task")
 
     def __init__(self, claim: Claim, slots: Slots) -> None:
         self.claim = claim
@@ -34,16 +37,24 @@ class Running:
         self.seconds = 0.0
         self.task: asyncio.Task[None] | None = None
         self.ending: Ending | None = None
+        self.asked: tuple[str, ...] = ()
         self._waits = 0
 
     def begin_wait(self, queue: str) -> bool:
-        target = self.slots.peers.get(queue)
         with self.slots.lock:
             self._waits += 1
-            if target is None or target.size > sum(job.waits for job in target.jobs()):
+            if self._leaves_a_worker(queue):
                 return True
             self._waits -= 1
             return False
+
+    def may_go_on(self, queue: str) -> bool:
+        with self.slots.lock:
+            return self._leaves_a_worker(queue)
+
+    def _leaves_a_worker(self, queue: str) -> bool:
+        target = self.slots.peers.get(queue)
+        return target is None or target.size > sum(job.waits for job in target.jobs())
 
     def end_wait(self) -> None:
         with self.slots.lock:
@@ -137,6 +148,15 @@ class Threads:
         self._idle = 0
         self._total = 0
         self._limit = 0
+        self._refused_at: float | None = None
+
+    @property
+    def room(self) -> int | None:
+        """How many more jobs may start while the system refuses threads; ``None`` while it does not."""
+        with self._lock:
+            if self._refused_at is None:
+                return None
+            return self._idle + (time.monotonic() - self._refused_at >= TRY_AGAIN)
 
     def resize(self, limit: int) -> None:
         """Keep at most so many threads; surplus ones end when they are idle."""
@@ -147,15 +167,35 @@ class Threads:
                 self._total -= 1
                 self._work.put(None)
 
-    def run(self, running: Running) -> None:
-        """Run a job on an idle thread, or on a new one."""
+    def run(self, running: Running) -> bool:
+        """Run a job on an idle thread, or on a new one; return ``False`` if the system refuses a thread."""
         with self._lock:
             if self._idle:
                 self._idle -= 1
-            else:
-                self._total += 1
-                threading.Thread(target=self._loop, name=f"jobify-worker-{self._total}", daemon=True).start()
+            elif not self._add():
+                return False
         self._work.put(running)
+        return True
+
+    def _add(self) -> bool:
+        name = f"jobify-worker-{self._total + 1}"
+        try:
+            threading.Thread(target=self._loop, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            if self._refused_at is None:
+                logger.warning(
+                    "event=no-thread error=%r threads=%d: fewer jobs run at once until it has more",
+                    str(error),
+                    self._total,
+                )
+            self._refused_at = time.monotonic()
+            return False
+        # Only now: one that never was must not count.
+        self._total += 1
+        if self._refused_at is not None and self._total >= self._limit:
+            self._refused_at = None
+            logger.info("event=threads-back threads=%d", self._total)
+        return True
 
     def _loop(self) -> None:
         while (running := self._work.get()) is not None:

@@ -90,10 +90,18 @@ class Hints:
         if self._watcher is not None or not self._store.shared:
             return
         self._quit = threading.Event()
-        self._watcher = threading.Thread(
+        watcher = threading.Thread(
             target=self._watch, args=(self._quit,), name=f"jobify-watch-{self._store.alias}", daemon=True
         )
-        self._watcher.start()
+        try:
+            watcher.start()
+        except (RuntimeError, MemoryError) as error:
+            # The system refuses a thread. Polling covers the gap, and whoever listens next tries again.
+            logger.warning(
+                "event=no-thread store=%s error=%r: polling instead", self._store.alias, str(error)
+            )
+        else:
+            self._watcher = watcher
 
     def _watch(self, quit: threading.Event) -> None:
         self._store.open()

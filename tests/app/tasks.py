@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import signal
 import socket
@@ -145,3 +146,29 @@ def sign_book(book: str, go: str) -> str:
         time.sleep(0.01)
     write_line(book, f"{host} ends")
     return host
+
+
+def _terminate_children(path: str) -> str:
+    """Fork children that sleep, terminate each at once, and tell how they ended."""
+    fork = multiprocessing.get_context("fork")
+    endings = []
+    for _ in range(20):
+        child = fork.Process(target=time.sleep, args=(AN_HOUR,))
+        child.start()
+        child.terminate()
+        child.join()
+        endings.append(child.exitcode)
+    Path(path).write_text(" ".join(map(str, endings)))
+    return "ended"
+
+
+@task
+def terminate_children(path: str) -> str:
+    """Do it on a worker thread."""
+    return _terminate_children(path)
+
+
+@task
+async def aterminate_children(path: str) -> str:
+    """Do it on the event loop."""
+    return _terminate_children(path)

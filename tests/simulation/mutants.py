@@ -235,8 +235,8 @@ MUTANTS = (
     Mutant(
         "a job that has ended is reported lost",
         "pool/pool.py",
-        'running.ending != "lost" and running.slots.holds(running)',
-        'running.ending != "lost"',
+        '"lost" not in running.asked and running.slots.holds(running)',
+        '"lost" not in running.asked',
     ),
     Mutant(
         "a job that a stopping pool hands back is reported lost",

@@ -38,8 +38,9 @@ USAGE = 2
 
 class Command(BaseCommand):
     help = (
-        "Runs jobs until it is stopped. TERM or Ctrl+C: take no further job, let running ones end, hand back "
-        "what is left, exit 0. A second one, or QUIT: hand back now, exit 1. USR1: log what the workers do."
+        "Runs jobs until it is stopped. TERM, HUP or Ctrl+C: take no further job, let running ones end, hand "
+        "back what is left, exit 0. A second one, or QUIT: hand back now, exit 1. USR1: log what the workers "
+        "do."
     )
     # They would run before the signal handlers are there. What is wrong in JOBIFY is reported all the same.
     requires_system_checks = ()

@@ -52,8 +52,14 @@ class Watchdog:
     def _wake(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="jobify-watchdog", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._watch, name="jobify-watchdog", daemon=True)
+                try:
+                    thread.start()
+                except (RuntimeError, MemoryError) as error:
+                    # The system refuses a thread. The next call tries again.
+                    logger.warning("event=no-thread error=%r: a call goes without its deadline", str(error))
+                    return
+                self._thread = thread
         self._awake.set()
 
     def _watch(self) -> None:
