@@ -45,8 +45,18 @@ class Abandoned(BaseException):
         self.result = result
 
 
+OVERDUE = 1.0
+"""Seconds after which one of many waiters who was to ask for all, and has not begun to, is taken to be unable
+to: its thread is busy with something else, or its event loop is blocked. Another one asks then."""
+
+
 class Bell(ABC):
     """Wakes one waiter; may be rung from any thread, before or during the wait."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether nobody can wait for it any more."""
+        return False
 
     @abstractmethod
     def ring(self) -> None:
@@ -75,12 +85,16 @@ class LoopBell(Bell):
         self._rung = False
         self._future: asyncio.Future[None] | None = None
 
+    @property
+    def dead(self) -> bool:
+        return self._loop.is_closed()
+
     def ring(self) -> None:
-        if threading.get_ident() == self._thread:
-            self._wake()
-        else:
-            # A closed loop has no waiter left to wake.
-            with contextlib.suppress(RuntimeError):
+        # A closed loop has no waiter left to wake.
+        with contextlib.suppress(RuntimeError):
+            if threading.get_ident() == self._thread:
+                self._wake()
+            else:
                 self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:

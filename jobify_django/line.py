@@ -3,22 +3,26 @@
 Only the head of the line asks the store, so a thousand waiting pushes cost what one costs, and room that
 appears wakes one of them. In a priority queue the line is ordered by priority too: work that must go
 first also waits first.
+
+A head that cannot ask (its thread is busy, its event loop is blocked) is passed over until it can, and no
+push is refused by what others saw long ago: it looks itself first.
 """
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Protocol
 
-from jobify_django.bell import Abandoned, Bell, Call, Pause, Steps
+from jobify_django.bell import OVERDUE, Abandoned, Bell, Call, Pause, Steps
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import QueueFull
 from jobify_django.job import JobSpec
@@ -31,6 +35,12 @@ LONGEST_POLL = 0.25
 
 LOOK_AT_WORKERS = 1.0
 """Seconds after which a push from inside a job looks whether a worker is left to make room."""
+
+A_MOMENT = 0.5
+"""Seconds for which a queue that was seen full counts as full; a head that can ask looks more often."""
+
+LONGEST_WATCH = 5.0
+"""Seconds after which everybody in the line looks whether its head asks."""
 
 
 class Inside(Protocol):
@@ -97,7 +107,10 @@ class Admission:
         self._added = added
         self._taken += added.taken
         self.anchors = [*self.anchors, *added.anchors] if self.anchors else added.anchors
-        return self._taken == len(self.specs)
+        if self._taken == len(self.specs):
+            return True
+        self.line.full_at = time.monotonic()
+        return False
 
     def steps(self, bell: Bell) -> Steps[None]:
         """Add all of the jobs, waiting for room if that is allowed; raises ``QueueFull``."""
@@ -108,20 +121,22 @@ class Admission:
         if self.overtakes and (yield from self._attempt(self._add_unless_late)):
             return
         if self._timeout == 0:
-            raise self._full("The push was not to wait.")
+            return (yield from self._refuse("The push was not to wait."))
         if self._in_transaction is None:
             self._in_transaction = yield Call(self.store.in_transaction)
         if self._in_transaction:
-            raise self._full(
+            reason = (
                 "A push never waits inside an open transaction: it would hold locks that workers need. "
                 "Let the transaction roll back, or push after it."
             )
+            return (yield from self._refuse(reason))
         job = inside.get()
         if job is not None and not job.begin_wait(self.queue.name):
-            raise self._full(
+            reason = (
                 "The push comes from a job, and every other worker of this queue here waits too, so waiting "
                 "could not make room."
             )
+            return (yield from self._refuse(reason))
         try:
             yield from self._in_line(bell, deadline)
         finally:
@@ -139,17 +154,19 @@ class Admission:
         ticket = line.join(bell, self._place, self.queue.max_waiting_pushes)
         if ticket is None:
             most = self.queue.max_waiting_pushes
-            raise self._full(f"{most} pushes of this process wait already (MAX_WAITING_PUSHES).")
+            reason = f"{most} pushes of this process wait already (MAX_WAITING_PUSHES)."
+            return (yield from self._refuse(reason))
         try:
             poll = SHORTEST_POLL
             while True:
-                seconds = math.inf
-                if line.head is ticket:
+                if line.is_turn_of(ticket):
                     before = self._taken
-                    if (yield from self._attempt()):
+                    if (yield from self._attempt(self._add_in_turn)):
                         return
                     poll = SHORTEST_POLL if self._taken > before else min(poll * 1.5, LONGEST_POLL)
                     seconds = poll * random.uniform(0.5, 1.5)
+                else:
+                    seconds = line.patience_of(ticket)
                 left = deadline - time.monotonic()
                 job = inside.get()
                 if job is not None:
@@ -160,15 +177,19 @@ class Admission:
                             "not wait too (workers were tuned down), so waiting on could not make room."
                         )
                 if left <= 0:
-                    raise self._full(f"The push waited {self._timeout:g} s for room.")
-                seconds = min(seconds, left)
-                yield Pause(None if seconds == math.inf else seconds)
+                    return (yield from self._refuse(f"The push waited {self._timeout:g} s for room."))
+                yield Pause(min(seconds, left))
         finally:
             line.leave(ticket)
 
-    def _attempt(self, add: Callable[[], Added | None] | None = None) -> Steps[bool]:
+    def _refuse(self, reason: str) -> Steps[None]:
+        """Raise ``QueueFull``, but not without a look: who asks for the others may be unable to."""
+        if self.line.seen_full or not (yield from self._attempt(self.add)):
+            raise self._full(reason)
+
+    def _attempt(self, add: Callable[[], Added | None]) -> Steps[bool]:
         try:
-            added = yield Call(add or self.add)
+            added = yield Call(add)
         except Abandoned as abandoned:
             if abandoned.result is not None:
                 self.note(abandoned.result)
@@ -179,6 +200,10 @@ class Admission:
         # Of many async pushes at once each waits for its turn on a thread. Once the first of them stand in
         # line, the others need not ask the store too.
         return self.add() if self.overtakes else None
+
+    def _add_in_turn(self) -> Added:
+        with self.line.asking():
+            return self.add()
 
     def _full(self, reason: str) -> QueueFull:
         patience = self.queue.push_timeout
@@ -195,11 +220,12 @@ class Admission:
 
 
 class _Ticket:
-    __slots__ = ("bell", "key")
+    __slots__ = ("bell", "key", "silent")
 
     def __init__(self, bell: Bell, key: tuple[int, int]) -> None:
         self.bell = bell
         self.key = key
+        self.silent = False
 
 
 class Line:
@@ -211,7 +237,10 @@ class Line:
         self._lock = threading.Lock()
         self._tickets: list[_Ticket] = []
         self._arrivals = itertools.count()
+        self._asking = 0
+        self._due = math.inf
         self._unsubscribe: Callable[[], None] | None = None
+        self.full_at = -math.inf
 
     @classmethod
     def of(cls, store: Store, queue: str) -> Line:
@@ -230,17 +259,26 @@ class Line:
 
     @property
     def head(self) -> _Ticket | None:
-        """Whose turn it is."""
+        """Whose turn it is: the first of those who are able to ask, as far as is known."""
         with self._lock:
-            return self._tickets[0] if self._tickets else None
+            return self._first()
+
+    @property
+    def seen_full(self) -> bool:
+        """Whether somebody found the queue full a moment ago."""
+        return time.monotonic() - self.full_at < A_MOMENT
 
     def join(self, bell: Bell, place: int, most: int) -> _Ticket | None:
         """Take a place in the line, or return ``None`` if ``most`` wait already."""
         with self._lock:
             if len(self._tickets) >= most:
+                self._tickets = [ticket for ticket in self._tickets if not ticket.bell.dead]
+            if len(self._tickets) >= most:
                 return None
             ticket = _Ticket(bell, (place, next(self._arrivals)))
-            bisect.insort(self._tickets, ticket, key=lambda ticket: ticket.key)
+            bisect.insort(self._tickets, ticket, key=_key)
+            if self._first() is ticket:
+                self._due = time.monotonic() + OVERDUE
             if self._unsubscribe is None:
                 self._unsubscribe = self.store.hints.subscribe("room", self._on_room)
             return ticket
@@ -248,9 +286,11 @@ class Line:
     def leave(self, ticket: _Ticket) -> None:
         """Leave the line; the next one takes its turn."""
         with self._lock:
-            was_head = self._tickets[0] is ticket
-            self._tickets.remove(ticket)
-            heir = self._tickets[0] if was_head and self._tickets else None
+            was_head = self._first() is ticket
+            with contextlib.suppress(ValueError):  # one of a closed event loop may be out already
+                self._tickets.remove(ticket)
+            heir = self._first() if was_head else None
+            self._due = time.monotonic() + OVERDUE if was_head else self._due
             unsubscribe = None
             if not self._tickets:
                 unsubscribe, self._unsubscribe = self._unsubscribe, None
@@ -259,8 +299,57 @@ class Line:
         if unsubscribe is not None:
             unsubscribe()
 
+    def is_turn_of(self, ticket: _Ticket) -> bool:
+        """Whether this one is to ask the store; who calls is able to.
+
+        When the head has not begun to ask in its time, all before this one are passed over until they call.
+        """
+        with self._lock:
+            ticket.silent = False
+            if self._first() is ticket:
+                return True
+            if self._asking or time.monotonic() < self._due:
+                return False
+            before = self._tickets[: bisect.bisect_left(self._tickets, ticket.key, key=_key)]
+            for other in before:
+                other.silent = True
+            self._due = time.monotonic() + OVERDUE
+        for other in before:
+            other.bell.ring()
+        return False  # not yet: those before it who are able to call have a moment for that
+
+    def patience_of(self, ticket: _Ticket) -> float:
+        """Seconds until this one must look again whether the head asks: the nearer to it, the sooner."""
+        with self._lock:
+            if self._first() is ticket:
+                return SHORTEST_POLL
+            rank = bisect.bisect_left(self._tickets, ticket.key, key=_key)
+            return max(0.0, self._due - time.monotonic()) + min(OVERDUE * rank, LONGEST_WATCH)
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """The head asks while the block runs; it may take long then."""
+        with self._lock:
+            self._asking += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking -= 1
+                self._due = time.monotonic() + 1.5 * LONGEST_POLL + OVERDUE
+
+    def _first(self) -> _Ticket | None:
+        while self._tickets and self._tickets[0].bell.dead:
+            del self._tickets[0]
+        able = (ticket for ticket in self._tickets if not ticket.silent and not ticket.bell.dead)
+        return next(able, None)
+
     def _on_room(self, queue: object) -> None:
         if queue is None or queue == self._queue:
             head = self.head
             if head is not None:
                 head.bell.ring()
+
+
+def _key(ticket: _Ticket) -> tuple[int, int]:
+    return ticket.key

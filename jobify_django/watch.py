@@ -1,23 +1,29 @@
 """Waiting for jobs to end, for everybody of this process who waits on one store.
 
-One of the waiting asks the store for all of them, so that ten thousand waits cost one query a poll.
+One of the waiting asks the store for all of them, so that ten thousand waits cost one query a poll. If it
+cannot (its thread is busy, its event loop is blocked), another one does, and no wait times out without a look
+of its own.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from jobify_django.bell import Bell, Call, Pause, Steps
+from jobify_django.bell import OVERDUE, Bell, Call, Pause, Steps
 from jobify_django.exceptions import JobNotFound, WaitTimeout
 from jobify_django.job import JobRecord
 from jobify_django.stores.base import Anchor, Store
 
 SHORTEST_POLL = 0.05
 LONGEST_POLL = 1.0
+
+LONGEST_WATCH = 15.0
+"""Seconds after which everybody looks whether the one who asks for all does."""
 
 
 def until_ended(
@@ -33,32 +39,39 @@ def until_ended(
     watch: Watch = store.beside("watch", Watch, store)
     wish = watch.join(id, anchor, bell)
     poll = SHORTEST_POLL
+    looked = True
     try:
         # Once more: it may have ended before this wait could be told.
         if (ended := (yield from _ended(store, id, anchor))) is not None:
             return ended
         while True:
-            seconds = math.inf
-            if watch.leader is wish:
+            if watch.is_led_by(wish):
                 began = time.monotonic()
                 if began >= watch.not_before:
                     ids = watch.ids()
-                    watch.deliver(ids, (yield Call(partial(store.get, ids))))
+                    watch.deliver(ids, (yield Call(partial(watch.ask, ids))))
+                    looked = True
                     # However many wait and however often they are rung, asking takes a third of the time.
                     watch.not_before = began + 3 * (time.monotonic() - began)
                     poll = min(poll * 1.5, LONGEST_POLL)
                     seconds = poll
                 else:
                     seconds = watch.not_before - began
+            else:
+                seconds = watch.patience_of(wish)
             if wish.done:
                 return _found(wish.record, id)
             left = deadline - time.monotonic()
             if left <= 0:
+                # Who asks for all may be unable to.
+                if not looked and (ended := (yield from _ended(store, id, anchor))) is not None:
+                    return ended
                 raise WaitTimeout(f"job {id} had not ended after {timeout:g} s; it goes on.")
-            seconds = min(seconds, left)
-            yield Pause(None if seconds == math.inf else seconds)
+            yield Pause(min(seconds, left))
+            looked = False
             if wish.told:
                 wish.told = False
+                looked = True
                 if (ended := (yield from _ended(store, id, anchor))) is not None:
                     return ended
     finally:
@@ -85,9 +98,10 @@ def _found(record: JobRecord | None, id: str) -> JobRecord:
 class Wish:
     """One wait for one job's end."""
 
-    __slots__ = ("anchor", "bell", "done", "id", "record", "told")
+    __slots__ = ("anchor", "bell", "done", "id", "number", "record", "told")
 
-    def __init__(self, id: str, anchor: Anchor | None, bell: Bell) -> None:
+    def __init__(self, number: int, id: str, anchor: Anchor | None, bell: Bell) -> None:
+        self.number = number
         self.id = id
         self.anchor = anchor
         self.bell = bell
@@ -104,6 +118,9 @@ class Watch:
         self._lock = threading.Lock()
         self._wishes: dict[str, list[Wish]] = {}
         self._order: dict[Wish, None] = {}
+        self._arrivals = itertools.count()
+        self._asking = 0
+        self._due = math.inf
         self.not_before = 0.0
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -111,7 +128,7 @@ class Watch:
     def leader(self) -> Wish | None:
         """Who asks for all: the one who has waited longest."""
         with self._lock:
-            return next(iter(self._order), None)
+            return self._first()
 
     def ids(self) -> list[str]:
         """Return the ids of the jobs waited for."""
@@ -120,10 +137,12 @@ class Watch:
 
     def join(self, id: str, anchor: Anchor | None, bell: Bell) -> Wish:
         """Start a wait."""
-        wish = Wish(id, anchor, bell)
         with self._lock:
+            wish = Wish(next(self._arrivals), id, anchor, bell)
             self._wishes.setdefault(id, []).append(wish)
             self._order[wish] = None
+            if self._first() is wish:
+                self._due = time.monotonic() + OVERDUE
             if self._unsubscribe is None:
                 self._unsubscribe = self._store.hints.subscribe("ended", self._on_ended)
         return wish
@@ -131,13 +150,13 @@ class Watch:
     def leave(self, wish: Wish) -> None:
         """End a wait; if it led, another leads."""
         with self._lock:
-            led = next(iter(self._order)) is wish
-            del self._order[wish]
-            mine = self._wishes[wish.id]
-            mine.remove(wish)
-            if not mine:
-                del self._wishes[wish.id]
-            heir = next(iter(self._order), None) if led else None
+            if wish not in self._order:
+                return  # its event loop was closed
+            led = self._first() is wish
+            self._forget(wish)
+            heir = self._first() if led else None
+            if heir is not None:
+                self._due = max(time.monotonic(), self.not_before) + OVERDUE
             unsubscribe = None
             if not self._order:
                 unsubscribe, self._unsubscribe = self._unsubscribe, None
@@ -145,6 +164,50 @@ class Watch:
             heir.bell.ring()
         if unsubscribe is not None:
             unsubscribe()
+
+    def is_led_by(self, wish: Wish) -> bool:
+        """Whether this one is to ask for all: also if the leader has not begun to in its time."""
+        with self._lock:
+            if self._first() is wish:
+                return True
+            if self._asking or time.monotonic() < self._due:
+                return False
+            self._order = {wish: None, **self._order}
+            self._due = time.monotonic() + OVERDUE
+            return True
+
+    def patience_of(self, wish: Wish) -> float:
+        """Seconds until this one must look again whether the leader asks: the longer it waits, the sooner."""
+        with self._lock:
+            leader = self._first()
+            assert leader is not None
+            rank = min(abs(wish.number - leader.number), len(self._order))
+            return max(0.0, self._due - time.monotonic()) + min(OVERDUE * rank, LONGEST_WATCH)
+
+    def ask(self, ids: Sequence[str]) -> Mapping[str, JobRecord]:
+        """Read the jobs, for all."""
+        began = time.monotonic()
+        with self._lock:
+            self._asking += 1
+        try:
+            return self._store.get(ids)
+        finally:
+            now = time.monotonic()
+            with self._lock:
+                self._asking -= 1
+                self._due = now + max(LONGEST_POLL, 3 * (now - began)) + OVERDUE
+
+    def _first(self) -> Wish | None:
+        while (first := next(iter(self._order), None)) is not None and first.bell.dead:
+            self._forget(first)
+        return first
+
+    def _forget(self, wish: Wish) -> None:
+        del self._order[wish]
+        mine = self._wishes[wish.id]
+        mine.remove(wish)
+        if not mine:
+            del self._wishes[wish.id]
 
     def deliver(self, ids: Iterable[str], records: Mapping[str, JobRecord]) -> None:
         """Hand out what the leader found: ended jobs, and jobs that are gone."""

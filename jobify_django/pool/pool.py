@@ -474,7 +474,8 @@ class Pool:
         running.asked = (*running.asked, ending)
         running.ending = running.ending or ending  # type: ignore[assignment]
         if running.task is not None:
-            self.loop.call_soon_threadsafe(running.task.cancel)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs on it any more
+                self.loop.call_soon_threadsafe(running.task.cancel)
 
     def lose(self, id: str) -> None:
         """Give up a job whose lease another pool has taken."""
