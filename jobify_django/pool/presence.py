@@ -38,7 +38,7 @@ class Presence:
             self._back = now
         elif self._failed or abs(now - self._seen) > self._gap:
             # Of two outages with too little time between, the second goes on with the first.
-            if self._since is None or not self.wait(self._seen):
+            if self._since is None or not self._left(self._seen):
                 self._since = self._seen
             self._back = now
         self._seen = now
@@ -46,7 +46,8 @@ class Presence:
 
     def wait(self, now: float) -> float:
         """Return for how many seconds more nothing may be rescued."""
-        if self._seen is None or self._failed:
-            return self._wait
+        return self._wait if self._seen is None or self._failed else self._left(now)
+
+    def _left(self, now: float) -> float:
         # Not for as long as the clock was set back, where it was.
         return max(0.0, self._wait - abs(now - self._back))
