@@ -190,9 +190,11 @@ class Machine(RuleBasedStateMachine):
     def release_unknown(self, pool: str, chosen: list[int]) -> None:
         self.ask("release_unknown", pool, {claim.id for _, claim in self.chosen_claims(chosen)})
 
-    @rule()
-    def rescue(self) -> None:
-        self.ask("rescue")
+    @rule(away=st.sampled_from((None, None, (-8.0, -1.0))), longest=st.sampled_from((None, 15.0, 5.0)))
+    def rescue(self, away: tuple[float, float] | None, longest: float | None) -> None:
+        if away is not None:
+            away = self.clock.now + away[0], self.clock.now + away[1]
+        self.ask("rescue", away=away, longest=longest)
 
     @rule(chosen=places)
     def cancel(self, chosen: list[int]) -> None:

@@ -47,7 +47,7 @@ class Endless(MemoryStore):
         Endless.pruned.set()
         return limit
 
-    def rescue(self, limit: int = 500) -> Sequence[Rescued]:
+    def rescue(self, limit: int = 500, **known: Any) -> Sequence[Rescued]:
         return [Rescued(new_id(), "default", "a.task", 1, "dead-pool", JobStatus.WAITING)] * limit
 
 
@@ -75,7 +75,7 @@ def test_leases_are_renewed_however_much_there_is_to_prune_and_to_rescue(
 def test_a_great_many_jobs_of_dead_pools_are_rescued_in_one_go(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobify(MAXSIZE=1000, WORKERS=4)
+    jobify(MAXSIZE=1000, WORKERS=4, LEASE=1)  # a pool that starts looks on for a third of it
     monkeypatch.setattr(upkeep, "RESCUE_BATCH", 20)
     name = named(lambda: None)
     jobs = do.push_many([(name,)] * 150)
@@ -129,6 +129,7 @@ def test_leases_are_renewed_while_a_claim_hangs(jobify: Configure) -> None:
 
 @both
 def test_a_new_process_with_a_dead_ones_name_and_number_does_not_keep_its_jobs(jobify: Configure) -> None:
+    jobify(LEASE=1)
     job = pushed(lambda: "at last")
     store = queue().store
     serves = {"default": PoolQueue(1, 1, 0)}

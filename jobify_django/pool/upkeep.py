@@ -5,16 +5,18 @@ Leases must be renewed whatever the jobs do to the event loop, the worker thread
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log
+from jobify_django.pool.presence import Presence
 
 if TYPE_CHECKING:
     from jobify_django.pool.pool import Pool
@@ -29,6 +31,9 @@ PRUNE_EVERY = 60.0
 RESCUE_BATCH = 500
 PRUNE_BATCH = 500
 RETRY_AFTER = 1.0
+LEASES_APART = 2
+"""A lease that has this many times the longest one left is not believed."""
+
 LAG_WORTH_A_WARNING = 1.0
 STUCK_AFTER = 10.0
 """Seconds without a turn of the claim loop after which a pool is no longer reported alive."""
@@ -47,9 +52,11 @@ class Upkeep:
         self._alarm = threading.Event()
         lease = min(queue.lease for queue in pool.queues.values())
         self._beat = Chore(self._report, BEAT_EVERY)
+        self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(pool) / 3)
         self._chores = [
-            self._beat,
+            # First: when the store is back, others' patience with leases that ran out is short.
             Chore(self._renew, lease / 3, first=lease / 3),
+            self._beat,
             Chore(self._follow_tuning, TUNE_EVERY),
             Chore(self._watch_loop, TUNE_EVERY),
             rescue := Chore(self._rescue, RESCUE_EVERY),
@@ -91,8 +98,9 @@ class Upkeep:
                 now = time.monotonic()
                 for chore in self._chores:
                     # What is due soon is done along: waking up costs an idle process more than the work.
-                    if chore.due <= now + chore.every * ALONG and not self._stop.is_set():
-                        self._do(chore)
+                    due = chore.due <= now + chore.every * ALONG and not self._stop.is_set()
+                    if due and not self._do(chore):
+                        break  # a store that is silent takes its time to fail: leases are due first
                 soonest = min(chore.due for chore in self._chores)
                 self._alarm.wait(max(0.0, soonest - time.monotonic()))
                 self._alarm.clear()
@@ -101,7 +109,7 @@ class Upkeep:
         finally:
             self._store.close()
 
-    def _do(self, chore: Chore) -> None:
+    def _do(self, chore: Chore) -> bool:
         # Before the work: who hurries a chore while it is done wants it done once more.
         chore.due = time.monotonic() + chore.every * random.uniform(0.8, 1.0)
         try:
@@ -115,9 +123,11 @@ class Upkeep:
             logger.log(level, "event=upkeep-failed error=%r", str(error), exc_info=None if known else error)
             chore.failing = True
             self._store.close()
-            chore.due = time.monotonic() + min(RETRY_AFTER, chore.every)
-        else:
-            chore.failing = False
+            # Twice in a lease's third: so that one who is back in time renews in time.
+            chore.due = time.monotonic() + min(RETRY_AFTER, chore.every / 2)
+            return False
+        chore.failing = False
+        return True
 
     # The chores
 
@@ -128,7 +138,8 @@ class Upkeep:
             if running is not None:
                 by_lease.setdefault(running.slots.settings.lease, {})[id] = attempt
         for lease, held in by_lease.items():
-            renewed = self._store.renew(self._pool.id, held, lease)
+            with self._looking():
+                renewed = self._store.renew(self._pool.id, held, lease)
             if self._stop.is_set():
                 return  # the pool has perhaps handed them back meanwhile
             for id in renewed.lost:
@@ -166,9 +177,21 @@ class Upkeep:
         return not stuck
 
     def _follow_tuning(self) -> None:
-        self._pool.apply(self._store.states(list(self._pool.queues)))
+        with self._looking():
+            states = self._store.states(list(self._pool.queues))
+        self._pool.apply(states)
         if not self._pool.completer.empty:
             self._cancel(self._store.cancels(self._pool.id))
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Note whether the store could be reached. Chores that may fail while it can be are not asked."""
+        try:
+            yield
+        except StoreError:
+            self._presence.fail()
+            raise
+        self._presence.see(self._store.clock())
 
     def _cancel(self, ids: object) -> None:
         for id in ids:  # type: ignore[attr-defined]
@@ -177,7 +200,14 @@ class Upkeep:
                 self._pool.end(running, "cancel")
 
     def _rescue(self) -> None:
-        batch = self._store.rescue(limit=RESCUE_BATCH)
+        if wait := self._presence.wait(self._store.clock()):
+            self._rescuing.due = time.monotonic() + wait
+            return
+        batch = self._store.rescue(
+            limit=RESCUE_BATCH,
+            away=self._presence.away,
+            longest=LEASES_APART * longest_lease(self._pool),
+        )
         for rescued in batch:
             logger.warning(
                 "event=rescued id=%s task=%s attempt=%d from=%s now=%s",
@@ -232,6 +262,11 @@ class Upkeep:
 
     def _loop_turned(self) -> None:
         self._lag_since = None
+
+
+def longest_lease(pool: Pool) -> float:
+    """Return the longest lease, in seconds, that this process knows of: a pool rescues from all queues."""
+    return max(queue.lease for queue in (*pool.queues.values(), *get_settings().queues.values()))
 
 
 class Chore:

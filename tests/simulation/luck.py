@@ -66,6 +66,9 @@ class Luck:
             return
         now = self.world.now
         since = record.lease_until - self.world.clock() + now - self.options.lease - 0.01
+        if self.options.profile == "outages" and not process.stopping:
+            # Nobody else could renew or rescue meanwhile: who comes back has time to.
+            self.world.fail(f"job {record.id} was taken from {process.name}; only the store was away")
         met = [what for start, end, what in process.troubles if end >= since and start <= now]
         failures = met.count("failure")
         # One call that fails is no reason: a lease outlasts two tries, but for a pool's last words.

@@ -325,15 +325,29 @@ class Model:
             self._interrupt(job, reason, now, charged=False)
             self._come_back(job, now)
 
-    def rescue(self, now: float, rescued: Sequence[Rescued], limit: int = 500) -> None:
+    def rescue(
+        self,
+        now: float,
+        rescued: Sequence[Rescued],
+        limit: int = 500,
+        *,
+        away: tuple[float, float] | None = None,
+        longest: float | None = None,
+    ) -> None:
         expected = []
         for job in self.running():
+            # No pool beats here, so none is known to be alive.
+            if longest is not None and (job.lease_until or 0) > now + longest:
+                job.lease_until = now + longest
             if job.lease_until is None or job.lease_until >= now:
                 continue
             pool = job.pool
-            job.crashes += 1
-            self._interrupt(job, "its worker's lease ran out", now, charged=True)
-            if job.crashes >= CRASH_LIMIT:
+            charged = away is None or not away[0] < job.lease_until <= away[1]
+            job.crashes += charged
+            reason = "its worker's lease ran out"
+            reason = reason if charged else f"{reason} while the store was away"
+            self._interrupt(job, reason, now, charged=charged)
+            if charged and job.crashes >= CRASH_LIMIT:
                 job.error = crashed(job.crashes)
                 self._end(job, FAILED, now)
             else:

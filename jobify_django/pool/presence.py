@@ -1,0 +1,53 @@
+"""Whether a pool could reach the store all along: only then an old lease tells of a pool that died."""
+
+from __future__ import annotations
+
+
+class Presence:
+    """When a pool saw the store, on the store's clock.
+
+    While the store was away, or this process stood still, or the clock was set, nobody (as far as this pool can
+    tell) renewed. So leases that ran out say nothing about their pools until each had time for one renewal.
+    A pool that has just started does not know what was before, and waits as long.
+
+    Args:
+        gap: seconds without a look at the store that are too many.
+        wait: seconds in which every pool that can reach the store has renewed its leases.
+    """
+
+    def __init__(self, gap: float, wait: float) -> None:
+        self._gap = gap
+        self._wait = wait
+        self._seen: float | None = None
+        self._back = 0.0
+        self._since: float | None = None
+        self._failed = False
+
+    @property
+    def away(self) -> tuple[float, float] | None:
+        """The times between which a lease may have run out because its pool was kept from renewing it."""
+        return None if self._since is None else (self._since, self._back + self._wait)
+
+    def fail(self) -> None:
+        """Note that a call failed."""
+        self._failed = True
+
+    def see(self, now: float) -> None:
+        """Note that a call went through."""
+        if self._seen is None:
+            self._back = now
+        elif self._failed or abs(now - self._seen) > self._gap:
+            # Of two outages with too little time between, the second goes on with the first.
+            if self._since is None or not self._left(self._seen):
+                self._since = self._seen
+            self._back = now
+        self._seen = now
+        self._failed = False
+
+    def wait(self, now: float) -> float:
+        """Return for how many seconds more nothing may be rescued."""
+        return self._wait if self._seen is None or self._failed else self._left(now)
+
+    def _left(self, now: float) -> float:
+        # Not for as long as the clock was set back, where it was.
+        return max(0.0, self._wait - abs(now - self._back))

@@ -1,0 +1,137 @@
+"""What a pool that could not reach the store makes of leases that ran out meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobify_django import queue
+from jobify_django.job import JobSpec, new_id
+from jobify_django.pool import upkeep
+from jobify_django.pool.presence import Presence
+from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from tests.child import PATIENCE, until
+from tests.workshop import Configure, at_work, do, faulty, held, named, trouble
+
+NOW = 1_800_000_000.0
+WAIT = 2.0
+
+
+def a_presence(*seen: float) -> Presence:
+    presence = Presence(gap=3.0, wait=WAIT)
+    for at in seen:
+        presence.see(NOW + at)
+    return presence
+
+
+def test_a_pool_that_has_just_started_waits_and_then_charges() -> None:
+    presence = a_presence(0.0, 1.0)
+    assert presence.wait(NOW) == WAIT
+    assert presence.wait(NOW + 1.5) == 0.5
+    assert presence.wait(NOW + WAIT) == 0
+    assert presence.away is None
+
+
+def test_a_pool_that_never_saw_the_store_rescues_nothing() -> None:
+    presence = a_presence()
+    assert presence.wait(NOW) == WAIT
+    presence.fail()
+    assert presence.wait(NOW + 100) == WAIT
+
+
+def test_a_pool_that_looks_often_enough_never_was_away() -> None:
+    presence = a_presence(*range(0, 30, 3))
+    assert (presence.wait(NOW + 30), presence.away) == (0, None)
+
+
+def test_after_a_failure_a_pool_waits_from_the_first_look_that_goes_through() -> None:
+    presence = a_presence(0.0, 3.0)
+    presence.fail()
+    assert presence.wait(NOW + 4) == WAIT
+    presence.see(NOW + 5)
+    assert presence.wait(NOW + 6) == 1.0
+    assert presence.wait(NOW + 7) == 0
+    assert presence.away == (NOW + 3, NOW + 5 + WAIT)
+
+
+@pytest.mark.parametrize("gap", [3.5, -3.5], ids=["forward", "back"])
+def test_a_pool_that_stood_still_or_whose_clock_was_set_was_away_too(gap: float) -> None:
+    presence = a_presence(0.0, 3.0, 3.0 + gap)
+    assert presence.wait(NOW + 3 + gap) == WAIT
+    assert presence.wait(NOW + 3 + gap + WAIT) == 0
+    assert presence.away == (NOW + 3, NOW + 3 + gap + WAIT)
+
+
+def test_an_outage_soon_after_another_goes_on_with_it() -> None:
+    presence = a_presence(0.0)
+    for back in (10.0, 11.0):
+        presence.fail()
+        presence.see(NOW + back)
+    assert presence.away == (NOW, NOW + 11 + WAIT)
+    presence.see(NOW + 13)
+    presence.fail()
+    presence.see(NOW + 14)
+    assert presence.away == (NOW + 13, NOW + 14 + WAIT)
+
+
+# A pool
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
+        monkeypatch.setattr(upkeep, name, 0.05)
+
+
+def of_another_pool(store: Store, lease: float) -> str:
+    """Let a job be held by a pool that runs elsewhere; return its id."""
+    store.beat(PoolRecord("elsewhere", "host", 1, "code", 1.0, {"default": PoolQueue(1, 1, 0)}))
+    spec = JobSpec(new_id(), do.name, f'[["{named(lambda: 1)}"],{{}}]', 99)
+    store.add(queue().settings, [spec])
+    (claim,) = store.claim("elsewhere", {"default": 1}, {"default": lease}).claims
+    assert claim.id == spec.id
+    return spec.id
+
+
+def an_outage_of_a_minute(store: Store) -> None:
+    """Let nobody reach the store for a minute of its clock."""
+    trouble.break_down("claim", "finish", "renew", "beat", "states", "rescue", "cancels", "prune")
+    until(lambda: trouble.met["states"] >= 2, "two looks that fail")
+    clock = store.clock
+    store.clock = lambda: clock() + 60
+    trouble.clear()
+
+
+@faulty
+def test_who_is_back_first_leaves_the_others_time_to_renew(jobify: Configure, brisk: None) -> None:
+    jobify(LEASE=600, WORKERS=1)
+    store = queue().store
+    other = of_another_pool(store, 30.0)
+    looks = 0
+    with at_work() as shop:
+        an_outage_of_a_minute(store)
+        for looks in range(3):
+            # Each beat comes with all that is due.
+            until(lambda: [pool for pool in store.pools() if pool.id == shop.pool.id], "a report")
+            shop.pool._upkeep.hurry()
+            shop.turn()
+        assert list(store.renew("elsewhere", {other: 1}, 600.0).lost) == []
+    assert looks == 2
+    assert store.get([other])[other].history == ()
+
+
+@faulty
+def test_a_lease_that_ran_out_in_an_outage_is_rescued_and_not_charged(jobify: Configure, brisk: None) -> None:
+    jobify(LEASE=1, WORKERS=2)
+    store = queue().store
+    other = of_another_pool(store, 30.0)
+    with at_work():
+        mine, gate = held()
+        gate.reached()
+        an_outage_of_a_minute(store)
+        until(lambda: store.get([other])[other].attempt == 2, "the rescue")
+        gate.open()
+        mine.wait(timeout=PATIENCE)
+    assert [one.charged for one in store.get([other])[other].history] == [False]
+    assert store.get([other])[other].crashes == 0
+    # The pool's own job was renewed in time, although its lease had run out a minute ago.
+    assert (mine.record().attempt, mine.record().history) == (1, ())
