@@ -154,7 +154,9 @@ class PostgreSQL(Server):
         self._speaker = Speaker(alias)
 
     def beginning(self, patience: float) -> Sequence[str]:
-        # Nothing here waits for another's row; LOCK TABLE, and so a migration, is waited for.
+        if patience >= STATEMENT_TIMEOUT:
+            return self.begin
+        # For a push: what it waits for is a LOCK TABLE, as of a migration.
         (begin,) = self.begin
         return (f"{begin}; SET LOCAL lock_timeout = '{max(1, int(patience * 1000))}ms'",)
 
