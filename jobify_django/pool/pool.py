@@ -273,7 +273,7 @@ class Pool:
     def _wants(self) -> Mapping[str, int]:
         if self._closed:
             return {}
-        wants = {name: slots.idle for name, slots in self.slots.items() if slots.idle}
+        wants: Mapping[str, int] = {n: slots.idle for n, slots in self.slots.items() if slots.idle}
         room = self._threads.room
         if room is not None:
             wants = at_most(wants, room)
