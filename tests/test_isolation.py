@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django import JobFailed, JobStatus
 from jobify_django.job import Outcome
 from jobify_django.pool import execution
+from jobify_django.pool.session import lasting
 from tests.child import PATIENCE, until
-from tests.workshop import Configure, at_work, both, database, memory, pushed
+from tests.requirement import need_module
+from tests.workshop import Configure, at_work, both, database, do, memory, named, pushed
 
 
 def run(action: Callable[[], Any]) -> Any:
@@ -187,3 +189,123 @@ def test_a_worker_thread_lives_on_when_telling_an_outcome_fails(
         monkeypatch.setattr(shop.pool._threads, "_done", fail)
         assert run(threading.get_ident) == run(threading.get_ident)
     assert [r.levelno for r in caplog.records if "event=" in r.message] == [logging.CRITICAL] * 2
+
+
+# What a job changes on its connection
+
+
+@database
+def test_an_attribute_that_a_job_sets_on_its_connection_does_not_reach_the_next(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobify(WORKERS=1)
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
+
+    def become_a_tenant() -> None:
+        Group.objects.count()
+        connection.tenant = "acme"  # type: ignore[attr-defined]
+        connection.force_debug_cursor = True
+
+    def look() -> list[Any]:
+        return [getattr(connection, "tenant", None), connection.force_debug_cursor]
+
+    with at_work():
+        run(become_a_tenant)
+        assert run(look) == [None, False]
+
+
+SETTINGS = {
+    "postgresql": ("SET search_path TO pg_catalog", "SHOW search_path"),
+    "mysql": ("SET SESSION group_concat_max_len = 77", "SELECT @@group_concat_max_len"),
+    "sqlite": ("PRAGMA cache_size = 77", "PRAGMA cache_size"),
+}
+
+
+@database
+@pytest.mark.parametrize("pooled", [False, True])
+def test_what_a_job_sets_in_its_session_does_not_reach_the_next(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch, pooled: bool
+) -> None:
+    jobify(WORKERS=1)
+    settings = {**connections.settings["default"], "CONN_MAX_AGE": None}
+    if pooled:
+        if connection.vendor != "postgresql":
+            pytest.skip("about psycopg's pool")
+        need_module("psycopg_pool", "databases")
+        options = {**settings["OPTIONS"], "pool": {"min_size": 1, "max_size": 1}}
+        settings |= {"CONN_MAX_AGE": 0, "OPTIONS": options}
+    monkeypatch.setitem(connections.settings, "default", settings)
+    change, ask = SETTINGS[connection.vendor]
+
+    def look() -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute(ask)
+            return cursor.fetchone()[0]
+
+    def alter() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(change)
+
+    async def alook() -> Any:
+        return await sync_to_async(look)()
+
+    async def aalter() -> None:
+        await sync_to_async(alter)()
+
+    try:
+        with at_work():
+            before = run(look)
+            run(alter)
+            assert run(look) == before
+            run(aalter)
+            assert run(alook) == before
+    finally:
+        for pool in getattr(connection, "_connection_pools", {}).values():
+            pool.close()
+        getattr(connection, "_connection_pools", {}).clear()
+
+
+@database
+def test_a_persistent_connection_stays_open_after_ordinary_work(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobify(WORKERS=1)
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
+    seen: list[Any] = []
+
+    def work() -> None:
+        with transaction.atomic(), transaction.atomic():
+            Group.objects.create(name=f"group {len(seen)}")
+        _ = connection.features.supports_json_field, connection.ops.max_name_length()
+        do.push(named(lambda: None))
+        seen.append(connection.connection)
+
+    with at_work():
+        for _ in range(3):
+            run(work)
+    assert seen[0] is seen[1]
+    assert seen[1] is seen[2]
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("SET search_path TO a", True),
+        ("/* app */ set role x", True),
+        ("SELECT 1; SET x = 1", True),
+        ("SELECT set_config('a', 'b', false)", True),
+        ("SELECT pg_advisory_lock(1)", True),
+        ("PRAGMA foreign_keys = OFF", True),
+        ("CREATE TEMPORARY TABLE t (a int)", True),
+        ("SET LOCAL x = 1", False),
+        ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", False),
+        ("SET CONSTRAINTS ALL IMMEDIATE", False),
+        ("BEGIN; SET LOCAL statement_timeout = 1; SELECT 1", False),
+        ("SELECT pg_advisory_xact_lock(1)", False),
+        ("PRAGMA table_info(a)", False),
+        ('UPDATE "a" SET "b" = 1', False),
+        ("UPDATE a\nSET b = 1", False),
+    ],
+)
+def test_a_statement_whose_effect_lasts_is_told_from_one_whose_effect_ends(sql: str, found: bool) -> None:
+    assert lasting(sql) is found

@@ -23,6 +23,7 @@ from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Claim, JobError, Ou
 from jobify_django.line import Inside, inside
 from jobify_django.log import get_log
 from jobify_django.payload import decode_call, encode
+from jobify_django.pool.session import altered, end_session
 from jobify_django.task import Task, tasks
 
 logger = get_log("jobify.worker")
@@ -158,13 +159,17 @@ def _frames(error: BaseException) -> str:
 
 
 def _tidy_connections(claim: Claim) -> None:
-    """Leave this thread's connections as a request would find them: usable, fresh enough, and outside any
-    transaction. Persistent ones (``CONN_MAX_AGE``) stay open."""
+    """Leave this thread's connections as a request would find them: usable, fresh enough, outside any
+    transaction, and as they were made. Persistent ones (``CONN_MAX_AGE``) stay open unless a job changed
+    them."""
     for connection in _connections():
         with _or_replaced(connection):
             connection.queries_log.clear()
             if _left_open(connection):
                 _roll_back(connection, claim)
+            elif altered(connection):
+                end_session(connection)
+                _drop(connection)
             else:
                 connection.close_if_unusable_or_obsolete()
 
@@ -175,6 +180,8 @@ def _close_connections(claim: Claim) -> None:
             if _left_open(connection):
                 _roll_back(connection, claim)
             else:
+                if altered(connection):
+                    end_session(connection)
                 connection.close()
 
 
@@ -234,5 +241,6 @@ def _roll_back(connection: BaseDatabaseWrapper, claim: Claim) -> None:
         claim.task,
         connection.alias,
     )
+    end_session(connection)
     # A wrapper closed inside atomic() keeps thinking that it is in there; the next job gets a new one.
     _drop(connection)

@@ -1,0 +1,132 @@
+"""Whether a job changed a connection in a way that would reach the next job: its session, or its wrapper.
+
+A ``SET``, a temporary table or a lock of the session lives as long as the connection, and so does what a
+backend keeps on the wrapper (django-tenants its schema). Undoing that would take a round trip after each job,
+and what the project itself had set would be lost with it: a connection that was changed is closed instead.
+Nothing is asked of the database to find out; the statements of a job are looked at as they pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.utils.functional import cached_property
+
+from jobify_django.line import inside
+
+STATEMENT = re.compile(
+    r"""(?:^|;|\*/)\s*
+        (?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b) | RESET\b | USE\b | PRAGMA\b.*= | ATTACH\b
+         | LISTEN\b | PREPARE\b | CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP | LOCK\s+TABLES\b)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+CALLS = ("set_config(", "advisory_lock(", "advisory_lock_shared(", "get_lock(", ":=")
+ORDINARY = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ", "SAVEPOINT ", "RELEASE ")
+
+
+def lasting(sql: str) -> bool:
+    """Whether the effect of a statement outlives its transaction."""
+    lower = sql.lower()
+    if ("_lock" in lower or "set_config" in lower or ":=" in lower) and any(call in lower for call in CALLS):
+        return True
+    # The expression is slow on a long statement, and most need none.
+    return not (sql.startswith(ORDINARY) and ";" not in sql) and STATEMENT.search(sql) is not None
+
+
+WORKING = frozenset(
+    {
+        "connection",
+        "settings_dict",
+        "queries_log",
+        "autocommit",
+        "savepoint_state",
+        "savepoint_ids",
+        "close_at",
+        "errors_occurred",
+        "health_check_enabled",
+        "health_check_done",
+        "closed_in_transaction",
+        "isolation_level",
+        "transaction_mode",
+        "init_commands",
+        "execute_wrappers",
+        "_named_cursor_idx",
+        "_thread_sharing_lock",
+        "_thread_ident",
+        "rollback_exc",
+        "commit_on_exit",
+        "run_on_commit",
+    }
+)
+"""What Django itself changes on a wrapper at work."""
+
+PLAIN = (str, bytes, int, float, bool, tuple, frozenset, type(None))
+
+
+class Look:
+    """Looks at each statement on a connection for one whose effect lasts."""
+
+    found = False
+
+    def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+        """Run a statement."""
+        self.found = self.found or lasting(sql if isinstance(sql, str) else str(sql))
+        return execute(sql, params, many, context)
+
+
+def altered(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a connection differs from a new one in more than Django's own working state."""
+    looks = (one for one in connection.execute_wrappers if isinstance(one, Look))
+    return any(look.found for look in looks) or _other_attributes(connection)
+
+
+def end_session(connection: BaseDatabaseWrapper) -> None:
+    """Close the driver's connection itself, so that no pool lends it to the next one."""
+    raw = connection.connection
+    if raw is not None and getattr(connection, "pool", None) is not None:
+        with contextlib.suppress(Exception):
+            raw.close()
+
+
+_fresh: dict[tuple[type, str], Mapping[str, Any]] = {}
+"""The attributes of a wrapper that nobody has used yet."""
+
+
+def _other_attributes(connection: BaseDatabaseWrapper) -> bool:
+    kind = type(connection)
+    fresh = _fresh.get((kind, connection.alias))
+    if fresh is None:
+        made = connections.create_connection(connection.alias)
+        fresh = _fresh[kind, connection.alias] = dict(vars(made))
+    for name, value in vars(connection).items():
+        if name in WORKING:
+            continue
+        if name not in fresh:
+            # A cached property was only asked for.
+            if not isinstance(getattr(kind, name, None), cached_property):
+                return True
+        elif isinstance(value, PLAIN) or isinstance(fresh[name], PLAIN):
+            if value != fresh[name]:
+                return True
+        elif type(value) is not type(fresh[name]):
+            return True
+    return False
+
+
+def _look(connection: BaseDatabaseWrapper, **kwargs: object) -> None:
+    """Look at what a job does with its new connection; ``inside`` tells a job from all else."""
+    if inside.get() is not None and not any(isinstance(one, Look) for one in connection.execute_wrappers):
+        connection.execute_wrappers.insert(0, Look())
+    else:
+        for one in connection.execute_wrappers:
+            if isinstance(one, Look):
+                one.found = False  # a new session
+
+
+connection_created.connect(_look, dispatch_uid="jobify_django.pool.session")
