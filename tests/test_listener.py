@@ -1,0 +1,74 @@
+"""What a listener makes of the words it hears; PostgreSQL's are put into its mouth."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from jobify_django.stores.database.listener import DEBOUNCE, ECHO, WAIT, Listener
+from jobify_django.stores.hints import EVERYTHING
+from tests.child import until
+
+
+class Mouth:
+    """A connection that has heard the given words, and notes how long it was to wait for more."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.waits: list[float] = []
+        self.closed = 0
+
+    def notifies(self, *, timeout: float, stop_after: int) -> list[SimpleNamespace]:
+        self.waits.append(timeout)
+        heard, self.words = self.words[:stop_after], self.words[stop_after:]
+        return [SimpleNamespace(payload=word) for word in heard]
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def mouth(monkeypatch: pytest.MonkeyPatch) -> Mouth:
+    mouth = Mouth()
+    monkeypatch.setattr(Listener, "_listen", lambda self: setattr(self, "_raw", mouth))
+    return mouth
+
+
+def test_what_was_said_before_it_listened_is_looked_for(mouth: Mouth) -> None:
+    listener = Listener("default", mouth.words.append)
+    assert listener() == EVERYTHING
+    assert mouth.waits == []
+    assert listener() == set()
+
+
+def test_a_listener_looks_again_for_what_was_not_said_a_second_time(mouth: Mouth) -> None:
+    # A process says a thing once in a while: a job that was pushed right after another was not announced.
+    listener = Listener("default", lambda word: None)
+    listener()
+    mouth.words.append("work default")
+    assert listener() == {("work", "default")}
+    mouth.waits.clear()
+    until(lambda: listener() == {("work", "default")}, "the second look", patience=10)
+    assert max(mouth.waits) <= DEBOUNCE
+    mouth.waits.clear()
+    assert listener() == set()
+    assert mouth.waits == [WAIT]
+
+
+def test_words_heard_between_are_looked_for_again_too(mouth: Mouth) -> None:
+    listener = Listener("default", lambda word: None)
+    listener()
+    mouth.words += ["work default", "room mail"]
+    assert [listener(), listener()] == [{("work", "default")}, {("room", "mail")}]
+    again: set[object] = set()
+    until(lambda: again.update(listener()) or len(again) == 2, "the second looks", patience=10)
+    assert again == {("work", "default"), ("room", "mail")}
+
+
+def test_a_word_of_its_own_tells_nobody_anything(mouth: Mouth) -> None:
+    listener = Listener("default", mouth.words.append)
+    listener()
+    assert listener() == set()  # it has heard its own word
+    mouth.words += [ECHO, "gossip default"]
+    assert [listener(), listener()] == [set(), set()]
