@@ -256,13 +256,29 @@ MUTANTS = (
         "look.due - now for look in looks if look.due is not None and look.due > now",
         "max(0.0, look.due - now) for look in looks if look.due is not None",
     ),
+    Mutant(
+        "room wakes nobody who waits for it",
+        "line.py",
+        "head.bell.ring()",
+        "pass",
+    ),
+    Mutant(
+        "a retried job of a tuned queue stands where the settings put it (memory)",
+        MEMORY,
+        'line.state.order or (settings.order if settings else "priority")',
+        'settings.order if settings else "priority"',
+    ),
 )
+
+BLIND_BEFORE = ("tests/test_woken.py", "tests/test_retried_order.py", "tests/test_deferred_push.py")
+"""What sees bugs that the others cannot: in the simulator a poll stands in for every lost wake-up."""
 
 HUNTS = (
     ("simulator", ["-m", "tests.simulation", "--seeds", "0:150"]),
     ("crowded simulator", ["-m", "tests.simulation", "--seeds", "0:200", "--profile", "crowded"]),
     ("state machine", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/test_state_machine.py"]),
     ("conformance", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/test_conformance.py"]),
+    ("wake-ups and orders", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *BLIND_BEFORE]),
 )
 
 
