@@ -44,7 +44,7 @@ class Inside(Protocol):
     """What a push or a wait needs to know of the pool whose job it is made from."""
 
     def begin_wait(self, queue: str) -> bool:
-        """Say that this job is about to wait for the queue; ``False`` if none of its workers would be left."""
+        """Say that this job is about to wait for the queue; ``False`` if no worker of it is left."""
 
     def end_wait(self) -> None:
         """Say that the wait is over."""
