@@ -18,6 +18,7 @@ from jobify_django.exceptions import (
     UnknownBand,
     UnknownQueue,
     UnknownTask,
+    WaitDeadlock,
     WaitTimeout,
 )
 from jobify_django.handle import Job, aget_job, get_job
@@ -49,6 +50,7 @@ __all__ = [
     "UnknownBand",
     "UnknownQueue",
     "UnknownTask",
+    "WaitDeadlock",
     "WaitTimeout",
     "aget_job",
     "get_job",

@@ -96,6 +96,10 @@ class WaitTimeout(JobifyError, TimeoutError):
     """The job had not ended when the time given to ``wait`` was over. It goes on all the same."""
 
 
+class WaitDeadlock(JobifyError):
+    """A job waits for another whose queue has no worker left but those that wait: it would wait for ever."""
+
+
 class JobFailed(JobifyError):
     """The job ended with an error.
 

@@ -139,7 +139,8 @@ class Job(Generic[R]):
         Args:
             timeout: seconds; ``None`` waits without end.
 
-        Raises ``WaitTimeout``, or ``JobNotFound`` if the store does not hold the job.
+        Raises ``WaitTimeout``; ``JobNotFound`` if the store does not hold the job; ``WaitDeadlock`` inside a
+        job, if no worker but those that wait could run this one.
         """
         if on_event_loop():
             return self.await_end(timeout)

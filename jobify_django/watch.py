@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from jobify_django.bell import OVERDUE, Bell, Call, Pause, Steps
-from jobify_django.exceptions import JobNotFound, WaitTimeout
-from jobify_django.job import JobRecord
+from jobify_django.exceptions import JobNotFound, WaitDeadlock, WaitTimeout
+from jobify_django.job import RUNNING, JobRecord
+from jobify_django.line import inside
 from jobify_django.stores.base import Anchor, Store
 
 SHORTEST_POLL = 0.05
@@ -31,10 +34,43 @@ def until_ended(
 ) -> Steps[JobRecord]:
     """Return the job's record once it has ended. An anchor is read instead of the store.
 
-    Raises ``WaitTimeout`` after ``timeout`` seconds, ``JobNotFound`` if the store does not hold the job.
+    Raises ``WaitTimeout`` after ``timeout`` seconds, ``JobNotFound`` if the store does not hold the job, and
+    ``WaitDeadlock`` if a job waits for one that no worker could run meanwhile.
     """
     if (ended := (yield from _ended(store, id, anchor))) is not None:
         return ended
+    job = inside.get()
+    if job is None or timeout == 0:  # 0 only looks
+        return (yield from _until_ended(store, id, anchor, timeout, bell))
+    queue = (yield from _read(store, id, anchor)).queue
+    counted = job.begin_wait(queue)
+    try:
+        if not counted:
+            yield from _assert_others_work(store, id, anchor, queue)
+        return (yield from _until_ended(store, id, anchor, timeout, bell))
+    finally:
+        if counted:
+            job.end_wait()
+
+
+def _assert_others_work(store: Store, id: str, anchor: Anchor | None, queue: str) -> Steps[None]:
+    """Raise ``WaitDeadlock`` if only the workers of this process, which all wait, could run the job."""
+    pools = [pool for pool in (yield Call(store.pools)) if queue in pool.queues]
+    here = (socket.gethostname(), os.getpid())
+    others = len(pools) - any((pool.host, pool.pid) == here for pool in pools)
+    # Read after the pools: one that has started is no matter of workers any more.
+    record = yield from _read(store, id, anchor)
+    if not others and record.status is not RUNNING and not record.status.ended:
+        raise WaitDeadlock(
+            f"job {id} is in queue {queue!r}, and every worker that serves it is taken by a job that waits, "
+            "so waiting for it here would never end. Raise WORKERS of the queue, push it to another queue "
+            "with using(queue=...), or do not wait for it: it runs once this job has ended."
+        )
+
+
+def _until_ended(
+    store: Store, id: str, anchor: Anchor | None, timeout: float | None, bell: Bell
+) -> Steps[JobRecord]:
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     watch: Watch = store.beside("watch", Watch, store)
     wish = watch.join(id, anchor, bell)
@@ -79,11 +115,14 @@ def until_ended(
 
 
 def _ended(store: Store, id: str, anchor: Anchor | None) -> Steps[JobRecord | None]:
-    if anchor is not None:
-        record = anchor.record()
-    else:
-        record = _found((yield Call(partial(store.get, (id,)))).get(id), id)
+    record = yield from _read(store, id, anchor)
     return record if record.status.ended else None
+
+
+def _read(store: Store, id: str, anchor: Anchor | None) -> Steps[JobRecord]:
+    if anchor is not None:
+        return anchor.record()
+    return _found((yield Call(partial(store.get, (id,)))).get(id), id)
 
 
 def _found(record: JobRecord | None, id: str) -> JobRecord:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connections
 
 from jobify_django import JobStatus, QueueFull, WaitTimeout, queue, task
 from jobify_django import line as line_module
@@ -242,6 +243,7 @@ def test_a_wait_ends_although_the_leaders_own_thread_is_busy(jobify: Configure) 
             await asyncio.sleep(0)
         work = asyncio.create_task(sync_to_async(gate.pass_through)())
         await asyncio.gather(wait, work)
+        await sync_to_async(connections.close_all)()
 
     thread = threading.Thread(target=lambda: asyncio.run(request()))
     thread.start()

@@ -62,7 +62,7 @@ class Running:
 
     @property
     def waits(self) -> bool:
-        """Whether a push of this job waits for room."""
+        """Whether this job waits: for room in a queue, or for another job's end."""
         return self._waits > 0
 
 
