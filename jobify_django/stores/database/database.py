@@ -243,10 +243,6 @@ class Database(ABC):
         """End jobs (see ``FINISH``), and return the attempts (id, number) that still held theirs."""
         return [(row[4], row[5]) for row in rows if db.execute(FINISH, row).rowcount]
 
-    def delete(self, db: Connection, chosen: str, values: Mapping[str, Any]) -> int:
-        """Delete the jobs whose ids a SELECT chooses; return how many."""
-        return db.execute(f"DELETE FROM jobify_job WHERE id IN ({chosen})", values).rowcount
-
 
 def marks(values: Collection[Any]) -> str:
     """Return ``(?, ?, ...)``."""

@@ -160,12 +160,6 @@ class MySQL(Server):
             db.execute(f"UPDATE jobify_job SET lease_until = ? WHERE id IN {marks(part)}", (until, *part))
         return found
 
-    def delete(self, db: Connection, chosen: str, values: Mapping[str, Any]) -> int:
-        # A LIMIT may stand only in a derived table there.
-        return db.execute(
-            f"DELETE FROM jobify_job WHERE id IN (SELECT id FROM ({chosen}) old)", values
-        ).rowcount
-
 
 def _code(error: BaseException) -> int:
     arguments = error.args

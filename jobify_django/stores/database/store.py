@@ -427,19 +427,25 @@ class DatabaseStore(Store):
 
     def prune(self, *, older_than: float, failed_older_than: float, limit: int = 500) -> int:
         now = self.clock()
-        old = """
-            SELECT id FROM jobify_job WHERE status = 'successful' AND ended_at < :ok
-            UNION ALL SELECT id FROM jobify_job WHERE status = 'failed' AND ended_at < :other
-            UNION ALL SELECT id FROM jobify_job WHERE status = 'cancelled' AND ended_at < :other
-            LIMIT :limit"""
-        ages = {"ok": now - older_than, "other": now - failed_older_than, "limit": limit}
+        before = {
+            JobStatus.SUCCESSFUL: now - older_than,
+            JobStatus.FAILED: now - failed_older_than,
+            JobStatus.CANCELLED: now - failed_older_than,
+        }
         pools = {"seen": now - FORGET_POOLS}
         gone = "FROM jobify_pool WHERE seen_at < :seen"
         if self._db.read(lambda db: db.execute(f"SELECT 1 {gone}", pools).fetchone()):
             self._db.write(lambda db: db.execute(f"DELETE {gone}", pools))
-        if not self._db.read(lambda db: db.execute(old, {**ages, "limit": 1}).fetchone()):
+        if not self._db.read(lambda db: _ended(db, before, 1)):
             return 0
-        return self._db.write(lambda db: self._db.delete(db, old, ages))
+        return self._db.write(partial(self._prune, before, limit))
+
+    def _prune(self, before: Mapping[JobStatus, float], limit: int, db: Connection) -> int:
+        # Locked, and looked at again once they are: a retry may have got hold of some of them first.
+        old = _ended(db, before, limit, self._db.unlocked)
+        for part in chunks(old):
+            db.execute(f"DELETE FROM jobify_job WHERE id IN {marks(part)}", part)
+        return len(old)
 
     # Looking
 
@@ -630,6 +636,16 @@ class _Look(NamedTuple):
 
 def _by_ids(db: Connection, start: str, ids: Sequence[str], end: str = "") -> list[Row]:
     return [row for part in chunks(ids) for row in db.execute(start + marks(part) + end, part).fetchall()]
+
+
+def _ended(db: Connection, before: Mapping[JobStatus, float], limit: int, lock: str = "") -> list[str]:
+    """Return the ids of jobs that ended so before a moment of each status."""
+    ids: list[str] = []
+    for status, moment in before.items():
+        if limit > len(ids):
+            old = f"SELECT id FROM jobify_job WHERE status = '{status}' AND ended_at < ? LIMIT ? {lock}"
+            ids += [id for (id,) in db.execute(old, (moment, limit - len(ids))).fetchall()]
+    return ids
 
 
 def _order_of(db: Connection, queue: str) -> Order:
