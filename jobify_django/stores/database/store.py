@@ -122,19 +122,19 @@ class DatabaseStore(Store):
             fitting = self._fitting(db, maxsize - room.depth - room.reserved, specs, now)
             if not fitting or (whole and fitting < len(specs)):
                 if room.depth + len(specs) <= maxsize:
-                    raise Crowded(Added(0, room.depth, maxsize, (), order))
-                return Added(0, room.depth, maxsize, (), order)
+                    raise Crowded(Added(0, room.depth, maxsize, (), order, now))
+                return Added(0, room.depth, maxsize, (), order, now)
         rows = [
             self._row(queue.name, order, spec, number, now)
             for spec, number in zip(specs[:fitting], room.numbers, strict=False)
         ]
         fresh = self._db.insert(db, queue.name, rows)
         waiting = sum(row[5] == "waiting" for row in rows if row[0] in fresh)
-        return Added(fitting, room.depth + waiting, maxsize, (), order)
+        return Added(fitting, room.depth + waiting, maxsize, (), order, now)
 
     @staticmethod
     def _row(queue: str, order: Order, spec: JobSpec, number: int, now: float) -> Row:
-        at = now + spec.delay if spec.at is None else max(now, spec.at)
+        at = spec.eligible_at(now)
         status = "delayed" if at > now else "waiting"
         key = order_key(order, spec.priority, number)
         return (spec.id, queue, spec.task, spec.arguments, spec.priority, status, number, key, now, at)
@@ -142,7 +142,7 @@ class DatabaseStore(Store):
     def _fitting(self, db: Connection, room: int, specs: Sequence[JobSpec], now: float) -> int:
         known = {id for (id,) in _by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", [s.id for s in specs])}
         for fitting, spec in enumerate(specs):
-            if spec.delay > 0 or (spec.at or 0) > now or spec.id in known:
+            if spec.eligible_at(now) > now or spec.id in known:
                 continue
             if room <= 0:
                 return fitting
