@@ -322,17 +322,13 @@ class _Route(NamedTuple):
     def admission(self, specs: Sequence[JobSpec]) -> Admission:
         return Admission(self.line, self.queue, specs, self.timeout)
 
-    def jobs(
-        self, sources: Sequence[JobSpec | Anchor], moments: Sequence[float] = ()
-    ) -> list[Job[Any]]:
+    def jobs(self, sources: Sequence[JobSpec | Anchor], moments: Sequence[float] = ()) -> list[Job[Any]]:
         """Return the handles of jobs, and when each was pushed on its store's clock; those that are yet to be
         pushed, or whose store does not tell, go by the clock here."""
         store, name = self.store, self.queue.name
         if len(moments) < len(sources) or not all(moments):
             moments = [*filter(None, moments)] + [time.time()] * len(sources)
-        return [
-            Job(store, name, source, moment) for source, moment in zip(sources, moments, strict=False)
-        ]
+        return [Job(store, name, source, moment) for source, moment in zip(sources, moments, strict=False)]
 
 
 class Pushing(Coroutine[Any, Any, Any]):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 
 
 import pytest
 from django.db import connection, connections, transaction
 
-from jobify_django import JobStatus, QueueFull, get_job, queue, task
+from jobify_django import JobStatus, QueueFull, queue, task
 from jobify_django.bell import ThreadBell
 from jobify_django.line import Line
+from jobify_django.stores.database import DatabaseStore
 from tests.child import PATIENCE
 from tests.test_server import elsewhere, the_store
 from tests.workshop import Configure, both, database
 
-servers = pytest.mark.skipif(connection.vendor == "sqlite", reason="needs a database server: set DATABASE_URL")
+servers = pytest.mark.skipif(
+    connection.vendor == "sqlite", reason="needs a database server: set DATABASE_URL"
+)
 postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="about PostgreSQL")
 
 
@@ -130,3 +135,194 @@ def test_a_moment_that_has_passed_overtakes_nobody_in_line(jobify: Configure) ->
         assert note.using(delay=60).push().status is JobStatus.DELAYED
     finally:
         line.leave(ticket)
+
+
+# What open transactions have announced
+
+
+@postgresql
+@database
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_refused_push_that_was_caught_keeps_no_room(jobify: Configure, jobs: int) -> None:
+    jobify(MAXSIZE=3, PUSH_TIMEOUT=0)
+    store = the_store()
+    note.push_many([()] * (4 - jobs))
+    with transaction.atomic():
+        for _ in range(3):
+            with pytest.raises(QueueFull):
+                note.push_many([()] * jobs)
+        elsewhere(lambda: store.claim("a-pool", {"default": 3}, {"default": 60.0}))
+        elsewhere(lambda: note.push_many([()] * 3))
+    assert waiting() == 3
+
+
+@postgresql
+@database
+def test_a_delayed_job_finds_room_in_a_full_queue_inside_a_transaction(jobify: Configure) -> None:
+    jobify(MAXSIZE=1, PUSH_TIMEOUT=0)
+    note.push()
+    with transaction.atomic():
+        job = note.using(delay=60).push()
+    assert job.record().status is JobStatus.DELAYED
+
+
+def come_back(way: str, store: DatabaseStore) -> Callable[[], object]:
+    """Return what lets twenty jobs wait again."""
+    if way == "retry":
+        ids = failed(20)
+        return lambda: store.retry(ids)
+    note.push_many([()] * 20)
+    lease = 60.0 if way == "release" else -1.0
+    held = {claim.id: 1 for claim in store.claim("a-pool", {"default": 20}, {"default": lease}).claims}
+    assert len(held) == 20
+    return store.rescue if way == "rescue" else lambda: store.release("a-pool", held, "it stopped")
+
+
+@postgresql
+@database
+@pytest.mark.parametrize("way", ["retry", "release", "rescue"])
+def test_what_comes_back_in_an_open_transaction_is_in_every_ceiling(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("jobify_django.stores.database.postgresql.COUNT_FREELY", 5)
+    jobify(MAXSIZE=60, PUSH_TIMEOUT=0)
+    back = come_back(way, the_store())
+    note.push_many([()] * 20)
+    with transaction.atomic():
+        back()
+        elsewhere(note.push)  # counts
+    assert waiting() == 41
+
+    with pytest.raises(QueueFull):
+        for _ in range(60):
+            note.push()
+
+    assert waiting() == 60
+
+
+# Tables of one name
+
+
+@pytest.fixture
+def schema(transactional_db: None) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Another schema with tables of the same names: a block in which this thread's connection is in it."""
+    tables = ("jobify_job", "jobify_queue", "jobify_queuechange", "jobify_pool")
+
+    def run(*statements: str) -> None:
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    @contextmanager
+    def inside() -> Iterator[None]:
+        run("SET search_path = staging")
+        try:
+            yield
+        finally:
+            run("SET search_path = public")
+
+    run("DROP SCHEMA IF EXISTS staging CASCADE", "CREATE SCHEMA staging")
+    run(*(f"CREATE TABLE staging.{name} (LIKE public.{name} INCLUDING ALL)" for name in tables))
+    run("CREATE SEQUENCE staging.jobify_job_number")
+    yield inside
+    run("DROP SCHEMA staging CASCADE")
+
+
+Schema = Callable[[], AbstractContextManager[None]]
+
+
+@postgresql
+@database
+def test_tables_in_two_schemas_have_bounds_of_their_own(jobify: Configure, schema: Schema) -> None:
+    jobify(MAXSIZE=3, PUSH_TIMEOUT=0)
+
+    def push_there() -> None:
+        with schema():
+            note.push_many([()] * 3)
+
+    with transaction.atomic():
+        note.push_many([()] * 3)
+        elsewhere(push_there)
+    assert waiting() == 3
+    with schema():
+        assert waiting() == 3
+
+
+@postgresql
+@database
+def test_who_shares_a_table_shares_its_bound_whatever_the_search_path(
+    jobify: Configure, schema: Schema
+) -> None:
+    jobify(MAXSIZE=3, PUSH_TIMEOUT=0)
+
+    def push_by_another_way() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET search_path = nowhere, public")
+        note.push()
+
+    with transaction.atomic():
+        note.push_many([()] * 3)
+        with pytest.raises(QueueFull):
+            elsewhere(push_by_another_way)
+
+
+@postgresql
+@database
+def test_a_ceiling_of_one_schema_says_nothing_of_another(
+    jobify: Configure, schema: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobify_django.stores.database.postgresql.COUNT_FREELY", 5)
+    jobify(MAXSIZE=20, PUSH_TIMEOUT=0)
+    with schema():
+        note.push_many([()] * 19)
+    note.push_many([()] * 6)
+    note.push()
+    with schema():
+        note.push()
+        for _ in range(3):
+            with pytest.raises(QueueFull):
+                note.push()
+        assert waiting() == 20
+
+
+@postgresql
+@database
+def test_what_a_transaction_announced_in_one_schema_speaks_for_no_other(
+    jobify: Configure, schema: Schema
+) -> None:
+    jobify(MAXSIZE=6, PUSH_TIMEOUT=0)
+
+    def push_there(jobs: int) -> None:
+        with schema():
+            note.push_many([()] * jobs)
+
+    with transaction.atomic():
+        note.push_many([()] * 2)
+        note.push()  # announces two
+        with schema():
+            note.push()
+        with pytest.raises(QueueFull):
+            elsewhere(lambda: push_there(6))  # as many as fit
+    with schema():
+        assert waiting() == 6
+
+
+@postgresql
+@database
+def test_claims_of_a_capped_queue_in_two_schemas_do_not_wait_for_each_other(
+    jobify: Configure, schema: Schema
+) -> None:
+    store = the_store()
+
+    def claim() -> int:
+        return len(store.claim("a-pool", {"default": 1}, {"default": 60.0}, caps={"default": 1}).claims)
+
+    def claim_there() -> int:
+        with schema():
+            note.push()
+            return claim()
+
+    note.push()
+    with transaction.atomic():
+        assert claim() == 1
+        assert elsewhere(claim_there) == 1

@@ -186,8 +186,9 @@ class Database(ABC):
     # The bound
 
     @abstractmethod
-    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
-        """Return how a queue stands, for a push of so many jobs that goes through only if they fit.
+    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int = 0) -> Room:
+        """Return how a queue stands, for a push of so many jobs that goes through only if they fit, of which
+        nothing is added unless there is room for at least so many.
 
         Until the transaction ends, no push of another one can take the room that was found.
         """

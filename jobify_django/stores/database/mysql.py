@@ -102,7 +102,7 @@ class MySQL(Server):
 
     # The bound
 
-    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
+    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int = 0) -> Room:
         found = db.execute(LOCK, (queue.name,)).fetchone()
         if found is None:
             self.ensure_queue(db, queue.name)

@@ -114,7 +114,9 @@ class DatabaseStore(Store):
 
     def _add(self, queue: QueueSettings, specs: Sequence[JobSpec], whole: bool, db: Connection) -> Added:
         now = self.clock()
-        room = self._db.room(db, queue, len(specs), now)
+        # Delayed jobs find room in a full queue too.
+        least = 0 if any(spec.eligible_at(now) > now for spec in specs) else len(specs) if whole else 1
+        room = self._db.room(db, queue, len(specs), now, least)
         maxsize = room.maxsize or queue.maxsize
         order = room.order or queue.order
         fitting = len(specs)
