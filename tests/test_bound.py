@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
-
+from pathlib import Path
 
 import pytest
+from django.core.management import call_command
+from django.core.management.sql import emit_post_migrate_signal
 from django.db import connection, connections, transaction
+from django.db.models import F
 
 from jobify_django import JobStatus, QueueFull, queue, task
 from jobify_django.bell import ThreadBell
 from jobify_django.line import Line
+from jobify_django.models import Job, Queue
 from jobify_django.stores.database import DatabaseStore
 from tests.child import PATIENCE
 from tests.test_server import elsewhere, the_store
@@ -193,8 +197,10 @@ def test_what_comes_back_in_an_open_transaction_is_in_every_ceiling(
         elsewhere(note.push)  # counts
     assert waiting() == 41
 
-    with pytest.raises(QueueFull):
-        for _ in range(60):
+    for _ in range(19):
+        note.push()
+    for _ in range(3):
+        with pytest.raises(QueueFull):
             note.push()
 
     assert waiting() == 60
@@ -326,3 +332,53 @@ def test_claims_of_a_capped_queue_in_two_schemas_do_not_wait_for_each_other(
     with transaction.atomic():
         assert claim() == 1
         assert elsewhere(claim_there) == 1
+
+
+# What was loaded
+
+
+@database
+@pytest.mark.parametrize("models", [("job", "queue"), ("job",)], ids=["with queues", "without queues"])
+def test_what_is_pushed_after_a_load_stands_behind_what_was_loaded(
+    jobify: Configure, tmp_path: Path, models: Sequence[str]
+) -> None:
+    dump = tmp_path / "dump.json"
+    note.push_many([()] * 5)
+    call_command("dumpdata", *(f"jobify_django.{model}" for model in models), output=str(dump), verbosity=0)
+    Job.objects.update(sequence=F("sequence") + 900)
+    call_command("dumpdata", "jobify_django.job", output=str(tmp_path / "later.json"), verbosity=0)
+    Job.objects.all().delete()
+    Queue.objects.all().delete()
+
+    call_command("loaddata", str(dump), verbosity=0)
+    call_command("loaddata", str(tmp_path / "later.json"), verbosity=0)
+    last = note.push()
+
+    assert last.position() == 5
+    assert waiting() == 6
+
+
+@database
+def test_loaded_jobs_count_for_the_bound(jobify: Configure, tmp_path: Path) -> None:
+    jobify(MAXSIZE=5, PUSH_TIMEOUT=0)
+    note.push_many([()] * 5)
+    dump = str(tmp_path / "dump.json")
+    call_command("dumpdata", "jobify_django.job", output=dump, verbosity=0)
+    Job.objects.all().delete()
+    Queue.objects.all().delete()
+
+    call_command("loaddata", dump, verbosity=0)
+
+    with pytest.raises(QueueFull):
+        note.push()
+
+
+@postgresql
+@database
+def test_a_database_made_without_migrations_gets_its_sequence(jobify: Configure) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP SEQUENCE jobify_job_number")
+
+    emit_post_migrate_signal(verbosity=0, interactive=False, db="default")
+
+    assert note.push().record().status is JobStatus.WAITING

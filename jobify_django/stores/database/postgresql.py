@@ -93,11 +93,11 @@ ANNOUNCED = f"""(
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
           AND l.pid <> pg_backend_pid())"""
 OTHERS = f"""
-    SELECT {TABLE}::bigint, q.maxsize, q."order", current_setting('transaction_isolation') <> 'read committed',
-           {ANNOUNCED}
+    SELECT {TABLE}::bigint, q.maxsize, q."order",
+           current_setting('transaction_isolation') <> 'read committed', {ANNOUNCED}
     FROM (SELECT 1) one LEFT JOIN jobify_queue q ON q.name = ?"""
-# A look before the announcement, in its statement: by the ceiling if that is low enough, otherwise by a count.
-# Only what follows the announcement keeps the bound.
+# A look before the announcement, in its statement: by the ceiling if that is low enough, otherwise by a
+# count. Only what follows the announcement keeps the bound.
 IF_THERE_IS_ROOM = f"""
     WHERE CASE WHEN ? + coalesce(pg_sequence_last_value('jobify_job_number'), 0) + ? <= ? THEN TRUE
           ELSE (SELECT count(*) FROM jobify_job WHERE queue = ? AND status = 'waiting')
@@ -230,7 +230,7 @@ class PostgreSQL(Server):
                 used = 0  # the search_path has changed since
             announced = max(jobs, used)
         look = self._look(queue, now, least) if least else ()
-        numbers = []
+        numbers, table = [], 0
         for start in range(0, announced, MOST_ANNOUNCED):
             part = min(MOST_ANNOUNCED, announced - start)
             wanted = max(0, min(jobs - start, part))
