@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate, post_save
 from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
 
@@ -11,6 +12,11 @@ class JobifyConfig(AppConfig):
 
     def ready(self) -> None:
         from jobify_django import checks  # noqa: F401 - registers the system checks
+        from jobify_django.stores.database import loading
+
+        post_migrate.connect(loading.complete, sender=self, dispatch_uid="jobify")
+        for name in ("Job", "Queue"):
+            post_save.connect(loading.loaded, sender=self.get_model(name), dispatch_uid=f"jobify.{name}")
 
         # Every process must know every task: producers to check them, workers to run them.
         autodiscover_modules("tasks")

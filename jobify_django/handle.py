@@ -93,7 +93,7 @@ class Job(Generic[R]):
         if self._record is not None:
             return self._record.status
         if isinstance(self._source, JobSpec):
-            later = self._source.delay > 0 or self._source.at is not None
+            later = self._source.eligible_at(self._pushed_at) > self._pushed_at
         else:
             anchor = self._anchor
             later = anchor is not None and anchor.record().status is DELAYED

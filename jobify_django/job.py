@@ -58,6 +58,11 @@ class JobSpec(NamedTuple):
     delay: float = 0.0
     at: float | None = None
 
+    def eligible_at(self, now: float) -> float:
+        """Return when it is eligible if it is pushed at ``now``. If that is later than ``now`` it is delayed,
+        otherwise it waits, and counts for the bound: a delay too short for the clock is none."""
+        return now + self.delay if self.at is None else max(now, self.at)
+
 
 @dataclass(frozen=True, slots=True)
 class JobError:

@@ -64,6 +64,8 @@ class Admission:
 
     # On the class: most pushes are taken at once and never change these.
     anchors: Sequence[Anchor] = ()
+    moments: Sequence[float] = ()
+    """When each of them was taken, on the store's clock."""
     _taken = 0
     _added: Added | None = None
     _in_transaction: bool | None = None
@@ -87,7 +89,11 @@ class Admission:
         if head is None or self._place < head.key[0]:
             return True
         # A delayed job takes no room yet.
-        return all(spec.delay > 0 or spec.at is not None for spec in self.specs[self._taken :])
+        rest = self.specs[self._taken :]
+        if any(spec.delay <= 0 and spec.at is None for spec in rest):
+            return False
+        now = self.store.clock()
+        return all(spec.eligible_at(now) > now for spec in rest)
 
     @property
     def _place(self) -> int:
@@ -106,6 +112,8 @@ class Admission:
         """Take down what ``add`` did, and return whether that was all."""
         self._added = added
         self._taken += added.taken
+        moments = [added.now] * added.taken
+        self.moments = [*self.moments, *moments] if self.moments else moments
         self.anchors = [*self.anchors, *added.anchors] if self.anchors else added.anchors
         if self._taken == len(self.specs):
             return True

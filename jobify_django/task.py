@@ -240,14 +240,14 @@ class Task(Generic[P, R]):
             if route.lookout.is_due(self.queue):
                 yield from route.lookout.glance(self.queue)
         except QueueFull as full:
-            full.pushed = route.jobs(admission.anchors or admission.specs)[: full.taken]
+            full.pushed = route.jobs(admission.anchors or admission.specs, admission.moments)[: full.taken]
             raise
         except (Exception, GeneratorExit):
             raise
         except BaseException:  # cancelled or interrupted: nobody will ever know of these jobs
             yield from admission.take_back()
             raise
-        return route.jobs(admission.anchors or specs)
+        return route.jobs(admission.anchors or specs, admission.moments)
 
     def _deferral(self, route: _Route, specs: Sequence[JobSpec], bell: Bell) -> Steps[bool]:
         later = _Later(partial(self._steps, route, specs))
@@ -358,14 +358,20 @@ class _Route(NamedTuple):
         if self.line.busy or self.lookout.is_due(self.queue.name):
             return None
         added = self.store.add(self.queue, specs, whole=True, patience=self.timeout)
-        return self.jobs(added.anchors or specs) if added.taken == len(specs) else None
+        if added.taken < len(specs):
+            return None
+        return self.jobs(added.anchors or specs, (added.now,) * added.taken)
 
     def admission(self, specs: Sequence[JobSpec]) -> Admission:
         return Admission(self.line, self.queue, specs, self.timeout)
 
-    def jobs(self, sources: Sequence[JobSpec | Anchor]) -> list[Job[Any]]:
-        store, name, now = self.store, self.queue.name, time.time()
-        return [Job(store, name, source, now) for source in sources]
+    def jobs(self, sources: Sequence[JobSpec | Anchor], moments: Sequence[float] = ()) -> list[Job[Any]]:
+        """Return the handles of jobs, and when each was pushed on its store's clock; those that are yet to be
+        pushed, or whose store does not tell, go by the clock here."""
+        store, name = self.store, self.queue.name
+        if len(moments) < len(sources) or not all(moments):
+            moments = [*filter(None, moments)] + [time.time()] * len(sources)
+        return [Job(store, name, source, moment) for source, moment in zip(sources, moments, strict=False)]
 
 
 class Pushing(Coroutine[Any, Any, Any]):

@@ -3,7 +3,7 @@
 from django.db import migrations
 
 FORWARDS = {
-    "postgresql": ["CREATE SEQUENCE jobify_job_number"],
+    "postgresql": ["CREATE SEQUENCE IF NOT EXISTS jobify_job_number"],
     "mysql": [
         "CREATE INDEX jobify_job_line ON jobify_job (queue, status, order_key, sequence)",
         "CREATE INDEX jobify_job_due ON jobify_job (queue, status, eligible_at)",
@@ -13,7 +13,7 @@ FORWARDS = {
     ],
 }
 BACKWARDS = {
-    "postgresql": ["DROP SEQUENCE jobify_job_number"],
+    "postgresql": ["DROP SEQUENCE IF EXISTS jobify_job_number"],
     "mysql": [
         "DROP INDEX jobify_job_line ON jobify_job",
         "DROP INDEX jobify_job_due ON jobify_job",

@@ -80,6 +80,7 @@ class Added(NamedTuple):
         anchors: for each taken job, a way to read it for as long as somebody holds it, from a store that
             forgets ended jobs early (the memory store); otherwise empty.
         order: the order in force.
+        now: when that was, on the store's clock; it settles which of the jobs are delayed.
     """
 
     taken: int
@@ -87,6 +88,7 @@ class Added(NamedTuple):
     maxsize: int
     anchors: Sequence[Anchor] = ()
     order: Order = "priority"
+    now: float = 0.0
 
 
 make_added = maker(Added)

@@ -89,10 +89,10 @@ class MemoryStore(Store):
             if line.waiting + len(specs) > maxsize:
                 fitting = self._fitting(line, maxsize, specs, now)
                 if whole and fitting < len(specs):
-                    return Added(0, line.waiting, maxsize, (), order)
+                    return Added(0, line.waiting, maxsize, (), order, now)
                 specs = specs[:fitting]
             anchors = [self._find(spec.id) or self._enter(line, spec, order, now) for spec in specs]
-            added = make_added((len(anchors), line.waiting, maxsize, anchors, order))
+            added = make_added((len(anchors), line.waiting, maxsize, anchors, order, now))
         if anchors:
             self.hints.work(queue.name)
         return added
@@ -381,7 +381,7 @@ class MemoryStore(Store):
     def _fitting(self, line: _Line, maxsize: int, specs: Sequence[JobSpec], now: float) -> int:
         room = maxsize - line.waiting
         for fitting, spec in enumerate(specs):
-            if _eligible_at(spec, now) > now or self._find(spec.id):
+            if spec.eligible_at(now) > now or self._find(spec.id):
                 continue
             if room <= 0:
                 return fitting
@@ -463,7 +463,7 @@ class _Row:
         self.sequence = sequence
         self.order_key = key
         self.pushed_at = now
-        self.eligible_at = now if delay == 0.0 and at is None else _eligible_at(spec, now)
+        self.eligible_at = now if delay == 0.0 and at is None else spec.eligible_at(now)
         self.status = WAITING
         self.attempt = 0
         self.crashes = 0
@@ -665,7 +665,3 @@ def _take(
         if (suspect := line.suspect(unknown)) is not None:
             return ([], True) if suspects == "wait" else (line.take(1, unknown, suspect), False)
     return [row for line, want in open_.items() for row in line.take(want, unknown)], False
-
-
-def _eligible_at(spec: JobSpec, now: float) -> float:
-    return now + spec.delay if spec.at is None else max(now, spec.at)

@@ -197,7 +197,7 @@ class Model:
         room = live.maxsize - len(self.waiting(queue.name, now))
         taken: list[JobSpec] = []
         for spec in specs:
-            at = now + spec.delay if spec.at is None else max(now, spec.at)
+            at = spec.eligible_at(now)
             if spec.id not in self.jobs and at <= now:
                 if room <= 0:
                     break
@@ -209,7 +209,7 @@ class Model:
             if spec.id in self.jobs:
                 continue
             self.number += 1
-            at = now + spec.delay if spec.at is None else max(now, spec.at)
+            at = spec.eligible_at(now)
             self.jobs[spec.id] = ModelJob(
                 spec.id, queue.name, spec.task, spec.arguments, spec.priority, self.number, now, at
             )

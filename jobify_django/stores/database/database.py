@@ -222,8 +222,9 @@ class Database(ABC):
     # The bound
 
     @abstractmethod
-    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
-        """Return how a queue stands, for a push of so many jobs that goes through only if they fit.
+    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int = 0) -> Room:
+        """Return how a queue stands, for a push of so many jobs that goes through only if they fit, of which
+        nothing is added unless there is room for at least so many.
 
         Until the transaction ends, no push of another one can take the room that was found.
         """
@@ -278,10 +279,6 @@ class Database(ABC):
     def finish(self, db: Connection, rows: Sequence[Row]) -> Collection[tuple[str, int]]:
         """End jobs (see ``FINISH``), and return the attempts (id, number) that still held theirs."""
         return [(row[4], row[5]) for row in rows if db.execute(FINISH, row).rowcount]
-
-    def delete(self, db: Connection, chosen: str, values: Mapping[str, Any]) -> int:
-        """Delete the jobs whose ids a SELECT chooses; return how many."""
-        return db.execute(f"DELETE FROM jobify_job WHERE id IN ({chosen})", values).rowcount
 
 
 def patient(seconds: float | None) -> float:

@@ -128,7 +128,7 @@ class MySQL(Server):
 
     # The bound
 
-    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
+    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int = 0) -> Room:
         found = self._lock(db, queue.name)
         if found is None:
             self.ensure_queue(db, queue.name)
@@ -185,12 +185,6 @@ class MySQL(Server):
         for part in chunks(list(found)):
             db.execute(f"UPDATE jobify_job SET lease_until = ? WHERE id IN {marks(part)}", (until, *part))
         return found
-
-    def delete(self, db: Connection, chosen: str, values: Mapping[str, Any]) -> int:
-        # A LIMIT may stand only in a derived table there.
-        return db.execute(
-            f"DELETE FROM jobify_job WHERE id IN (SELECT id FROM ({chosen}) old)", values
-        ).rowcount
 
 
 def _code(error: BaseException) -> int:

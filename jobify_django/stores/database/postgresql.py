@@ -11,8 +11,13 @@ add, by a shared advisory lock whose key holds the number: it blocks nobody, eve
 and goes through if all of it fits. Of two that push at once, the one that looks later sees the other's
 announcement, or its jobs. Transaction poolers are safe: nothing lives longer than the transaction.
 
+Jobs that come back are never refused, but they are announced too: until their transaction ends, nobody else
+can count them. A push in a caller's transaction looks before it announces whether the queue is full, for the
+announcement of a refused push would stand until that transaction ends. The keys are made from the table as
+the connection finds it, so tables of one name in several schemas have bounds of their own.
+
 **Counting.** A count takes longer the more jobs wait, and the more dead rows a held snapshot keeps. Whatever
-lets a job wait takes a number from one sequence first, so what was counted, and the numbers taken since, is a
+makes a job takes a number from one sequence first, so what was counted, and the numbers taken since, is a
 ceiling; as long as that fits, a queue whose count took long need not be counted again.
 
 **Dead rows.** A claim passes them by, too: see ``front``.
@@ -72,19 +77,32 @@ COUNT_FREELY = 2_000
 SLOW_COUNT, SLOW_COUNTS = 0.002, 3
 """...unless that took more seconds than this so many times in a row: of the dead rows too, see ``front``."""
 
+# The table that the connection's search_path leads to now: found anew by each statement.
+TABLE = "'jobify_job'::regclass::oid"
+CLASS = f"{TABLE}::int4 # ?"
 # Shared, so it blocks nobody; the key's number tells two announcements of one transaction apart. The jobs'
 # numbers are taken after the announcement is made (they depend on it), which the ceiling relies on.
-ANNOUNCE = """
-    SELECT ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ? + length(a.made)))
-    FROM (SELECT pg_advisory_xact_lock_shared(?, ?)::text AS made OFFSET 0) a"""
-NUMBERS = "SELECT ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ?))"
-OTHERS = """
-    SELECT q.maxsize, q."order", current_setting('transaction_isolation') <> 'read committed', (
+ANNOUNCE = f"""
+    SELECT {TABLE}::bigint,
+           ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ? + length(a.made)))
+    FROM (SELECT pg_advisory_xact_lock_shared({CLASS}, ?)::text AS made %s OFFSET 0) a"""
+NUMBERS = f"SELECT {TABLE}::bigint, ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ?))"
+ANNOUNCED = f"""(
         SELECT coalesce(sum(l.objid::bigint & 4095), 0) FROM pg_locks l
-        WHERE l.locktype = 'advisory' AND l.classid::bigint = ? AND l.objsubid = 2 AND l.granted
+        WHERE l.locktype = 'advisory' AND l.classid = ({CLASS})::oid AND l.objsubid = 2 AND l.granted
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND l.pid <> pg_backend_pid())
+          AND l.pid <> pg_backend_pid())"""
+OTHERS = f"""
+    SELECT {TABLE}::bigint, q.maxsize, q."order",
+           current_setting('transaction_isolation') <> 'read committed', {ANNOUNCED}
     FROM (SELECT 1) one LEFT JOIN jobify_queue q ON q.name = ?"""
+# A look before the announcement, in its statement: by the ceiling if that is low enough, otherwise by a
+# count. Only what follows the announcement keeps the bound.
+IF_THERE_IS_ROOM = f"""
+    WHERE CASE WHEN ? + coalesce(pg_sequence_last_value('jobify_job_number'), 0) + ? <= ? THEN TRUE
+          ELSE (SELECT count(*) FROM jobify_job WHERE queue = ? AND status = 'waiting')
+             + (SELECT count(*) FROM jobify_job WHERE queue = ? AND status = 'delayed' AND eligible_at <= ?)
+             + {ANNOUNCED} + ? <= coalesce((SELECT maxsize FROM jobify_queue WHERE name = ?), ?) END"""
 COUNT = """
     SELECT (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
            (SELECT count(*) FROM jobify_job
@@ -149,7 +167,8 @@ class PostgreSQL(Server):
     def __init__(self, alias: str, **options: Any) -> None:
         super().__init__(alias, **options)
         self._numbers = itertools.count()
-        self._counted: dict[str, tuple[int, int, int]] = {}
+        self._counted: dict[tuple[int, str], tuple[int, int, int]] = {}
+        self._tables: dict[str, int] = {}
         self._fronts = Fronts()
         self._speaker = Speaker(alias)
 
@@ -186,65 +205,103 @@ class PostgreSQL(Server):
 
     # The bound
 
-    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
-        numbers = self._announce(db, queue.name, jobs)
+    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int = 0) -> Room:
+        numbers = self._announce(db, queue, jobs, now, least if self.in_transaction() else 0)
+        if full := not numbers:
+            _, numbers = db.execute(NUMBERS, (jobs,)).fetchone()
         # A caller's transaction of another level counts what was committed when it began, instead of now.
-        live, order, old, others = db.execute(
-            OTHERS, (_class(queue.name) & 0xFFFFFFFF, queue.name)
-        ).fetchone()
-        depth = None if old else self._ceiling(queue.name, numbers)
-        if depth is None or depth + others + jobs > (live or queue.maxsize):
-            depth = self._count(db, queue.name, now, int(others), numbers, keep=not old)
-        return Room(live, order or None, depth, numbers, int(others))
+        table, live, order, old, others = db.execute(OTHERS, (_class(queue.name), queue.name)).fetchone()
+        where = self._tables[queue.name], _ = table, queue.name
+        maxsize = live or queue.maxsize
+        depth = None if old or full else self._ceiling(where, numbers)
+        if depth is None or depth + others + jobs > maxsize:
+            depth = self._count(db, where, now, int(others), numbers, keep=not old)
+        # What is not announced must not be added, whatever room there is by now.
+        reserved = max(int(others), maxsize - depth) if full else int(others)
+        return Room(live, order or None, depth, numbers, reserved)
 
-    def _announce(self, db: Connection, queue: str, jobs: int) -> Sequence[int]:
+    def _announce(
+        self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int
+    ) -> Sequence[int]:
+        """Announce the jobs and return their numbers; none where there is no room for ``least`` of them."""
         announced = jobs
-        if self._wrapper.in_atomic_block:
+        if inside := self._wrapper.in_atomic_block:
             # In a long transaction with many pushes each announcement speaks for as many jobs as all before
             # it: a thousand pushes take ten locks.
-            mine = self._announced(queue)
+            mine = self._announced(queue.name)
             used = sum(one.used for one in mine)
             if used + jobs <= sum(one.jobs for one in mine):
-                return db.execute(NUMBERS, (jobs,)).fetchone()[0]  # type: ignore[no-any-return]
+                table, numbers = db.execute(NUMBERS, (jobs,)).fetchone()
+                if table == mine[-1].table:
+                    return numbers  # type: ignore[no-any-return]
+                used = 0  # the search_path has changed since
             announced = max(jobs, used)
-            transaction.on_commit(_Announcement(queue, announced), using=self.alias)
-        numbers: list[int] = []
+        look = self._look(queue, now, least) if least else ()
+        numbers, table = [], 0
         for start in range(0, announced, MOST_ANNOUNCED):
             part = min(MOST_ANNOUNCED, announced - start)
-            key = (next(self._numbers) & 0x7FFFF) << 12 | part
             wanted = max(0, min(jobs - start, part))
-            numbers += db.execute(ANNOUNCE, (wanted, _class(queue), key)).fetchone()[0]
+            statement = ANNOUNCE % (IF_THERE_IS_ROOM if look else "")
+            made = db.execute(statement, (wanted, _class(queue.name), self._key(part), *look)).fetchone()
+            if made is None:
+                return ()
+            table, some = made
+            numbers += some
+            look = ()
+        if inside:
+            transaction.on_commit(_Announcement(queue.name, table, announced), using=self.alias)
         return numbers
 
-    def _ceiling(self, queue: str, numbers: Sequence[int]) -> int | None:
+    def _look(self, queue: QueueSettings, now: float, least: int) -> Row:
+        """Return the values for a look before an announcement."""
+        name = queue.name
+        counted, first, _ = self._counted.get((self._tables.get(name, 0), name), (0, 0, 0))
+        # Where a count is cheap, nothing is left to the ceiling, which may be another table's.
+        ceiling = counted - first if counted > COUNT_FREELY else 1 << 60
+        return (ceiling, least, queue.maxsize, name, name, now, _class(name), least, name, queue.maxsize)
+
+    def _key(self, jobs: int) -> int:
+        return (next(self._numbers) & 0x7FFFF) << 12 | jobs
+
+    def _ceiling(self, where: tuple[int, str], numbers: Sequence[int]) -> int | None:
         """The most jobs that can wait, by the last count and the numbers taken since."""
-        counted, first, slow = self._counted.get(queue, (0, 0, 0))
+        counted, first, slow = self._counted.get(where, (0, 0, 0))
         cheap = counted <= COUNT_FREELY and slow < SLOW_COUNTS
         if cheap or numbers[0] <= first:
             return None
         return counted + numbers[-1] - first
 
     def _count(
-        self, db: Connection, queue: str, now: float, others: int, numbers: Sequence[int], *, keep: bool
+        self,
+        db: Connection,
+        where: tuple[int, str],
+        now: float,
+        others: int,
+        numbers: Sequence[int],
+        *,
+        keep: bool,
     ) -> int:
         began = time.monotonic()
-        waiting, due, delayed = db.execute(COUNT, {"queue": queue, "now": now}).fetchone()
+        waiting, due, delayed = db.execute(COUNT, {"queue": where[1], "now": now}).fetchone()
         if keep:
             # Those announced may have taken smaller numbers; delayed jobs come due without taking another.
-            _, _, slow = self._counted.get(queue, (0, 0, 0))
+            _, _, slow = self._counted.get(where, (0, 0, 0))
             slow = slow + 1 if time.monotonic() - began > SLOW_COUNT else 0
-            self._counted[queue] = (waiting + delayed + others, numbers[0] - 1, slow)
+            self._counted[where] = (waiting + delayed + others, numbers[0] - 1, slow)
         return int(waiting + due)
 
     def note(self, db: Connection, queue: str, waiting: int) -> None:
-        if waiting > 0:
-            db.execute(NUMBERS, (waiting,)).fetchone()
+        # Announced and not used up by pushes; the numbers come after it, as a push's do.
+        for start in range(0, waiting, MOST_ANNOUNCED):
+            part = min(MOST_ANNOUNCED, waiting - start)
+            db.execute(ANNOUNCE % "", (part, _class(queue), self._key(part))).fetchone()
 
     def _announced(self, queue: str) -> list[_Announcement]:
-        """What this transaction has announced. As long as its lock is held it is found among the callbacks,
-        for Django drops it from there where a savepoint is rolled back."""
+        """What this transaction has announced, for the table of the last one. As long as its lock is held it
+        is found among the callbacks, for Django drops it from there where a savepoint is rolled back."""
         callbacks = (callback for _, callback, *_ in self._wrapper.run_on_commit)
-        return [one for one in callbacks if isinstance(one, _Announcement) and one.queue == queue]
+        mine = [one for one in callbacks if isinstance(one, _Announcement) and one.queue == queue]
+        return [one for one in mine if one.table == mine[-1].table]
 
     def insert(self, db: Connection, queue: str, rows: Sequence[Row]) -> Sequence[str]:
         fresh: list[str] = []
@@ -275,14 +332,12 @@ class PostgreSQL(Server):
         return found[0] if found else ""
 
     def promote(self, db: Connection, queue: str, now: float) -> None:
-        if queue not in self._fronts:
-            return super().promote(db, queue, now)
+        # Nothing to note: delayed jobs are in every ceiling.
         due = db.execute(f"{PROMOTE} RETURNING order_key, sequence", (queue, now)).fetchall()
         self._fronts.strayed(queue, due)
-        self.note(db, queue, len(due))
 
     def take_turn(self, db: Connection, queue: str) -> None:
-        db.execute("SELECT pg_advisory_xact_lock(?, 0)", (_class(f"turn.{queue}"),)).fetchone()
+        db.execute(f"SELECT pg_advisory_xact_lock({CLASS}, 0)", (_class(f"turn.{queue}"),)).fetchone()
 
     def start(self, db: Connection, pool: str, which: Which, now: float, until: float) -> list[Row]:
         front = self._fronts.of(which.queue, db)
@@ -338,8 +393,9 @@ class PostgreSQL(Server):
 class _Announcement:
     """How many jobs of a queue the open transaction has announced, and how many of them it has pushed."""
 
-    def __init__(self, queue: str, jobs: int) -> None:
+    def __init__(self, queue: str, table: int, jobs: int) -> None:
         self.queue = queue
+        self.table = table
         self.jobs = jobs
         self.used = 0
 
@@ -348,7 +404,8 @@ class _Announcement:
 
 
 def _class(queue: str) -> int:
-    """Return the first half of the keys of a queue's announcements, a signed 32 bit number.
+    """Return what makes the first half of the keys of a queue's announcements, together with its table's
+    number: a signed 32 bit number.
 
     Two queues of one number only see more jobs announced than there are.
     """

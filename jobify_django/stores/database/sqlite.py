@@ -176,7 +176,7 @@ class SQLite(Database):
 
     # The bound
 
-    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float) -> Room:
+    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int = 0) -> Room:
         found = db.execute(ROOM, {"queue": queue.name, "now": now}).fetchone()
         if found is None:
             self.ensure_queue(db, queue.name)

@@ -127,7 +127,9 @@ class DatabaseStore(Store):
 
     def _add(self, queue: QueueSettings, specs: Sequence[JobSpec], whole: bool, db: Connection) -> Added:
         now = self.clock()
-        room = self._db.room(db, queue, len(specs), now)
+        # Delayed jobs find room in a full queue too.
+        least = 0 if any(spec.eligible_at(now) > now for spec in specs) else len(specs) if whole else 1
+        room = self._db.room(db, queue, len(specs), now, least)
         maxsize = room.maxsize or queue.maxsize
         order = room.order if room.order in ORDERS else queue.order
         fitting = len(specs)
@@ -135,19 +137,19 @@ class DatabaseStore(Store):
             fitting = self._fitting(db, maxsize - room.depth - room.reserved, specs, now)
             if not fitting or (whole and fitting < len(specs)):
                 if room.depth + len(specs) <= maxsize:
-                    raise Crowded(Added(0, room.depth, maxsize, (), order))
-                return Added(0, room.depth, maxsize, (), order)
+                    raise Crowded(Added(0, room.depth, maxsize, (), order, now))
+                return Added(0, room.depth, maxsize, (), order, now)
         rows = [
             self._row(queue.name, order, spec, number, now)
             for spec, number in zip(specs[:fitting], room.numbers, strict=False)
         ]
         fresh = self._db.insert(db, queue.name, rows)
         waiting = sum(row[5] == "waiting" for row in rows if row[0] in fresh)
-        return Added(fitting, room.depth + waiting, maxsize, (), order)
+        return Added(fitting, room.depth + waiting, maxsize, (), order, now)
 
     @staticmethod
     def _row(queue: str, order: Order, spec: JobSpec, number: int, now: float) -> Row:
-        at = now + spec.delay if spec.at is None else max(now, spec.at)
+        at = spec.eligible_at(now)
         status = "delayed" if at > now else "waiting"
         key = order_key(order, spec.priority, number)
         return (spec.id, queue, spec.task, spec.arguments, spec.priority, status, number, key, now, at)
@@ -155,7 +157,7 @@ class DatabaseStore(Store):
     def _fitting(self, db: Connection, room: int, specs: Sequence[JobSpec], now: float) -> int:
         known = {id for (id,) in _by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", [s.id for s in specs])}
         for fitting, spec in enumerate(specs):
-            if spec.delay > 0 or (spec.at or 0) > now or spec.id in known:
+            if spec.eligible_at(now) > now or spec.id in known:
                 continue
             if room <= 0:
                 return fitting
@@ -461,19 +463,25 @@ class DatabaseStore(Store):
 
     def prune(self, *, older_than: float, failed_older_than: float, limit: int = 500) -> int:
         now = self.clock()
-        old = """
-            SELECT id FROM jobify_job WHERE status = 'successful' AND ended_at < :ok
-            UNION ALL SELECT id FROM jobify_job WHERE status = 'failed' AND ended_at < :other
-            UNION ALL SELECT id FROM jobify_job WHERE status = 'cancelled' AND ended_at < :other
-            LIMIT :limit"""
-        ages = {"ok": now - older_than, "other": now - failed_older_than, "limit": limit}
+        before = {
+            JobStatus.SUCCESSFUL: now - older_than,
+            JobStatus.FAILED: now - failed_older_than,
+            JobStatus.CANCELLED: now - failed_older_than,
+        }
         pools = {"seen": now - FORGET_POOLS, "ahead": now + FORGET_POOLS}
         gone = "FROM jobify_pool WHERE seen_at < :seen OR seen_at > :ahead"
         if self._db.read(lambda db: db.execute(f"SELECT 1 {gone}", pools).fetchone()):
             self._db.write(lambda db: db.execute(f"DELETE {gone}", pools))
-        if not self._db.read(lambda db: db.execute(old, {**ages, "limit": 1}).fetchone()):
+        if not self._db.read(lambda db: _ended(db, before, 1)):
             return 0
-        return self._db.write(lambda db: self._db.delete(db, old, ages))
+        return self._db.write(partial(self._prune, before, limit))
+
+    def _prune(self, before: Mapping[JobStatus, float], limit: int, db: Connection) -> int:
+        # Locked, and looked at again once they are: a retry may have got hold of some of them first.
+        old = _ended(db, before, limit, self._db.unlocked)
+        for part in chunks(old):
+            db.execute(f"DELETE FROM jobify_job WHERE id IN {marks(part)}", part)
+        return len(old)
 
     # Looking
 
@@ -664,6 +672,16 @@ class _Look(NamedTuple):
 
 def _by_ids(db: Connection, start: str, ids: Sequence[str], end: str = "") -> list[Row]:
     return [row for part in chunks(ids) for row in db.execute(start + marks(part) + end, part).fetchall()]
+
+
+def _ended(db: Connection, before: Mapping[JobStatus, float], limit: int, lock: str = "") -> list[str]:
+    """Return the ids of jobs that ended so before a moment of each status."""
+    ids: list[str] = []
+    for status, moment in before.items():
+        if limit > len(ids):
+            old = f"SELECT id FROM jobify_job WHERE status = '{status}' AND ended_at < ? LIMIT ? {lock}"
+            ids += [id for (id,) in db.execute(old, (moment, limit - len(ids))).fetchall()]
+    return ids
 
 
 def _order_of(db: Connection, queue: str) -> Order:

@@ -175,3 +175,33 @@ class Adding(Ground):
         for spec, patience in zip(specs, (0.0, 5.0, None), strict=True):
             assert self.store.add(self.queue, [spec], patience=patience).taken == 1
         assert self.claimed() == [spec.id for spec in specs]
+
+    def test_a_delay_too_short_for_the_clock_is_none(self) -> None:
+        queue = a_queue(maxsize=3)
+        self.clock.now = 1.7e9
+        self.add(0, 0, 0, queue=queue)
+        short = self.spec(delay=1e-7)
+
+        added = self.store.add(queue, [short])
+
+        assert (added.taken, added.depth, self.waiting(queue)) == (0, 3, 3)
+        assert self.store.get([short.id]) == {}
+
+    def test_a_moment_that_has_passed_takes_room(self) -> None:
+        queue = a_queue(maxsize=1)
+        self.add(0, queue=queue)
+
+        for at in (self.clock.now, self.clock.now - 60):
+            assert self.store.add(queue, [self.spec(at=at)]).taken == 0
+
+    def test_add_tells_the_moment_that_settles_which_jobs_are_delayed(self) -> None:
+        self.clock.now = 1.7e9
+        specs = [self.spec(delay=delay) for delay in (0.0, 1e-7, 0.5)] + [
+            self.spec(at=self.clock.now + after) for after in (-60, 0, 60)
+        ]
+
+        now = self.store.add(self.queue, specs).now
+
+        for spec in specs:
+            delayed = self.status(spec.id) is JobStatus.DELAYED
+            assert delayed == (spec.eligible_at(now) > now)
