@@ -515,10 +515,16 @@ class DatabaseStore(Store):
         return {**{name: QueueState(name) for name in queues}, **found}
 
     def tune(
-        self, queue: QueueSettings, changes: Mapping[str, Any], *, actor: str, source: str
+        self,
+        queue: QueueSettings,
+        changes: Mapping[str, Any],
+        *,
+        actor: str,
+        source: str,
+        expected: int | None = None,
     ) -> QueueState:
         audit = (actor[:150], source[:16], self.clock())
-        state = self._db.write(partial(self._tune, queue, changes, audit))
+        state = self._db.write(partial(self._tune, queue, changes, audit, expected))
         self._tell_work([queue.name])
         self._tell_room([queue.name])
         return state
@@ -528,11 +534,14 @@ class DatabaseStore(Store):
         queue: QueueSettings,
         changes: Mapping[str, Any],
         audit: tuple[str, str, float],
+        expected: int | None,
         db: Connection,
     ) -> QueueState:
         self._db.ensure_queue(db, queue.name)
-        db.execute(f"SELECT 1 FROM jobify_queue WHERE name = ? {self._db.locked}", (queue.name,)).fetchone()
-        before = self._states([queue.name], db)[queue.name]
+        # Read by the statement that locks it: a transaction that began earlier would read an older version.
+        live = f"SELECT {STATE} FROM jobify_queue WHERE name = ? {self._db.locked}"
+        before = to_state(queue.name, db.execute(live, (queue.name,)).fetchone())
+        before.must_be(expected)
         after = replace(before, version=before.version + 1, **changes)
         db.execute(
             'UPDATE jobify_queue SET version = ?, workers = ?, maxsize = ?, "order" = ?, paused = ? '
