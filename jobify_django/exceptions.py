@@ -62,8 +62,8 @@ class StaleVersion(JobifyError):
     def __init__(self, queue: str, *, expected: int, version: int) -> None:
         super().__init__(
             f"queue {queue!r} has version {version}, and this change was made from version {expected}: it was"
-            f" changed in between, so nothing was changed now. Look at its values, and if the change is still "
-            f"right, make it again from version {version}."
+            " changed in between, so nothing was changed now. Look at its values, and if the change is still"
+            f" right, make it again from version {version}."
         )
         self.queue = queue
         self.expected = expected
