@@ -50,6 +50,26 @@ class InvalidTuning(JobifyError, ValueError):
     """A live value of a queue is out of range."""
 
 
+class StaleVersion(JobifyError):
+    """A queue was to be changed from one version, and has another: somebody changed it meanwhile.
+
+    Attributes:
+        queue: the queue's name.
+        expected: the version that the change was made from.
+        version: the version that the queue has.
+    """
+
+    def __init__(self, queue: str, *, expected: int, version: int) -> None:
+        super().__init__(
+            f"queue {queue!r} has version {version}, and this change was made from version {expected}: it was"
+            " changed in between, so nothing was changed now. Look at its values, and if the change is still"
+            f" right, make it again from version {version}."
+        )
+        self.queue = queue
+        self.expected = expected
+        self.version = version
+
+
 # Pushing
 
 

@@ -61,6 +61,7 @@ class Queue:
         order: Order | None = UNSET,
         actor: str = "",
         source: str = "code",
+        expected: int | None = None,
     ) -> QueueState:
         """Change live values; ``None`` gives one back to the settings.
 
@@ -73,8 +74,11 @@ class Queue:
             order: ``"priority"``, ``"fifo"`` or ``"lifo"``.
             actor: who does it, for the audit trail.
             source: through which door: ``"code"``, ``"admin"`` or ``"command"``.
+            expected: the version that the change is made from (``stats().state.version``, ``state.version``
+                of the last change). The store compares it in the transaction that makes the change.
 
-        Raises ``InvalidTuning`` for a value out of range, or without any value.
+        Raises ``InvalidTuning`` for a value out of range, or without any value; ``StaleVersion`` if the queue
+        has another version than ``expected``.
         """
         given = {"workers": workers, "maxsize": maxsize, "order": order}
         changes = {key: value for key, value in given.items() if value is not UNSET}
@@ -83,38 +87,50 @@ class Queue:
         for key, value in changes.items():
             if value is not None and (wanted := _PROBLEMS[key](value)):
                 raise InvalidTuning(f"{key} of queue {self.name!r} cannot be {value!r}: it must be {wanted}.")
-        return self._change(changes, actor, source)
+        return self._change(changes, actor, source, expected)
 
     async def atune(self, **values: Any) -> QueueState:
         """Tune as ``tune`` does, in async code."""
         return await self._ask(partial(self.tune, **values))
 
-    def reset(self, *, actor: str = "", source: str = "code") -> QueueState:
-        """Give ``workers``, ``maxsize`` and ``order`` back to the settings. A paused queue stays paused."""
-        return self._change({"workers": None, "maxsize": None, "order": None}, actor, source)
+    def reset(self, *, actor: str = "", source: str = "code", expected: int | None = None) -> QueueState:
+        """Give ``workers``, ``maxsize`` and ``order`` back to the settings. A paused queue stays paused.
 
-    async def areset(self, *, actor: str = "", source: str = "code") -> QueueState:
+        ``expected`` is as in ``tune``.
+        """
+        return self._change({"workers": None, "maxsize": None, "order": None}, actor, source, expected)
+
+    async def areset(
+        self, *, actor: str = "", source: str = "code", expected: int | None = None
+    ) -> QueueState:
         """Reset as ``reset`` does, in async code."""
-        return await self._ask(partial(self.reset, actor=actor, source=source))
+        return await self._ask(partial(self.reset, actor=actor, source=source, expected=expected))
 
-    def pause(self, *, actor: str = "", source: str = "code") -> QueueState:
-        """Start no more jobs of this queue, in any process; running ones finish, pushes are still taken."""
-        return self._change({"paused": True}, actor, source)
+    def pause(self, *, actor: str = "", source: str = "code", expected: int | None = None) -> QueueState:
+        """Start no more jobs of this queue, in any process; running ones finish, pushes are still taken.
 
-    async def apause(self, *, actor: str = "", source: str = "code") -> QueueState:
+        ``expected`` is as in ``tune``.
+        """
+        return self._change({"paused": True}, actor, source, expected)
+
+    async def apause(
+        self, *, actor: str = "", source: str = "code", expected: int | None = None
+    ) -> QueueState:
         """Pause as ``pause`` does, in async code."""
-        return await self._ask(partial(self.pause, actor=actor, source=source))
+        return await self._ask(partial(self.pause, actor=actor, source=source, expected=expected))
 
-    def resume(self, *, actor: str = "", source: str = "code") -> QueueState:
-        """Start jobs again."""
-        return self._change({"paused": False}, actor, source)
+    def resume(self, *, actor: str = "", source: str = "code", expected: int | None = None) -> QueueState:
+        """Start jobs again; ``expected`` is as in ``tune``."""
+        return self._change({"paused": False}, actor, source, expected)
 
-    async def aresume(self, *, actor: str = "", source: str = "code") -> QueueState:
+    async def aresume(
+        self, *, actor: str = "", source: str = "code", expected: int | None = None
+    ) -> QueueState:
         """Resume as ``resume`` does, in async code."""
-        return await self._ask(partial(self.resume, actor=actor, source=source))
+        return await self._ask(partial(self.resume, actor=actor, source=source, expected=expected))
 
-    def _change(self, changes: dict[str, Any], actor: str, source: str) -> QueueState:
-        state = self.store.tune(self.settings, changes, actor=actor, source=source)
+    def _change(self, changes: dict[str, Any], actor: str, source: str, expected: int | None) -> QueueState:
+        state = self.store.tune(self.settings, changes, actor=actor, source=source, expected=expected)
         queue_changed.send(sender=self.name, state=state, actor=actor)
         return state
 

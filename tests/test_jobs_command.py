@@ -219,3 +219,15 @@ def test_the_doctor_goes_on_when_a_store_is_away(broken: None, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "FAIL  queue mail: the database is away." in said
     assert "ASGI_APPLICATION" in said
+
+
+@pytest.mark.parametrize(
+    "command", [("tune", "mail", "--workers", "4"), ("pause", "mail"), ("resume", "mail")]
+)
+def test_a_queue_that_was_changed_meanwhile_is_left_as_it_is(command: tuple[str, ...]) -> None:
+    jobs("tune", "mail", "--maxsize", "9", "--expected", "0")
+
+    with pytest.raises(CommandError, match="has version 1, and this change was made from version 0"):
+        jobs(*command, "--expected", "0")
+
+    assert queue("mail").stats().state.version == 1

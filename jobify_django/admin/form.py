@@ -70,15 +70,19 @@ class TuningForm(forms.Form):
         """Refuse values that were chosen looking at others than those in force."""
         cleaned: dict[str, Any] = super().clean() or {}
         if cleaned.get("version") != self.state.version:
-            self.data["version"] = self.state.version  # type: ignore[index]
-            self.add_error(
-                None,
-                _(
-                    "Somebody changed this queue after you opened this page. Its values stand above; "
-                    "save again to set yours."
-                ),
-            )
+            self.refuse(self.state.version)
         return cleaned
+
+    def refuse(self, version: int) -> None:
+        """Say that the queue has this version by now; the form can be sent again."""
+        self.data["version"] = version  # type: ignore[index]
+        self.add_error(
+            None,
+            _(
+                "Somebody changed this queue after you opened this page. Its values stand above; "
+                "save again to set yours."
+            ),
+        )
 
     @property
     def changes(self) -> dict[str, Any]:

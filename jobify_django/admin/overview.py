@@ -36,7 +36,7 @@ from jobify_django.admin.row import (
     queue_rows,
 )
 from jobify_django.conf import get_settings
-from jobify_django.exceptions import InvalidTuning, StoreError
+from jobify_django.exceptions import InvalidTuning, StaleVersion, StoreError
 from jobify_django.queue import Queue, queue
 from jobify_django.stores.base import QueueState
 
@@ -46,6 +46,9 @@ else:
     OverviewModelAdmin = admin.ModelAdmin
 
 VALUES = ("workers", "maxsize", "order", "paused")
+
+Done = tuple[QueueState, str]
+"""What a queue became, and the words that tell of it."""
 
 
 @admin.register(models.Overview)
@@ -127,33 +130,33 @@ class OverviewAdmin(OverviewModelAdmin):
     def reset_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Give the live values back to the settings."""
 
-        def reset(found: Queue, state: QueueState) -> str:
+        def reset(found: Queue, state: QueueState) -> Done | None:
             if (state.workers, state.maxsize, state.order) == (None, None, None):
-                return ""
-            found.reset(actor=request.user.get_username(), source="admin")
-            return _("Queue %(name)s is as the settings say again.")
+                return None
+            after = found.reset(**by(request, state))
+            return after, _("Queue %(name)s is as the settings say again.")
 
         return self._act(request, name, reset, nothing=_("Queue %(name)s already was as the settings say."))
 
     def pause_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Start no more jobs."""
 
-        def pause(found: Queue, state: QueueState) -> str:
+        def pause(found: Queue, state: QueueState) -> Done | None:
             if state.paused:
-                return ""
-            found.pause(actor=request.user.get_username(), source="admin")
-            return _("Queue %(name)s is paused: running jobs finish, pushes are still taken.")
+                return None
+            after = found.pause(**by(request, state))
+            return after, _("Queue %(name)s is paused: running jobs finish, pushes are still taken.")
 
         return self._act(request, name, pause, nothing=_("Queue %(name)s already was paused."))
 
     def resume_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Start jobs again."""
 
-        def resume(found: Queue, state: QueueState) -> str:
+        def resume(found: Queue, state: QueueState) -> Done | None:
             if not state.paused:
-                return ""
-            found.resume(actor=request.user.get_username(), source="admin")
-            return _("Queue %(name)s is resumed.")
+                return None
+            after = found.resume(**by(request, state))
+            return after, _("Queue %(name)s is resumed.")
 
         return self._act(request, name, resume, nothing=_("Queue %(name)s was not paused."))
 
@@ -214,13 +217,20 @@ class OverviewAdmin(OverviewModelAdmin):
         if not form.changes:
             return form.state
         try:
-            return found.tune(**form.changes, actor=actor, source="admin")
+            return found.tune(**form.changes, actor=actor, source="admin", expected=form.state.version)
+        except StaleVersion as stale:  # changed since the form was compared
+            form.refuse(stale.version)
         except InvalidTuning as error:
             form.add_error(None, str(error))
-            return None
+        return None
 
     def _act(
-        self, request: HttpRequest, name: str, act: Callable[[Queue, QueueState], str], *, nothing: str
+        self,
+        request: HttpRequest,
+        name: str,
+        act: Callable[[Queue, QueueState], Done | None],
+        *,
+        nothing: str,
     ) -> HttpResponse:
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
@@ -230,12 +240,13 @@ class OverviewAdmin(OverviewModelAdmin):
         try:
             before = _state(found)
             done = act(found, before)
-        except StoreError as error:
+        except (StaleVersion, StoreError) as error:
             messages.error(request, str(error))
             return self._back(found)
         if done:
-            self._log(request, before, _state(found))
-            messages.success(request, done % {"name": found.name})
+            after, words = done
+            self._log(request, before, after)
+            messages.success(request, words % {"name": found.name})
         else:
             messages.info(request, nothing % {"name": found.name})
         return self._back(found)
@@ -261,6 +272,11 @@ class OverviewAdmin(OverviewModelAdmin):
         response = TemplateResponse(request, template, context)
         patch_vary_headers(response, [page.REFRESH_HEADER])
         return response
+
+
+def by(request: HttpRequest, state: QueueState) -> dict[str, Any]:
+    """Return who changes a queue that was seen in this state, as arguments."""
+    return {"actor": request.user.get_username(), "source": "admin", "expected": state.version}
 
 
 def _state(found: Queue) -> QueueState:

@@ -28,6 +28,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from jobify_django.conf import QueueSettings
+from jobify_django.exceptions import StaleVersion
 from jobify_django.job import Claim, JobError, JobRecord, JobSpec, JobStatus, Outcome, maker
 from jobify_django.ordering import Order
 from jobify_django.stores.hints import Hints, Probe
@@ -104,6 +105,11 @@ class QueueState:
     maxsize: int | None = None
     order: Order | None = None
     paused: bool = False
+
+    def must_be(self, expected: int | None) -> None:
+        """Raise ``StaleVersion`` if it is of another version; ``None`` stands for any."""
+        if expected is not None and expected != self.version:
+            raise StaleVersion(self.queue, expected=expected, version=self.version)
 
     def over(self, settings: QueueSettings) -> QueueSettings:
         """Return the settings with the tuned values in place: what is in force."""
@@ -408,7 +414,13 @@ class Store(ABC):
 
     @abstractmethod
     def tune(
-        self, queue: QueueSettings, changes: Mapping[str, Any], *, actor: str, source: str
+        self,
+        queue: QueueSettings,
+        changes: Mapping[str, Any],
+        *,
+        actor: str,
+        source: str,
+        expected: int | None = None,
     ) -> QueueState:
         """Change live values (``workers``, ``maxsize``, ``order``, ``paused``; ``None`` resets one).
 
@@ -419,6 +431,10 @@ class Store(ABC):
             changes: the values to change.
             actor: who changed them, for the audit trail.
             source: the door: ``"admin"``, ``"command"`` or ``"code"``.
+            expected: change them only from this version. It is compared in the transaction that changes
+                them, so of several changes from one version exactly one is made.
+
+        Raises ``StaleVersion`` for a queue that has another version than ``expected``.
         """
 
     @abstractmethod

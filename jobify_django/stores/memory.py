@@ -324,10 +324,17 @@ class MemoryStore(Store):
             return {name: self._line(name).state for name in queues}
 
     def tune(
-        self, queue: QueueSettings, changes: Mapping[str, Any], *, actor: str, source: str
+        self,
+        queue: QueueSettings,
+        changes: Mapping[str, Any],
+        *,
+        actor: str,
+        source: str,
+        expected: int | None = None,
     ) -> QueueState:
         with self._lock:
             line = self._line(queue.name)
+            line.state.must_be(expected)
             before = line.state.order or queue.order
             line.state = replace(line.state, version=line.state.version + 1, **changes)
             after = line.state.order or queue.order

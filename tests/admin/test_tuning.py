@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.db import connections
 from django.test import Client
 from django.urls import reverse
 
 from jobify_django import queue
+from jobify_django.admin import overview
 from jobify_django.models import QueueChange
 from tests.admin.conftest import Visit
 
@@ -150,3 +153,53 @@ def test_who_changed_what_is_kept(visit: Visit, settings: Any) -> None:
     assert link is not None
     assert link.endswith("/queue/user_5Fflow/")
     assert client.get(link).status_code == 200
+
+
+@pytest.mark.parametrize("act", ["form", "pause", "reset"])
+def test_a_change_between_the_look_and_the_write_is_not_overwritten(
+    everything: Client, address: str, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue("user_flow").tune(maxsize=7)
+    form = {**fields(everything.get(address).text), "workers": "5"}
+
+    def then_somebody_else(found: Any) -> Any:
+        state = seen(found)
+        found.tune(workers=3, actor="somebody else")
+        return state
+
+    seen = overview._state
+    monkeypatch.setattr(overview, "_state", then_somebody_else)
+    target = address if act == "form" else reverse(f"admin:jobify_django_queue_{act}", args=["user_flow"])
+    answer = everything.post(target, form, follow=True)
+
+    state = queue("user_flow").stats().state
+    assert (state.workers, state.maxsize, state.paused, state.version) == (3, 7, False, 2)
+    assert ("Somebody changed this queue" if act == "form" else "has version 2") in answer.text
+    assert not LogEntry.objects.exists()
+
+
+def test_of_eight_forms_that_read_one_version_one_is_accepted(
+    visit: Visit, transactional_db: None, settings: Any
+) -> None:
+    settings.JOBIFY = {"STORE": "database", "QUEUES": QUEUES}
+    address = reverse("admin:jobify_django_queue_change", args=["user_flow"])
+    clients = [visit("tune_queue") for _ in range(8)]
+    forms = [{**fields(one.get(address).text), "workers": str(n + 11)} for n, one in enumerate(clients)]
+    begin = threading.Barrier(8)
+    accepted: list[bool] = []
+
+    def post(client: Client, form: dict[str, str]) -> None:
+        try:
+            begin.wait(60)
+            accepted.append(client.post(address, form).status_code == 302)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=post, args=pair) for pair in zip(clients, forms, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert sorted(accepted) == [False] * 7 + [True]
+    assert queue("user_flow").stats().state.version == 1

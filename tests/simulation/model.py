@@ -403,6 +403,7 @@ class Model:
         *,
         actor: str,
         source: str,
+        expected: int | None = None,
     ) -> None:
         before = self.state(queue.name)
         after = self.states[queue.name] = replace(before, version=before.version + 1, **changes)

@@ -197,8 +197,8 @@ MUTANTS = (
     Mutant(
         "a retried job keeps its old place (database)",
         STORE,
-        "cancel_requested = FALSE, eligible_at = ?, order_key = ? WHERE id = ?",
-        "cancel_requested = FALSE, eligible_at = ?, order_key = order_key + 0 * ? WHERE id = ?",
+        "eligible_at = ?, order_key = {key} WHERE id IN",
+        "eligible_at = ?, order_key = order_key WHERE id IN",
     ),
     Mutant(
         "a cancelled push leaves its job",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import getpass
 from argparse import ArgumentParser
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, OutputWrapper
 
-from jobify_django.exceptions import InvalidTuning, UnknownQueue
+from jobify_django.exceptions import InvalidTuning, StaleVersion, UnknownQueue
 from jobify_django.management.subcommands.output import refuse_elsewhere
 from jobify_django.queue import Queue
 from jobify_django.queue import queue as named
@@ -17,6 +19,7 @@ from jobify_django.stores.base import QueueState
 
 def add_queue(parser: ArgumentParser) -> None:
     parser.add_argument("queue", help="the queue's name")
+    parser.add_argument("--expected", type=int, help="only if the queue still has this version")
 
 
 def add_tune(parser: ArgumentParser) -> None:
@@ -35,23 +38,20 @@ def tune(out: OutputWrapper, *, reset: bool, **options: Any) -> None:
     }
     if reset and values:
         raise CommandError("--reset goes alone: it gives every value back to the settings.")
-    try:
-        state = target.reset(**_by()) if reset else target.tune(**values, **_by())
-    except InvalidTuning as error:
-        raise CommandError(str(error)) from error
-    _say(out, target, state)
+    by = _by(**options)
+    _say(out, target, lambda: target.reset(**by) if reset else target.tune(**values, **by))
 
 
 def pause(out: OutputWrapper, **options: Any) -> None:
     """Start no more jobs of a queue; running ones finish, pushes are still taken."""
     target = _queue(**options)
-    _say(out, target, target.pause(**_by()))
+    _say(out, target, partial(target.pause, **_by(**options)))
 
 
 def resume(out: OutputWrapper, **options: Any) -> None:
     """Start jobs of a paused queue again."""
     target = _queue(**options)
-    _say(out, target, target.resume(**_by()))
+    _say(out, target, partial(target.resume, **_by(**options)))
 
 
 def _queue(queue: str, *, owns_process: bool = False, **options: Any) -> Queue:
@@ -63,14 +63,19 @@ def _queue(queue: str, *, owns_process: bool = False, **options: Any) -> Queue:
     return target
 
 
-def _by() -> dict[str, Any]:
+def _by(*, expected: int | None = None, **options: Any) -> dict[str, Any]:
     try:
-        return {"actor": getpass.getuser(), "source": "command"}
+        actor = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in many containers
-        return {"actor": "", "source": "command"}
+        actor = ""
+    return {"actor": actor, "source": "command", "expected": expected}
 
 
-def _say(out: OutputWrapper, target: Queue, state: QueueState) -> None:
+def _say(out: OutputWrapper, target: Queue, change: Callable[[], QueueState]) -> None:
+    try:
+        state = change()
+    except (InvalidTuning, StaleVersion) as error:
+        raise CommandError(str(error)) from error
     live = state.over(target.settings)
     paused = ", paused" if state.paused else ""
     out.write(

@@ -14,6 +14,7 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from jobify_django.conf import QueueSettings, get_settings
+from jobify_django.exceptions import StoreError
 from jobify_django.job import Claim, Interruption, JobError, JobRecord, JobSpec, JobStatus, Outcome
 from jobify_django.ordering import ORDERS, Order, order_key
 from jobify_django.stores.base import (
@@ -55,6 +56,9 @@ from jobify_django.stores.database.rows import (
     to_state,
 )
 from jobify_django.stores.hints import Probe
+
+PART = 1_000
+"""Jobs that one transaction of our own cancels or retries: each has a time limit, however many there are."""
 
 FORGET_POOLS = 600.0
 """Seconds after which a pool that died without a word is deleted."""
@@ -374,24 +378,31 @@ class DatabaseStore(Store):
             db.execute(cut, (now + longest, *part))
 
     def cancel(self, ids: Collection[str]) -> Mapping[str, JobStatus]:
-        records = self._db.write(partial(self._cancel, ids))
-        live = {record.queue for record in records if not record.status.ended}
-        self._tell_room(live)
-        self._tell_work(live)
-        self._tell_ended([r for r in records if r.status in (JobStatus.WAITING, JobStatus.DELAYED)])
-        return {record.id: record.status for record in records}
+        def cancel(part: Collection[str]) -> list[JobRecord]:
+            records = self._db.write(partial(self._cancel, part))
+            live = {record.queue for record in records if not record.status.ended}
+            self._tell_room(live)
+            self._tell_work(live)
+            self._tell_ended([r for r in records if r.status in (JobStatus.WAITING, JobStatus.DELAYED)])
+            return records
+
+        return {record.id: record.status for record in self._in_parts(ids, cancel, "cancelled")}
 
     def _cancel(self, ids: Collection[str], db: Connection) -> list[JobRecord]:
         now = self.clock()
         records = self._records(db, ids)
-        for record in records:
-            if record.status is JobStatus.RUNNING:
-                db.execute("UPDATE jobify_job SET cancel_requested = TRUE WHERE id = ?", (record.id,))
-            elif not record.status.ended:
-                end = "UPDATE jobify_job SET status = 'cancelled', ended_at = ? WHERE id = ?"
-                db.execute(end, (now, record.id))
-                if record.status is JobStatus.WAITING:
-                    self._db.note(db, record.queue, -1)
+        running = [record.id for record in records if record.status is JobStatus.RUNNING]
+        for part in chunks(running):
+            db.execute(f"UPDATE jobify_job SET cancel_requested = TRUE WHERE id IN {marks(part)}", part)
+        unstarted = [
+            record.id for record in records if record.status in (JobStatus.WAITING, JobStatus.DELAYED)
+        ]
+        for part in chunks(unstarted):
+            end = f"UPDATE jobify_job SET status = 'cancelled', ended_at = ? WHERE id IN {marks(part)}"
+            db.execute(end, (now, *part))
+        waiting = Counter(record.queue for record in records if record.status is JobStatus.WAITING)
+        for queue, number in waiting.items():
+            self._db.note(db, queue, -number)
         return records
 
     def cancels(self, pool: str) -> Collection[str]:
@@ -399,23 +410,52 @@ class DatabaseStore(Store):
         return [id for (id,) in self._db.read(lambda db: db.execute(asked, (pool,)).fetchall())]
 
     def retry(self, ids: Collection[str]) -> Collection[str]:
-        records = self._db.write(partial(self._retry, ids))
-        self._tell_work(record.queue for record in records)
-        return [record.id for record in records]
+        def retry(part: Collection[str]) -> list[JobRecord]:
+            records = self._db.write(partial(self._retry, part))
+            self._tell_work(record.queue for record in records)
+            return records
+
+        return [record.id for record in self._in_parts(ids, retry, "retried")]
 
     def _retry(self, ids: Collection[str], db: Connection) -> list[JobRecord]:
         now = self.clock()
         again = (JobStatus.FAILED, JobStatus.CANCELLED)
         records = [record for record in self._records(db, ids) if record.status in again]
-        orders = {queue: _order_of(db, queue) for queue in {record.queue for record in records}}
+        by_queue: dict[str, list[str]] = {}
         for record in records:
-            reset = """
-                UPDATE jobify_job SET crashes = 0, result = NULL,
-                                      cancel_requested = FALSE, eligible_at = ?, order_key = ? WHERE id = ?"""
-            key = order_key(orders[record.queue], record.priority, record.sequence)
-            db.execute(reset, (now, key, record.id))
+            by_queue.setdefault(record.queue, []).append(record.id)
+        for queue, chosen in by_queue.items():
+            key = KEYS[_order_of(db, queue)]
+            for part in chunks(chosen):
+                reset = f"""
+                    UPDATE jobify_job SET crashes = 0, result = NULL, cancel_requested = FALSE,
+                                          eligible_at = ?, order_key = {key} WHERE id IN {marks(part)}"""
+                db.execute(reset, (now, *part))
         fresh = [record._replace(cancel_requested=False) for record in records]
         self._come_back(db, fresh, "retried by hand", now, charged=False)
+        return records
+
+    def _in_parts(
+        self, ids: Collection[str], act: Callable[[Collection[str]], list[JobRecord]], done: str
+    ) -> list[JobRecord]:
+        """Act on jobs in transactions of ``PART`` jobs each; inside the caller's transaction, all in that.
+
+        The error of a part that fails tells what became of those before it.
+        """
+        # Sorted as they are locked, so that two calls go through the parts in one order, too.
+        wanted = sorted(set(ids))
+        if len(wanted) <= PART or self.in_transaction():
+            return act(wanted)
+        records: list[JobRecord] = []
+        for start in range(0, len(wanted), PART):
+            try:
+                records += act(wanted[start : start + PART])
+            except StoreError as error:
+                raise type(error)(
+                    f"of {len(wanted)} jobs the first {start} were looked at, and those of them that could "
+                    f"be were {done}; the rest were not: {error} Do it again with the same jobs: those that "
+                    "were changed are left alone."
+                ) from error
         return records
 
     def _records(self, db: Connection, ids: Iterable[str]) -> list[JobRecord]:
@@ -557,10 +597,16 @@ class DatabaseStore(Store):
         return {**{name: QueueState(name) for name in queues}, **found}
 
     def tune(
-        self, queue: QueueSettings, changes: Mapping[str, Any], *, actor: str, source: str
+        self,
+        queue: QueueSettings,
+        changes: Mapping[str, Any],
+        *,
+        actor: str,
+        source: str,
+        expected: int | None = None,
     ) -> QueueState:
         audit = (actor[:150], source[:16], self.clock())
-        state = self._db.write(partial(self._tune, queue, changes, audit))
+        state = self._db.write(partial(self._tune, queue, changes, audit, expected))
         self._tell_work([queue.name])
         self._tell_room([queue.name])
         return state
@@ -570,11 +616,14 @@ class DatabaseStore(Store):
         queue: QueueSettings,
         changes: Mapping[str, Any],
         audit: tuple[str, str, float],
+        expected: int | None,
         db: Connection,
     ) -> QueueState:
         self._db.ensure_queue(db, queue.name)
-        db.execute(f"SELECT 1 FROM jobify_queue WHERE name = ? {self._db.locked}", (queue.name,)).fetchone()
-        before = self._states([queue.name], db)[queue.name]
+        # Read by the statement that locks it: a transaction that began earlier would read an older version.
+        live = f"SELECT {STATE} FROM jobify_queue WHERE name = ? {self._db.locked}"
+        before = to_state(queue.name, db.execute(live, (queue.name,)).fetchone())
+        before.must_be(expected)
         after = replace(before, version=before.version + 1, **changes)
         db.execute(
             'UPDATE jobify_queue SET version = ?, workers = ?, maxsize = ?, "order" = ?, paused = ? '

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+from jobify_django.exceptions import StaleVersion
 from jobify_django.job import Claim
 from jobify_django.testing.conformance.ground import LEASE, Ground, a_queue, outcome
 
@@ -49,6 +50,34 @@ class Crowding(Ground):
         assert sorted(versions) == list(range(1, 4 * EACH + 1))
         state = self.store.states(["default"])["default"]
         assert (state.version, state.workers, state.maxsize) == (4 * EACH, EACH, EACH)
+
+    def test_of_changes_made_from_one_version_at_the_same_moment_one_is_made(self) -> None:
+        self.tune(workers=3)
+        begin = threading.Barrier(PRODUCERS)
+        made: list[int] = []
+        refused: list[StaleVersion] = []
+
+        def change(value: int) -> None:
+            changes = {"workers": value} if value % 2 else {"paused": True}
+            begin.wait(PATIENCE)
+            try:
+                state = self.store.tune(self.queue, changes, actor="ada", source="code", expected=1)
+                made.append(state.version)
+            except StaleVersion as error:
+                refused.append(error)
+            finally:
+                self.store.close()
+
+        threads = [threading.Thread(target=change, args=(value + 1,)) for value in range(PRODUCERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+
+        assert made == [2]
+        assert {(one.queue, one.expected, one.version) for one in refused} == {("default", 1, 2)}
+        assert len(refused) == PRODUCERS - 1
+        assert self.store.states(["default"])["default"].version == 2
 
 
 class _Crowd:

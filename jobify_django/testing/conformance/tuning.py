@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from jobify_django.exceptions import StaleVersion
 from jobify_django.testing.conformance.ground import LEASE, POOL, Ground, a_queue
 
 
@@ -30,6 +33,23 @@ class Tuning(Ground):
 
         assert versions == [1, 2, 3, 4]
         assert self.store.states(["default"])["default"].version == 4
+
+    def test_a_change_made_from_another_version_is_refused_and_changes_nothing(self) -> None:
+        self.tune(workers=3)
+
+        for version in (0, 2):
+            with pytest.raises(StaleVersion, match=f"has version 1, .* from version {version}") as caught:
+                self.store.tune(self.queue, {"workers": 9}, actor="ada", source="code", expected=version)
+            assert (caught.value.expected, caught.value.version) == (version, 1)
+
+        state = self.store.states(["default"])["default"]
+        assert (state.workers, state.version) == (3, 1)
+        assert self.store.tune(self.queue, {"workers": 9}, actor="", source="code", expected=1).version == 2
+
+    def test_the_first_change_is_made_from_version_0(self) -> None:
+        state = self.store.tune(self.queue, {"workers": 9}, actor="ada", source="code", expected=0)
+
+        assert state.version == 1
 
     def test_tuning_one_value_leaves_the_others(self) -> None:
         self.tune(workers=3, maxsize=5)
