@@ -185,7 +185,7 @@ MUTANTS = (
     Mutant(
         "a cancelled job still counts (database)",
         STORE,
-        "self._db.note(db, record.queue, -1)",
+        "self._db.note(db, queue, -number)",
         "pass",
     ),
     Mutant(
