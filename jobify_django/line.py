@@ -46,8 +46,11 @@ LONGEST_WATCH = 5.0
 class Inside(Protocol):
     """What a push or a wait needs to know of the pool whose job it is made from."""
 
-    def begin_wait(self, queue: str) -> bool:
-        """Say that this job is about to wait for the queue; ``False`` if no worker of it is left."""
+    def begin_wait(self, queue: str, *, anyway: bool = False) -> bool:
+        """Say that this job is about to wait for the queue.
+
+        Returns ``False`` if no worker of it is left; then the wait counts only if it goes on ``anyway``.
+        """
 
     def may_go_on(self, queue: str) -> bool:
         """Whether a worker is left still: live tuning may have taken the others meanwhile."""

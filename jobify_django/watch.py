@@ -19,7 +19,7 @@ from functools import partial
 from jobify_django.bell import OVERDUE, Bell, Call, Pause, Steps
 from jobify_django.exceptions import JobNotFound, WaitDeadlock, WaitTimeout
 from jobify_django.job import RUNNING, JobRecord
-from jobify_django.line import inside
+from jobify_django.line import LOOK_AT_WORKERS, Inside, inside
 from jobify_django.stores.base import Anchor, Store
 
 SHORTEST_POLL = 0.05
@@ -43,14 +43,13 @@ def until_ended(
     if job is None or timeout == 0:  # 0 only looks
         return (yield from _until_ended(store, id, anchor, timeout, bell))
     queue = (yield from _read(store, id, anchor)).queue
-    counted = job.begin_wait(queue)
+    left = job.begin_wait(queue, anyway=True)
     try:
-        if not counted:
+        if not left:
             yield from _assert_others_work(store, id, anchor, queue)
-        return (yield from _until_ended(store, id, anchor, timeout, bell))
+        return (yield from _until_ended(store, id, anchor, timeout, bell, job, queue))
     finally:
-        if counted:
-            job.end_wait()
+        job.end_wait()
 
 
 def _assert_others_work(store: Store, id: str, anchor: Anchor | None, queue: str) -> Steps[None]:
@@ -69,9 +68,18 @@ def _assert_others_work(store: Store, id: str, anchor: Anchor | None, queue: str
 
 
 def _until_ended(
-    store: Store, id: str, anchor: Anchor | None, timeout: float | None, bell: Bell
+    store: Store,
+    id: str,
+    anchor: Anchor | None,
+    timeout: float | None,
+    bell: Bell,
+    job: Inside | None = None,
+    queue: str = "",
 ) -> Steps[JobRecord]:
     deadline = math.inf if timeout is None else time.monotonic() + timeout
+    # The workers that were left when the wait began may be taken by others who wait meanwhile.
+    pause = LOOK_AT_WORKERS
+    next_look = math.inf if job is None else time.monotonic() + pause
     watch: Watch = store.beside("watch", Watch, store)
     wish = watch.join(id, anchor, bell)
     poll = SHORTEST_POLL
@@ -103,7 +111,12 @@ def _until_ended(
                 if not looked and (ended := (yield from _ended(store, id, anchor))) is not None:
                     return ended
                 raise WaitTimeout(f"job {id} had not ended after {timeout:g} s; it goes on.")
-            yield Pause(min(seconds, left))
+            if job is not None and time.monotonic() >= next_look:
+                if not job.may_go_on(queue):
+                    yield from _assert_others_work(store, id, anchor, queue)
+                    pause = min(2 * pause, LONGEST_WATCH)
+                next_look = time.monotonic() + pause
+            yield Pause(max(0.0, min(seconds, left, next_look - time.monotonic())))
             looked = False
             if wish.told:
                 wish.told = False

@@ -429,6 +429,6 @@ def test_a_bell_of_a_closed_loop_rings_for_nobody() -> None:
 def test_ending_a_job_of_a_closed_loop_raises_nothing() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
-    running = SimpleNamespace(ending=None, task=SimpleNamespace(cancel=None))
+    running = SimpleNamespace(asked=(), ending=None, task=SimpleNamespace(cancel=None))
     Pool.end(SimpleNamespace(loop=loop), running, "cancel")  # type: ignore[arg-type]
     assert running.ending == "cancel"

@@ -40,13 +40,13 @@ class Running:
         self.asked: tuple[str, ...] = ()
         self._waits = 0
 
-    def begin_wait(self, queue: str) -> bool:
+    def begin_wait(self, queue: str, *, anyway: bool = False) -> bool:
         with self.slots.lock:
             self._waits += 1
-            if self._leaves_a_worker(queue):
-                return True
-            self._waits -= 1
-            return False
+            leaves = self._leaves_a_worker(queue)
+            if not leaves and not anyway:
+                self._waits -= 1
+            return leaves
 
     def may_go_on(self, queue: str) -> bool:
         with self.slots.lock:
