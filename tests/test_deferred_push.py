@@ -30,18 +30,20 @@ def another_database(
 ) -> Iterator[None]:
     """A second database of the project, which is not Django's default."""
     # Django's test cases forbid databases they were not told of, and this one is younger than they are.
-    monkeypatch.setattr(BaseDatabaseWrapper, "ensure_connection", ensure_connection)
-    connections.settings[OTHER] = {
-        **connections.settings["default"],
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": str(tmp_path / "shop.sqlite3"),
-        "OPTIONS": SQLITE_OPTIONS,
-    }
-    call_command("migrate", "auth", database=OTHER, verbosity=0)
-    yield
-    connections[OTHER].close()
-    del connections[OTHER]
-    del connections.settings[OTHER]
+    # Undone here, before the test may do without a database again: or nothing would be forbidden any more.
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseDatabaseWrapper, "ensure_connection", ensure_connection)
+        connections.settings[OTHER] = {
+            **connections.settings["default"],
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(tmp_path / "shop.sqlite3"),
+            "OPTIONS": SQLITE_OPTIONS,
+        }
+        call_command("migrate", "auth", database=OTHER, verbosity=0)
+        yield
+        connections[OTHER].close()
+        del connections[OTHER]
+        del connections.settings[OTHER]
 
 
 def push_one() -> None:

@@ -57,21 +57,23 @@ def jobs_database(
 ) -> Iterator[None]:
     """A database of jobs' own, migrated through the router."""
     # Django's test cases forbid databases they were not told of, and this one is younger than they are.
-    monkeypatch.setattr(BaseDatabaseWrapper, "ensure_connection", ensure_connection)
-    connections.settings["jobs"] = {
-        **connections.settings["default"],
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": str(tmp_path / "jobs.sqlite3"),
-        "OPTIONS": SQLITE_OPTIONS,
-    }
-    settings.JOBIFY = {"DATABASE": "jobs", "MAXSIZE": 2, "PUSH_TIMEOUT": None}
-    settings.DATABASE_ROUTERS = ["jobify_django.router.JobifyRouter"]
-    call_command("migrate", database="jobs", verbosity=0)
-    yield
-    clear()
-    connections["jobs"].close()
-    del connections["jobs"]
-    del connections.settings["jobs"]
+    # Undone here, before the test may do without a database again: or nothing would be forbidden any more.
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseDatabaseWrapper, "ensure_connection", ensure_connection)
+        connections.settings["jobs"] = {
+            **connections.settings["default"],
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(tmp_path / "jobs.sqlite3"),
+            "OPTIONS": SQLITE_OPTIONS,
+        }
+        settings.JOBIFY = {"DATABASE": "jobs", "MAXSIZE": 2, "PUSH_TIMEOUT": None}
+        settings.DATABASE_ROUTERS = ["jobify_django.router.JobifyRouter"]
+        call_command("migrate", database="jobs", verbosity=0)
+        yield
+        clear()
+        connections["jobs"].close()
+        del connections["jobs"]
+        del connections.settings["jobs"]
 
 
 def test_jobs_on_a_database_of_their_own_run(jobs_database: None) -> None:
