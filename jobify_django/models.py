@@ -89,6 +89,7 @@ class Queue(models.Model):
     paused = models.BooleanField(_("paused"), default=False)
     waiting = models.BigIntegerField(_("waiting"), default=0)
     sequence = models.BigIntegerField(_("sequence"), default=0)
+    reordering = models.BigIntegerField(_("reordering"), null=True)
 
     class Meta:
         verbose_name = _("queue")

@@ -62,11 +62,13 @@ class Queue:
         actor: str = "",
         source: str = "code",
         expected: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> QueueState:
         """Change live values; ``None`` gives one back to the settings.
 
         Lowering ``maxsize`` drops nothing: pushes wait until the queue is shorter. Lowering ``workers`` lets
-        running jobs finish. A new order applies to the jobs that wait already.
+        running jobs finish. A new order applies to the jobs that wait already: they are moved in parts, and
+        until all are, the state that is returned and shown is ``reordering``.
 
         Args:
             workers: how many jobs each process runs at once.
@@ -76,6 +78,7 @@ class Queue:
             source: through which door: ``"code"``, ``"admin"`` or ``"command"``.
             expected: the version that the change is made from (``stats().state.version``, ``state.version``
                 of the last change). The store compares it in the transaction that makes the change.
+            progress: called with how many jobs a new order has moved so far, after each part.
 
         Raises ``InvalidTuning`` for a value out of range, or without any value; ``StaleVersion`` if the queue
         has another version than ``expected``.
@@ -87,18 +90,26 @@ class Queue:
         for key, value in changes.items():
             if value is not None and (wanted := _PROBLEMS[key](value)):
                 raise InvalidTuning(f"{key} of queue {self.name!r} cannot be {value!r}: it must be {wanted}.")
-        return self._change(changes, actor, source, expected)
+        return self._change(changes, actor, source, expected, progress)
 
     async def atune(self, **values: Any) -> QueueState:
         """Tune as ``tune`` does, in async code."""
         return await self._ask(partial(self.tune, **values))
 
-    def reset(self, *, actor: str = "", source: str = "code", expected: int | None = None) -> QueueState:
+    def reset(
+        self,
+        *,
+        actor: str = "",
+        source: str = "code",
+        expected: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> QueueState:
         """Give ``workers``, ``maxsize`` and ``order`` back to the settings. A paused queue stays paused.
 
-        ``expected`` is as in ``tune``.
+        ``expected`` and ``progress`` are as in ``tune``.
         """
-        return self._change({"workers": None, "maxsize": None, "order": None}, actor, source, expected)
+        changes = {"workers": None, "maxsize": None, "order": None}
+        return self._change(changes, actor, source, expected, progress)
 
     async def areset(
         self, *, actor: str = "", source: str = "code", expected: int | None = None
@@ -129,8 +140,17 @@ class Queue:
         """Resume as ``resume`` does, in async code."""
         return await self._ask(partial(self.resume, actor=actor, source=source, expected=expected))
 
-    def _change(self, changes: dict[str, Any], actor: str, source: str, expected: int | None) -> QueueState:
-        state = self.store.tune(self.settings, changes, actor=actor, source=source, expected=expected)
+    def _change(
+        self,
+        changes: dict[str, Any],
+        actor: str,
+        source: str,
+        expected: int | None,
+        progress: Callable[[int], None] | None = None,
+    ) -> QueueState:
+        state = self.store.tune(
+            self.settings, changes, actor=actor, source=source, expected=expected, progress=progress
+        )
         queue_changed.send(sender=self.name, state=state, actor=actor)
         return state
 

@@ -454,10 +454,12 @@ class Pool:
         changed = False
         for name, state in states.items():
             slots = self.slots[name]
-            if slots.version == state.version:
+            if slots.seen == state:
                 continue
             changed = True
-            slots.version = state.version
+            slots.seen = state
+            # A changed order is in force only once every job stands where it wants it.
+            slots.version = slots.version if state.reordering else state.version
             slots.size = self._fixed or state.workers or self.queues[name].workers
         if changed:
             self._threads.resize(sum(slots.size for slots in self.slots.values()))

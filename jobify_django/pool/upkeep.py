@@ -60,10 +60,11 @@ class Upkeep:
             Chore(self._follow_tuning, TUNE_EVERY),
             Chore(self._watch_loop, TUNE_EVERY),
             rescue := Chore(self._rescue, RESCUE_EVERY),
+            reorder := Chore(self._reorder, TUNE_EVERY),
             Chore(self._repair, REPAIR_EVERY, first=REPAIR_EVERY),
             prune := Chore(self._prune, PRUNE_EVERY, first=RESCUE_EVERY),
         ]
-        self._rescuing, self._pruning = rescue, prune
+        self._rescuing, self._pruning, self._reordering = rescue, prune, reorder
         self._lag_since: float | None = None
         self._thread: threading.Thread | None = None
         self._turns = -1
@@ -219,6 +220,15 @@ class Upkeep:
             )
         # A short batch is no sign of the end: a claim that passed some of the jobs may have had them locked.
         self._go_on(self._rescuing, bool(batch))
+
+    def _reorder(self) -> None:
+        for name, slots in self._pool.slots.items():
+            if slots.seen.reordering:
+                began = time.monotonic()
+                moved = self._store.reorder(self._pool.queues[name])
+                # Somebody may hold the rest for long: looking takes one part in twenty.
+                pause = max(TUNE_EVERY, 20 * (time.monotonic() - began))
+                self._reordering.due = 0.0 if moved else max(self._reordering.due, time.monotonic() + pause)
 
     def _repair(self) -> None:
         if self._store.repair():

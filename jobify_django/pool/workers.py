@@ -16,6 +16,7 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim, Outcome
 from jobify_django.log import get_log
 from jobify_django.pool.execution import run_job
+from jobify_django.stores.base import QueueState
 
 logger = get_log("jobify.worker")
 
@@ -82,6 +83,7 @@ class Slots:
         self.settings = settings
         self.size = size
         self.version = 0
+        self.seen = QueueState(settings.name)
         self.peers = peers
         self._running: dict[Running, None] = {}
         self._suspects: dict[Running, None] = {}

@@ -97,7 +97,10 @@ make_added = maker(Added)
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """A queue's live values. ``None`` stands for "as the settings say"; ``version`` only grows."""
+    """A queue's live values. ``None`` stands for "as the settings say"; ``version`` only grows.
+
+    While ``reordering``, some jobs may still stand where an older order has put them.
+    """
 
     queue: str
     version: int = 0
@@ -105,6 +108,7 @@ class QueueState:
     maxsize: int | None = None
     order: Order | None = None
     paused: bool = False
+    reordering: bool = False
 
     def must_be(self, expected: int | None) -> None:
         """Raise ``StaleVersion`` if it is of another version; ``None`` stands for any."""
@@ -421,6 +425,7 @@ class Store(ABC):
         actor: str,
         source: str,
         expected: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> QueueState:
         """Change live values (``workers``, ``maxsize``, ``order``, ``paused``; ``None`` resets one).
 
@@ -434,8 +439,18 @@ class Store(ABC):
             expected: change them only from this version. It is compared in the transaction that changes
                 them, so of several changes from one version exactly one is made.
 
+            progress: called with how many jobs were re-ordered so far, now and then.
+
         Raises ``StaleVersion`` for a queue that has another version than ``expected``.
         """
+
+    def reorder(self, queue: QueueSettings) -> int:
+        """Put some of the jobs that an order from before has placed where the order in force wants them.
+
+        Pools call it while the queue's state is ``reordering``; a store that does it all in ``tune`` needs
+        nothing here. Returns how many jobs it has moved.
+        """
+        return 0
 
     @abstractmethod
     def beat(self, pool: PoolRecord) -> None:

@@ -331,6 +331,7 @@ class MemoryStore(Store):
         actor: str,
         source: str,
         expected: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> QueueState:
         with self._lock:
             line = self._line(queue.name)

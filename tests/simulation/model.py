@@ -404,6 +404,7 @@ class Model:
         actor: str,
         source: str,
         expected: int | None = None,
+        progress: object = None,
     ) -> None:
         before = self.state(queue.name)
         after = self.states[queue.name] = replace(before, version=before.version + 1, **changes)

@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from jobify_django.exceptions import StoreError
 from jobify_django.management.subcommands import acting, bench, doctor, looking, tuning
+from jobify_django.management.subcommands.output import Progress
 
 SUBCOMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[..., None]]] = {
     "status": (looking.add_status, looking.status),
@@ -49,7 +50,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             try:
-                SUBCOMMANDS[subcommand][1](self.stdout, owns_process=self._owns_process, **options)
+                progress = Progress(self.stderr)
+                work = SUBCOMMANDS[subcommand][1]
+                work(self.stdout, owns_process=self._owns_process, progress=progress, **options)
             except (StoreError, ImproperlyConfigured) as error:
                 raise CommandError(str(error)) from error
 

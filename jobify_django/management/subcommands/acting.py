@@ -6,6 +6,7 @@ import json
 import re
 from argparse import ArgumentParser
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.core.management.base import CommandError, OutputWrapper
@@ -15,12 +16,16 @@ from jobify_django.exceptions import JobifyError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
 from jobify_django.management.subcommands.looking import add_filters, found
-from jobify_django.management.subcommands.output import refuse_elsewhere, seconds
+from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, seconds
 from jobify_django.stores import queues_by_store, stores
+from jobify_django.stores.base import Store
 from jobify_django.task import tasks
 
 MOST = 10_000
 """Jobs that one call changes at most."""
+
+PART = 1_000
+"""Jobs after which it is told how far it is."""
 
 
 def add_push(parser: ArgumentParser) -> None:
@@ -74,28 +79,41 @@ def add_chosen(parser: ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do it to all that the filters name")
 
 
-def retry(out: OutputWrapper, **options: Any) -> None:
+def retry(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
     """Make failed and cancelled jobs wait again."""
     chosen = _chosen([JobStatus.FAILED, JobStatus.CANCELLED], **options)
     total = sum(map(len, chosen.values()))
     if options["dry_run"]:
         out.write(f"{total} would be retried")
         return
-    done = sum(len(stores[name].retry(ids)) for name, ids in chosen.items())
+    done = 0
+    for store, ids in _parts(chosen):
+        done += len(store.retry(ids))
+        progress(f"{done} of {total} retried ")
     out.write(f"{done} retried, {total - done} were not failed or cancelled")
 
 
-def cancel(out: OutputWrapper, **options: Any) -> None:
+def cancel(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
     """Cancel jobs that have not started, and ask running 'async def' jobs to end."""
     chosen = _chosen([JobStatus.WAITING, JobStatus.DELAYED, JobStatus.RUNNING], **options)
     total = sum(map(len, chosen.values()))
     if options["dry_run"]:
         out.write(f"{total} would be cancelled")
         return
-    before = [status for name, ids in chosen.items() for status in stores[name].cancel(ids).values()]
+    before: list[JobStatus] = []
+    for store, ids in _parts(chosen):
+        before += store.cancel(ids).values()
+        progress(f"{len(before)} of {total} cancelled ")
     running = before.count(JobStatus.RUNNING)
     ended = sum(status.ended for status in before)
     out.write(f"{len(before) - running - ended} cancelled, {running} running asked to end, {ended} had ended")
+
+
+def _parts(chosen: Mapping[str, Sequence[str]]) -> Iterator[tuple[Store, Sequence[str]]]:
+    """Return the jobs in parts, so that it can be told how far it is; one that fails tells the rest."""
+    for name, ids in chosen.items():
+        for start in range(0, len(ids), PART):
+            yield stores[name], ids[start : start + PART]
 
 
 def _chosen(statuses: list[JobStatus], *, ids: list[str], yes: bool, **options: Any) -> dict[str, list[str]]:

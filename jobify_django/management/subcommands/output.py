@@ -8,12 +8,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, OutputWrapper
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import JobRecord
 from jobify_django.payload import decode_call
 from jobify_django.stores import stores
+
+
+class Progress:
+    """Says on a terminal how far a long command is; into a file or a pipe it writes nothing."""
+
+    def __init__(self, err: OutputWrapper) -> None:
+        self._err = err
+
+    def __call__(self, text: str) -> None:
+        """Write a line over the last one."""
+        if self._err.isatty():
+            self._err.write(f"\r{text}", str, ending="")
+            self._err.flush()
+
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import CommandError, OutputWrapper
 
 from jobify_django.exceptions import InvalidTuning, StaleVersion, UnknownQueue
-from jobify_django.management.subcommands.output import refuse_elsewhere
+from jobify_django.management.subcommands.output import Progress, refuse_elsewhere
 from jobify_django.queue import Queue
 from jobify_django.queue import queue as named
 from jobify_django.stores.base import QueueState
@@ -30,7 +30,7 @@ def add_tune(parser: ArgumentParser) -> None:
     parser.add_argument("--reset", action="store_true", help="give all three back to the settings")
 
 
-def tune(out: OutputWrapper, *, reset: bool, **options: Any) -> None:
+def tune(out: OutputWrapper, *, reset: bool, progress: Progress, **options: Any) -> None:
     """Change a queue's live values; every pool applies them within two seconds."""
     target = _queue(**options)
     values: dict[str, Any] = {
@@ -38,7 +38,7 @@ def tune(out: OutputWrapper, *, reset: bool, **options: Any) -> None:
     }
     if reset and values:
         raise CommandError("--reset goes alone: it gives every value back to the settings.")
-    by = _by(**options)
+    by = {**_by(**options), "progress": lambda moved: progress(f"{moved} jobs re-ordered ")}
     _say(out, target, lambda: target.reset(**by) if reset else target.tune(**values, **by))
 
 
@@ -78,6 +78,7 @@ def _say(out: OutputWrapper, target: Queue, change: Callable[[], QueueState]) ->
         raise CommandError(str(error)) from error
     live = state.over(target.settings)
     paused = ", paused" if state.paused else ""
+    paused += ", some jobs still in the old order: the workers go on with it" if state.reordering else ""
     out.write(
         f"{target.name}: {live.workers} workers in each process, maxsize {live.maxsize}, order {live.order}"
         f"{paused} (version {state.version})"

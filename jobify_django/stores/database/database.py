@@ -122,6 +122,10 @@ class Database(ABC):
     locked = ""
     """Ends a SELECT whose rows are about to change, so that nobody else changes them first."""
 
+    steady = ""
+    """Ends a SELECT of a queue's order, which is not to change until the transaction ends. Not needed where
+    ``may_come_late`` tells of those who have read an older one."""
+
     unlocked = ""
     """The same, passing over rows that somebody has locked."""
 
@@ -238,6 +242,17 @@ class Database(ABC):
 
     def repair(self) -> bool:
         """Mend the books; return whether they were wrong."""
+        return False
+
+    # A changed order
+
+    def mark(self, db: Connection) -> int:
+        """Return what tells transactions that have written before this one began from later ones; not 0."""
+        return 1
+
+    def may_come_late(self, db: Connection, mark: int) -> bool:
+        """Whether somebody may still commit jobs that an order from before the ``mark`` has placed, this
+        transaction too where it made the mark."""
         return False
 
     # Where SQL differs

@@ -93,6 +93,11 @@ class MySQL(Server):
     def spell(statement: str) -> str:
         return TASK_IN.sub(EXACT_TASK, translate(statement).replace('"', "`"))
 
+    # A push holds the row's lock until its transaction ends, and so must whoever else goes by the order.
+    @property
+    def steady(self) -> str:  # type: ignore[override]
+        return self.locked
+
     @property
     def locked(self) -> str:  # type: ignore[override]
         return f"FOR UPDATE WAIT {LONGEST_LOCK}" if self._mariadb else "FOR UPDATE"

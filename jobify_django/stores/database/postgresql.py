@@ -82,11 +82,15 @@ TABLE = "'jobify_job'::regclass::oid"
 CLASS = f"{TABLE}::int4 # ?"
 # Shared, so it blocks nobody; the key's number tells two announcements of one transaction apart. The jobs'
 # numbers are taken after the announcement is made (they depend on it), which the ceiling relies on.
+# Always empty. Its transaction has a number from then on, before it reads the queue's order: see ``LATE``.
+BEGUN = "left(pg_current_xact_id()::text, 0)"
 ANNOUNCE = f"""
     SELECT {TABLE}::bigint,
            ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ? + length(a.made)))
-    FROM (SELECT pg_advisory_xact_lock_shared({CLASS}, ?)::text AS made %s OFFSET 0) a"""
-NUMBERS = f"SELECT {TABLE}::bigint, ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ?))"
+    FROM (SELECT pg_advisory_xact_lock_shared({CLASS}, ?)::text || {BEGUN} AS made %s OFFSET 0) a"""
+NUMBERS = f"""
+    SELECT {TABLE}::bigint,
+           ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ? + length({BEGUN})))"""
 ANNOUNCED = f"""(
         SELECT coalesce(sum(l.objid::bigint & 4095), 0) FROM pg_locks l
         WHERE l.locktype = 'advisory' AND l.classid = ({CLASS})::oid AND l.objsubid = 2 AND l.granted
@@ -135,6 +139,15 @@ RUNNING = "status || '' = 'running'"
 # Jobs of one pool are renewed by one thread and ended by another. In whatever order the rest of a statement
 # goes through them, it locks them in this one, so that neither waits for what the other waits for.
 HELD = "held AS MATERIALIZED (%s ORDER BY j.id FOR NO KEY UPDATE OF j)"
+# Whether a transaction is open that has a smaller number than the mark, and jobs or announcements here. Only
+# such a one can have read the order that was in force before.
+LATE = f"""
+    SELECT EXISTS (
+        SELECT 1 FROM pg_locks x JOIN pg_locks l ON l.virtualtransaction = x.virtualtransaction
+        WHERE x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock' AND x.granted
+          AND age(x.transactionid) >= age(mod(?::bigint, 4294967296)::text::xid)
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND (l.locktype = 'advisory' OR l.relation = {TABLE}))"""
 SNAPSHOTS = """
     SELECT pid, usename, application_name, state,
            extract(epoch FROM clock_timestamp() - xact_start)::double precision
@@ -313,6 +326,12 @@ class PostgreSQL(Server):
         if announced := self._announced(queue):
             announced[-1].used += len(fresh)
         return fresh
+
+    def mark(self, db: Connection) -> int:
+        return int(db.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()[0])
+
+    def may_come_late(self, db: Connection, mark: int) -> bool:
+        return bool(db.execute(LATE, (mark,)).fetchone()[0])
 
     def deadline(self) -> AbstractContextManager[object]:
         return watchdog.limit(self._wrapper.connection, DEADLINE)

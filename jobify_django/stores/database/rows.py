@@ -18,7 +18,7 @@ RECORD = (
     "id, queue, task, arguments, priority, status, sequence, attempt, crashes, pushed_at, eligible_at, "
     "started_at, ended_at, lease_until, pool, cancel_requested, result, error, history"
 )
-STATE = 'version, workers, maxsize, "order", paused'
+STATE = 'version, workers, maxsize, "order", paused, reordering'
 
 
 def to_record(row: tuple[Any, ...]) -> JobRecord:
@@ -34,8 +34,9 @@ def to_record(row: tuple[Any, ...]) -> JobRecord:
 
 def to_state(queue: str, row: tuple[Any, ...]) -> QueueState:
     """Return the value of a row of ``STATE``'s columns, all null where the queue was never touched."""
-    version, workers, maxsize, order, paused = row
-    return QueueState(queue, version or 0, workers, maxsize, order if order in ORDERS else None, bool(paused))
+    version, workers, maxsize, order, paused, reordering = row
+    known = order if order in ORDERS else None
+    return QueueState(queue, version or 0, workers, maxsize, known, bool(paused), reordering is not None)
 
 
 def to_pool(row: tuple[Any, ...], now: float) -> PoolRecord:

@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import Claim, Interruption, JobError, JobRecord, JobSpec, JobStatus, Outcome
+from jobify_django.log import get_log
 from jobify_django.ordering import ORDERS, Order, order_key
 from jobify_django.stores.base import (
     CRASH_LIMIT,
@@ -59,6 +60,11 @@ from jobify_django.stores.hints import Probe
 
 PART = 1_000
 """Jobs that one transaction of our own cancels or retries: each has a time limit, however many there are."""
+
+logger = get_log("jobify.store")
+
+REORDER_PART = 5_000
+"""Jobs that are re-ordered in one transaction."""
 
 FORGET_POOLS = 600.0
 """Seconds after which a pool that died without a word is deleted."""
@@ -262,7 +268,7 @@ class DatabaseStore(Store):
         )
         but = f"AND j.task NOT IN {marks(unknown)}" if unknown else ""
         rows = db.execute(LOOK % (but, names), (*unknown, *wants)).fetchall()
-        found = {row[0]: _Look(to_state(row[0], row[1:6]), row[6], row[7]) for row in rows}
+        found = {row[0]: _Look(to_state(row[0], row[1:7]), row[7], row[8]) for row in rows}
         return [found[name] for name in wants]
 
     @staticmethod
@@ -425,7 +431,7 @@ class DatabaseStore(Store):
         for record in records:
             by_queue.setdefault(record.queue, []).append(record.id)
         for queue, chosen in by_queue.items():
-            key = KEYS[_order_of(db, queue)]
+            key = KEYS[self._order_of(db, queue)]
             for part in chunks(chosen):
                 reset = f"""
                     UPDATE jobify_job SET crashes = 0, result = NULL, cancel_requested = FALSE,
@@ -434,6 +440,14 @@ class DatabaseStore(Store):
         fresh = [record._replace(cancel_requested=False) for record in records]
         self._come_back(db, fresh, "retried by hand", now, charged=False)
         return records
+
+    def _order_of(self, db: Connection, queue: str) -> Order:
+        live = f'SELECT "order" FROM jobify_queue WHERE name = ? {self._db.steady}'
+        order = (db.execute(live, (queue,)).fetchone() or ("",))[0]
+        if order in ORDERS:
+            return order
+        settings = get_settings().queues
+        return settings[queue].order if queue in settings else "priority"
 
     def _in_parts(
         self, ids: Collection[str], act: Callable[[Collection[str]], list[JobRecord]], done: str
@@ -604,12 +618,68 @@ class DatabaseStore(Store):
         actor: str,
         source: str,
         expected: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> QueueState:
         audit = (actor[:150], source[:16], self.clock())
         state = self._db.write(partial(self._tune, queue, changes, audit, expected))
         self._tell_work([queue.name])
         self._tell_room([queue.name])
+        if state.reordering:
+            self._reorder_all(queue, progress)
+            state = self.states([queue.name])[queue.name]
         return state
+
+    def _reorder_all(self, queue: QueueSettings, progress: Callable[[int], None] | None) -> None:
+        """Re-order what can be now. What fails, or comes late, is left to the pools: the change is made."""
+        total = rounds = 0
+        try:
+            # Twice without a find: the transaction that makes the mark cannot tell that nobody comes late.
+            while rounds < 2:
+                moved = self.reorder(queue)
+                rounds = 0 if moved else rounds + 1
+                total += moved
+                if moved and progress is not None:
+                    progress(total)
+        except StoreError as error:
+            if self.in_transaction():
+                raise  # it cannot go on
+            logger.warning("event=reorder-failed queue=%s moved=%d error=%r", queue.name, total, str(error))
+
+    def reorder(self, queue: QueueSettings) -> int:
+        moved = self._db.write(partial(self._reorder, queue, self.in_transaction()))
+        if moved:
+            self._tell_work([queue.name])
+        return moved
+
+    def _reorder(self, queue: QueueSettings, inside: bool, db: Connection) -> int:
+        # Whoever has the row locked re-orders now, or changes the order once more.
+        live = f'SELECT "order", reordering FROM jobify_queue WHERE name = ? {self._db.unlocked}'
+        order, mark = db.execute(live, (queue.name,)).fetchone() or (None, None)
+        if mark is None:
+            return 0
+        if mark == 0 and not inside:
+            mark = self._db.mark(db)
+            db.execute("UPDATE jobify_queue SET reordering = ? WHERE name = ?", (mark, queue.name))
+        key = KEYS[order if order in ORDERS else queue.order]
+        late = mark == 0 or self._db.may_come_late(
+            db, mark
+        )  # before the look, or somebody could end between the two
+        old = " UNION ALL ".join(
+            f"SELECT id FROM jobify_job WHERE queue = :queue AND status = '{status}' AND order_key <> {key}"
+            for status in ("waiting", "delayed", "running")
+        )
+        # One statement, so one snapshot: a job that changes its status meanwhile is in it all the same.
+        found = db.execute(f"{old} LIMIT {REORDER_PART}", {"queue": queue.name}).fetchall()
+        if not found and not late:
+            db.execute("UPDATE jobify_queue SET reordering = NULL WHERE name = ?", (queue.name,))
+        moved = 0
+        for part in chunks(sorted(id for (id,) in found)):
+            lock = f"SELECT id FROM jobify_job WHERE id IN {marks(part)} ORDER BY id {self._db.unlocked}"
+            free = [id for (id,) in db.execute(lock, part).fetchall()]
+            if free:
+                db.execute(f"UPDATE jobify_job SET order_key = {key} WHERE id IN {marks(free)}", free)
+            moved += len(free)
+        return moved
 
     def _tune(
         self,
@@ -630,11 +700,10 @@ class DatabaseStore(Store):
             "WHERE name = ?",
             (after.version, after.workers, after.maxsize, after.order or "", after.paused, queue.name),
         )
-        order = after.order or queue.order
-        if order != (before.order or queue.order):
-            for status in ("waiting", "delayed", "running"):
-                reorder = f"UPDATE jobify_job SET order_key = {KEYS[order]} WHERE queue = ?"
-                db.execute(f"{reorder} AND status = '{status}'", (queue.name,))
+        if (after.order or queue.order) != (before.order or queue.order):
+            # 0: the mark is made after the commit, or somebody could still read the old order after it.
+            db.execute("UPDATE jobify_queue SET reordering = 0 WHERE name = ?", (queue.name,))
+            after = replace(after, reordering=True)
         db.execute(
             'INSERT INTO jobify_queuechange (queue, version, actor, source, changed_at, "before", "after") '
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -731,14 +800,6 @@ def _ended(db: Connection, before: Mapping[JobStatus, float], limit: int, lock: 
             old = f"SELECT id FROM jobify_job WHERE status = '{status}' AND ended_at < ? LIMIT ? {lock}"
             ids += [id for (id,) in db.execute(old, (moment, limit - len(ids))).fetchall()]
     return ids
-
-
-def _order_of(db: Connection, queue: str) -> Order:
-    found = db.execute('SELECT "order" FROM jobify_queue WHERE name = ?', (queue,)).fetchone()
-    settings = get_settings().queues
-    default: Order = settings[queue].order if queue in settings else "priority"
-    order: Order = (found and found[0]) or default
-    return order
 
 
 def _values(state: QueueState) -> str:
