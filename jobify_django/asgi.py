@@ -21,6 +21,7 @@ from typing import Any
 from jobify_django.exceptions import StoreError, StoreUnmigrated
 from jobify_django.log import get_log
 from jobify_django.pool import Service
+from jobify_django.pool.loop import tell_loop
 
 logger = get_log("jobify.worker")
 
@@ -343,7 +344,7 @@ class Stop:
 
     def _defer(self, number: int, frame: FrameType | None) -> None:
         self._deadly = number
-        self._loop.call_soon_threadsafe(self._die)
+        tell_loop(self._loop, self._die)
 
     def _signalled(self) -> None:
         # Between any two steps of the main thread: no lock, no log, only flags and the loop's own door.
@@ -351,7 +352,7 @@ class Stop:
         if self._first is None:
             self._first = now
             self._service.stop_claiming()
-            self._loop.call_soon_threadsafe(self._begin)
+            tell_loop(self._loop, self._begin)
         elif now - self._first > ONE_WISH:
             self._service.hurry()
 

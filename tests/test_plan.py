@@ -11,7 +11,7 @@ from jobify_django.job import JobSpec, new_id
 from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqlite
 from jobify_django.stores.database.database import Which
 from jobify_django.stores.database.server import translate
-from jobify_django.stores.database.store import LOOK
+from jobify_django.stores.database.store import LEASES, LOOK
 from jobify_django.testing.conformance.ground import a_queue
 from tests.workshop import database
 
@@ -106,3 +106,14 @@ def test_a_large_table_is_claimed_from_and_pushed_to_in_order(jobify: Any, rows:
     claims = store.claim("pool", {"default": 3}, {"default": 60.0}).claims
 
     assert [claim.priority for claim in claims] == [100, 0, 0]
+
+
+def test_the_first_and_the_last_lease_are_looked_up_apart(jobify: Any) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("the others find both ends in one SELECT too")
+
+    lines = [line for line in plan(LEASES, []).splitlines() if "jobify_job" in line]
+
+    # Both in one SELECT, SQLite would read every running row.
+    assert len(lines) == 2
+    assert all("SEARCH jobify_job" in line and "INDEX" in line for line in lines)

@@ -13,7 +13,8 @@ from django.contrib.auth.models import Group
 from django.db import connection, connections
 
 from jobify_django import JobStatus, queue
-from jobify_django.stores.database import DatabaseStore
+from jobify_django.management.commands.jobs import Command
+from jobify_django.stores.database import DatabaseStore, listener
 from tests.child import PATIENCE, until
 from tests.requirement import need_module
 from tests.workshop import Configure, at_work, database, pushed
@@ -181,3 +182,45 @@ def test_no_call_of_a_pool_is_made_on_a_borrowed_thread(
         "jobify-watch-database",
         "jobify-worker",
     }
+
+
+def test_a_producer_that_binds_on_the_server_is_heard(jobify: Configure, changed: Set) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL's driver binds on the server")
+    changed({"server_side_binding": True})
+    errors: list[BaseException] = []
+
+    def say() -> None:
+        try:
+            with connections["default"].cursor() as cursor:
+                cursor.execute(listener.SAY, ["work default"])
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connections["default"].close()
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"LISTEN {listener.CHANNEL}")
+    thread = threading.Thread(target=say)
+    thread.start()
+    thread.join(PATIENCE)
+
+    heard = list(connection.connection.notifies(timeout=PATIENCE, stop_after=1))
+    assert errors == []
+    assert [notice.payload for notice in heard] == ["work default"]
+    with connection.cursor() as cursor:
+        cursor.execute(f"UNLISTEN {listener.CHANNEL}")
+
+
+def test_the_command_commits_what_it_does_without_autocommit(jobify: Configure, changed: Set) -> None:
+    settings = changed(AUTOCOMMIT=False)
+
+    def pause(store: DatabaseStore) -> None:
+        store.close()
+        del connections["default"]  # a process of its own has no pool's connection
+        Command().run_from_argv(["manage.py", "jobs", "pause", "default"])
+
+    on_a_thread(pause)
+
+    assert queue().stats().paused
+    assert settings["AUTOCOMMIT"] is False

@@ -19,6 +19,7 @@ from jobify_django.pool.completer import Completer
 from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
 from jobify_django.pool.execution import arun_job, cancelled, failed
 from jobify_django.pool.forking import hook_forks
+from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.probation import LOOK_AGAIN, Probation
 from jobify_django.pool.report import heard, report
 from jobify_django.pool.upkeep import Upkeep
@@ -156,7 +157,7 @@ class Pool:
         """End a ``drain`` in progress now: hand back what still runs."""
         self._hurried = True
         if self._started:
-            self.loop.call_soon_threadsafe(self._quiet.set)
+            tell_loop(self.loop, self._quiet.set)
 
     async def _until_empty(self) -> None:
         # The event is set on this thread only, so none is missed between looking and clearing.
@@ -220,8 +221,7 @@ class Pool:
             self._quiet.set()
 
         # Told before it is logged: nothing may stand between a death and its replacement.
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(tell)
+        tell_loop(self.loop, tell)
         logger.critical("event=pool-died pool=%s error=%r", self.id, error, exc_info=error)
 
     # One turn: store what ended, claim what fits, start it
@@ -332,13 +332,15 @@ class Pool:
         if strange:
             self._hold_back(strange)
         if refused:
-            self._take_back(refused)
+            # As under a limit of memory or of processes.
+            self._take_back(refused, "no thread could be started for it")
         if not on_loop:
             return
         if threading.get_ident() == self._loop_thread:
             self._start_on_loop(on_loop)
-        else:
-            self.loop.call_soon_threadsafe(self._start_on_loop, on_loop)
+        elif not tell_loop(self.loop, self._start_on_loop, on_loop):
+            self._closed = True
+            self._take_back(on_loop, "its pool's event loop is closed")
 
     def _hold_back(self, claims: Sequence[Claim]) -> None:
         """Hand back jobs of tasks that this process does not know, as in a deploy before it has the new code.
@@ -353,12 +355,12 @@ class Pool:
         self._unknown.update(claim.task for claim in claims)
         self._hand_back(claims, "its task is not known here")
 
-    def _take_back(self, jobs: Sequence[Running]) -> None:
-        """Hand back jobs that the system has no thread for, as under a limit of memory or of processes."""
+    def _take_back(self, jobs: Sequence[Running], reason: str) -> None:
+        """Hand back jobs that could not be started."""
         for running in jobs:
             running.slots.leave(running)
             self.completer.settle(running.claim.id, running.claim.attempt)
-        self._hand_back([running.claim for running in jobs], "no thread could be started for it")
+        self._hand_back([running.claim for running in jobs], reason)
 
     def _hand_back(self, claims: Sequence[Claim], reason: str) -> None:
         try:
@@ -437,7 +439,7 @@ class Pool:
         if threading.get_ident() == self._loop_thread:
             self._quiet.set()
         else:
-            self.loop.call_soon_threadsafe(self._quiet.set)
+            tell_loop(self.loop, self._quiet.set)
 
     # What others tell it
 
@@ -476,8 +478,7 @@ class Pool:
         running.asked = (*running.asked, ending)
         running.ending = running.ending or ending  # type: ignore[assignment]
         if running.task is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs on it any more
-                self.loop.call_soon_threadsafe(running.task.cancel)
+            tell_loop(self.loop, running.task.cancel)
 
     def lose(self, id: str) -> None:
         """Give up a job whose lease another pool has taken."""

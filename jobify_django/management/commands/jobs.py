@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
 
 from jobify_django.exceptions import StoreError
 from jobify_django.management.subcommands import acting, bench, doctor, looking, tuning
@@ -48,13 +49,32 @@ class Command(BaseCommand):
         super().run_from_argv(argv)
 
     def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
-        with contextlib.suppress(KeyboardInterrupt):
+        # Called from code it is part of that code's transaction.
+        committing = autocommit() if self._owns_process else contextlib.nullcontext()
+        with contextlib.suppress(KeyboardInterrupt), committing:
             try:
                 progress = Progress(self.stderr)
                 work = SUBCOMMANDS[subcommand][1]
                 work(self.stdout, owns_process=self._owns_process, progress=progress, **options)
             except (StoreError, ImproperlyConfigured) as error:
                 raise CommandError(str(error)) from error
+
+
+@contextlib.contextmanager
+def autocommit() -> Iterator[None]:
+    """Let this thread's new connections commit what they do, whatever ``AUTOCOMMIT`` says: nobody else would.
+
+    Connections that are open already stay as they are.
+    """
+    closed = [one for one in connections.all() if one.connection is None]
+    before = [one.settings_dict for one in closed]
+    for one in closed:
+        one.settings_dict = {**one.settings_dict, "AUTOCOMMIT": True}
+    try:
+        yield
+    finally:
+        for one, settings in zip(closed, before, strict=True):
+            one.settings_dict = settings
 
 
 def _add_djangos(parser: ArgumentParser) -> None:

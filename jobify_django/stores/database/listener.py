@@ -34,8 +34,11 @@ DEAF_POLL = 0.25
 DEBOUNCE = 0.01
 """Seconds in which a process says a thing once. A listener looks again after them, for what was not said."""
 
-SAY = f"BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_notify('{CHANNEL}', %s); COMMIT"
-"""A NOTIFY takes a lock on the whole database while it commits: it must not wait for the disk then."""
+SAY = f"SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', %s)"
+"""A NOTIFY takes a lock on the whole database while it commits: it must not wait for the disk then.
+
+One statement, a transaction by itself: with ``server_side_binding`` the server takes no more than one.
+"""
 
 SAY_INSIDE = "SELECT pg_notify(%s, %s)"
 

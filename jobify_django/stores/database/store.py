@@ -86,7 +86,10 @@ STATS = """
            (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'running'),
            (SELECT min(eligible_at) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
            (SELECT min(eligible_at) FROM jobify_job WHERE queue = :queue AND status = 'delayed')"""
-LEASES = "SELECT min(lease_until), max(lease_until) FROM jobify_job WHERE status = 'running'"
+# Two SELECTs, each one look-up in the index: SQLite reads all running rows for both in one.
+LEASES = """
+    SELECT (SELECT min(lease_until) FROM jobify_job WHERE status = 'running'),
+           (SELECT max(lease_until) FROM jobify_job WHERE status = 'running')"""
 EXPIRED = "FROM jobify_job WHERE status = 'running' AND lease_until < ?"
 AHEAD = "status = 'running' AND lease_until > ?"
 # The rows are locked since they were read. A status here would let a planner go by its index instead of the

@@ -1,0 +1,73 @@
+"""A pool whose event loop is closed hands back what it cannot start, and nothing raises."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jobify_django import task
+from jobify_django.job import JobSpec, JobStatus
+from jobify_django.pool.driver import ThreadDriver
+from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.pool import Pool
+from jobify_django.stores.memory import MemoryStore
+from jobify_django.testing.conformance.ground import a_queue
+
+
+@task
+async def on_the_loop() -> None:
+    raise AssertionError("its loop is closed")
+
+
+class Unstarted(ThreadDriver):
+    """A driver whose turns the test makes itself."""
+
+    def start(self) -> None:
+        pass
+
+    def wake(self) -> None:
+        pass
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
+    """A pool that was started on a loop that is closed now, and that claims on another thread than its."""
+    monkeypatch.setattr("jobify_django.pool.pool.ThreadDriver", Unstarted)
+    monkeypatch.setattr("jobify_django.pool.pool.LoopDriver", Unstarted)
+    monkeypatch.setattr("jobify_django.pool.upkeep.Upkeep.start", lambda upkeep: None)
+    pool = Pool(MemoryStore("memory"), [a_queue()])
+    asyncio.run(pool.start())
+    pool._loop_thread = -1
+    return pool
+
+
+def test_a_pool_can_be_hurried_after_its_loop_was_closed(pool: Pool) -> None:
+    pool.hurry()
+
+
+def test_jobs_claimed_for_a_closed_loop_are_handed_back_and_no_more_are_claimed(pool: Pool) -> None:
+    pool.store.add(a_queue(), [JobSpec("a", on_the_loop.name, "[[],{}]")])
+
+    pool.step()
+    pool.step()
+
+    record = pool.store.get(["a"])["a"]
+    assert record.status is JobStatus.WAITING
+    assert (record.attempt, record.crashes) == (1, 0)
+    assert pool.completer.empty
+    assert pool.slots["default"].busy == 0
+
+
+def test_what_goes_wrong_with_an_open_loop_is_not_hidden() -> None:
+    class Broken(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(self, *arguments: object, **options: object) -> asyncio.Handle:
+            raise RuntimeError("out of order")
+
+    loop = Broken()
+    try:
+        with pytest.raises(RuntimeError, match="out of order"):
+            tell_loop(loop, print)
+    finally:
+        loop.close()
+    assert tell_loop(loop, print) is False
