@@ -284,18 +284,20 @@ class Stop:
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Listen to TERM and INT, in front of the server's own handlers, while the block runs.
+        """Listen to TERM and INT, in front of the server's own handlers, while the block runs; and to HUP,
+        where the server has no handler for it: those that have one mean something else by it.
 
         Where the server has none for TERM, the signal would end the process at once, and count as a crash of
         its jobs. hypercorn's parent process sends it to all its workers when the first of them has ended,
-        and the others perhaps have jobs to end.
+        and the others perhaps have jobs to end. A terminal that is closed sends HUP.
         """
         chained: dict[signal.Signals, tuple[Handler, Handler | signal.Handlers]] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            hangup = getattr(signal, "SIGHUP", None)
+            for number in filter(None, (signal.SIGTERM, signal.SIGINT, hangup)):
                 theirs = signal.getsignal(number)
-                # A signal that the process ignores, it goes on to ignore.
-                if callable(theirs) or theirs is signal.SIG_DFL:
+                # A signal that the process ignores, as HUP under nohup, it goes on to ignore.
+                if (callable(theirs) and number != hangup) or theirs is signal.SIG_DFL:
                     ours = self._chain(self._defer if theirs is signal.SIG_DFL else theirs)
                     signal.signal(number, ours)
                     chained[number] = (ours, theirs)

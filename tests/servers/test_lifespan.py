@@ -117,6 +117,16 @@ def test_what_runs_after_the_grace_is_handed_back_uncharged(
     assert pools() == []
 
 
+def test_a_hangup_hands_back_what_runs_after_the_grace(serve: Serve, tmp_path: Path) -> None:
+    site = serve.up(UVICORN, grace=0.3)
+    job = sleep_at_first.push(str(tmp_path / "started"))
+    until((tmp_path / "started").exists, "the job's start")
+    assert site.end(signal.SIGHUP, patience=TO_END) == -signal.SIGHUP
+    row = Row.objects.get(id=job.id)
+    assert (row.status, row.crashes) == ("waiting", 0)
+    assert pools() == []
+
+
 @telling
 def test_an_open_stream_does_not_keep_a_stopping_server_claiming(
     serve: Serve, tmp_path: Path, server: Server
