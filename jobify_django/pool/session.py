@@ -27,12 +27,15 @@ STATEMENT = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 CALLS = ("set_config(", "advisory_lock(", "advisory_lock_shared(", "get_lock(", ":=")
+UNTIL_COMMIT = re.compile(r"set_config\([^()]*,\s*true\s*\)")
 ORDINARY = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ", "SAVEPOINT ", "RELEASE ")
 
 
 def lasting(sql: str) -> bool:
     """Whether the effect of a statement outlives its transaction."""
     lower = sql.lower()
+    if "set_config" in lower:
+        lower = UNTIL_COMMIT.sub("", lower)
     if ("_lock" in lower or "set_config" in lower or ":=" in lower) and any(call in lower for call in CALLS):
         return True
     # The expression is slow on a long statement, and most need none.
