@@ -302,6 +302,7 @@ def test_a_persistent_connection_stays_open_after_ordinary_work(
         ("SET CONSTRAINTS ALL IMMEDIATE", False),
         ("BEGIN; SET LOCAL statement_timeout = 1; SELECT 1", False),
         ("SELECT pg_advisory_xact_lock(1)", False),
+        ("SET STATEMENT max_statement_time = 1 FOR SELECT 1", False),
         ("SELECT set_config('a', 'b', true), pg_notify('c', 'd')", False),
         ("SELECT set_config('a', 'b', true), set_config('a', 'b', false)", True),
         ("PRAGMA table_info(a)", False),

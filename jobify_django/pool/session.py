@@ -22,7 +22,7 @@ from jobify_django.line import inside
 
 STATEMENT = re.compile(
     r"""(?:^|;|\*/)\s*
-        (?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b) | RESET\b | USE\b | PRAGMA\b.*= | ATTACH\b
+        (?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b|STATEMENT\b) | RESET\b | USE\b | PRAGMA\b.*= | ATTACH\b
          | LISTEN\b | PREPARE\b | CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP | LOCK\s+TABLES\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
