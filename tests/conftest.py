@@ -35,10 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """The test databases; they are dropped once nobody watches them any more."""
+    """The test databases; they are dropped once none of our threads uses them any more."""
     yield
     for thread in threading.enumerate():
-        if thread.name.startswith("jobify-watch-"):
+        if thread.name.startswith(("jobify-watch-", "jobify-pool", "jobify-upkeep", "jobify-worker-")):
             thread.join(PATIENCE)
 
 

@@ -22,8 +22,8 @@ from jobify_django.line import inside
 
 STATEMENT = re.compile(
     r"""(?:^|;|\*/)\s*
-        (?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b|STATEMENT\b) | RESET\b | USE\b | PRAGMA\b.*= | ATTACH\b
-         | LISTEN\b | PREPARE\b | CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP | LOCK\s+TABLES\b)""",
+        (?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b|STATEMENT\b) | RESET\b | USE\b | PRAGMA\b.*=
+         | ATTACH\b | LISTEN\b | PREPARE\b | CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP | LOCK\s+TABLES\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
 CALLS = ("set_config(", "advisory_lock(", "advisory_lock_shared(", "get_lock(", ":=")
