@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.requirement import need_module, need_success
 from tests.servers.crash import SETTINGS, Setting, crash, environment, running
 
 DRIVER = {PostgreSQL: "psycopg", MariaDB: "MySQLdb"}
+EPOCH = "SELECT unix_timestamp(now(6))"
 NOTICED_WITHIN = 30.0
 """Seconds after which a pool has noticed that its connection is dead, at most."""
 
@@ -132,6 +134,36 @@ def test_a_pool_outlives_its_database_and_stores_what_ended_meanwhile(
     until(book.exists, "the next job")
     assert pool.process.poll() is None
     assert pool.end(signal.SIGTERM) == 0
+
+
+LEASE = 12.0
+
+
+@servers
+def test_who_is_back_first_takes_no_job_from_a_pool_that_is_back_a_moment_later(
+    server: Server, site: Site, tmp_path: Path
+) -> None:
+    """Leases run out while the database is away, and no process has died."""
+    setting = json.dumps({"WORKERS": 1, "LEASE": LEASE})
+    pools = [site.runjobs(TEST_JOBIFY=setting) for _ in range(2)]
+    started, go = [tmp_path / "started 1", tmp_path / "started 2"], tmp_path / "go"
+    jobs = [site.push("wait_for_file", mark, go) for mark in started]
+    until(lambda: all(mark.exists() for mark in started), "both jobs' start")
+    server.stop("immediate")
+    threading.Event().wait(LEASE - 1)  # how long it is away is what this is about
+    server.start()
+    back = float(server.ask("SELECT extract(epoch FROM now())" if isinstance(server, PostgreSQL) else EPOCH))
+
+    for job in jobs:
+        # By then every pool has had its time to rescue, and has renewed what it holds.
+        until(lambda job=job: float(of_job(server, "lease_until", job)) > back + 1.5 * LEASE, "renewals", 60)
+    go.touch()
+
+    for job in jobs:
+        until(lambda job=job: of_job(server, "status", job) == "successful", "the job's end")
+        assert of_job(server, "concat_ws(' ', attempt, crashes)", job) == "1 0"
+    for pool in pools:
+        assert pool.end(signal.SIGTERM) == 0
 
 
 # Silent
