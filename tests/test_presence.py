@@ -61,16 +61,17 @@ def test_a_pool_that_stood_still_or_whose_clock_was_set_was_away_too(gap: float)
     assert presence.away == (NOW + 3, NOW + 3 + gap + WAIT)
 
 
-def test_an_outage_soon_after_another_goes_on_with_it() -> None:
+def test_an_outage_before_all_of_another_is_rescued_goes_on_with_it() -> None:
     presence = a_presence(0.0)
-    for back in (10.0, 11.0):
+    for back in (10.0, 20.0):
         presence.fail()
         presence.see(NOW + back)
-    assert presence.away == (NOW, NOW + 11 + WAIT)
-    presence.see(NOW + 13)
+    assert presence.away == (NOW, NOW + 20 + WAIT)
+    presence.settle()
+    presence.see(NOW + 23)
     presence.fail()
-    presence.see(NOW + 14)
-    assert presence.away == (NOW + 13, NOW + 14 + WAIT)
+    presence.see(NOW + 24)
+    assert presence.away == (NOW + 23, NOW + 24 + WAIT)
 
 
 # A pool

@@ -23,6 +23,7 @@ class Presence:
         self._back = 0.0
         self._since: float | None = None
         self._failed = False
+        self._settled = False
 
     @property
     def away(self) -> tuple[float, float] | None:
@@ -38,12 +39,17 @@ class Presence:
         if self._seen is None:
             self._back = now
         elif self._failed or abs(now - self._seen) > self._gap:
-            # Of two outages with too little time between, the second goes on with the first.
-            if self._since is None or not self._left(self._seen):
+            # Of two outages with no complete rescue between, the second goes on with the first.
+            if self._since is None or self._settled:
                 self._since = self._seen
+            self._settled = False
             self._back = now
         self._seen = now
         self._failed = False
+
+    def settle(self) -> None:
+        """Note that a rescue found nothing more: no lease is left that ran out before now."""
+        self._settled = True
 
     def wait(self, now: float) -> float:
         """Return for how many seconds more nothing may be rescued."""

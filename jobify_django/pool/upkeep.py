@@ -218,6 +218,8 @@ class Upkeep:
                 rescued.pool,
                 rescued.status,
             )
+        if not batch:
+            self._presence.settle()
         # A short batch is no sign of the end: a claim that passed some of the jobs may have had them locked.
         self._go_on(self._rescuing, bool(batch))
 
