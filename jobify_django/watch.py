@@ -43,28 +43,54 @@ def until_ended(
     if job is None or timeout == 0:  # 0 only looks
         return (yield from _until_ended(store, id, anchor, timeout, bell))
     queue = (yield from _read(store, id, anchor)).queue
+    workers = _Workers(store, id, anchor, queue, job)
     left = job.begin_wait(queue, anyway=True)
     try:
         if not left:
-            yield from _assert_others_work(store, id, anchor, queue)
-        return (yield from _until_ended(store, id, anchor, timeout, bell, job, queue))
+            yield from workers.assert_others()
+        return (yield from _until_ended(store, id, anchor, timeout, bell, workers))
     finally:
         job.end_wait()
 
 
-def _assert_others_work(store: Store, id: str, anchor: Anchor | None, queue: str) -> Steps[None]:
-    """Raise ``WaitDeadlock`` if only the workers of this process, which all wait, could run the job."""
-    pools = [pool for pool in (yield Call(store.pools)) if queue in pool.queues]
-    here = (socket.gethostname(), os.getpid())
-    others = len(pools) - any((pool.host, pool.pid) == here for pool in pools)
-    # Read after the pools: one that has started is no matter of workers any more.
-    record = yield from _read(store, id, anchor)
-    if not others and record.status is not RUNNING and not record.status.ended:
-        raise WaitDeadlock(
-            f"job {id} is in queue {queue!r}, and every worker that serves it is taken by a job that waits, "
-            "so waiting for it here would never end. Raise WORKERS of the queue, push it to another queue "
-            "with using(queue=...), or do not wait for it: it runs once this job has ended."
-        )
+class _Workers:
+    """Whether a worker is left to run the job that another job waits for.
+
+    Those that were left when the wait began may be taken by others who wait meanwhile.
+    """
+
+    def __init__(self, store: Store, id: str, anchor: Anchor | None, queue: str, job: Inside) -> None:
+        self._store = store
+        self._id = id
+        self._anchor = anchor
+        self._queue = queue
+        self._job = job
+        self._pause = LOOK_AT_WORKERS
+        self.next_look = time.monotonic() + self._pause
+
+    def look(self) -> Steps[None]:
+        """Look again, if it is time to; raises ``WaitDeadlock``."""
+        if time.monotonic() < self.next_look:
+            return
+        if not self._job.may_go_on(self._queue):
+            yield from self.assert_others()
+            self._pause = min(2 * self._pause, LONGEST_WATCH)
+        self.next_look = time.monotonic() + self._pause
+
+    def assert_others(self) -> Steps[None]:
+        """Raise ``WaitDeadlock`` if only the workers of this process, which all wait, could run the job."""
+        pools = [pool for pool in (yield Call(self._store.pools)) if self._queue in pool.queues]
+        here = (socket.gethostname(), os.getpid())
+        others = len(pools) - any((pool.host, pool.pid) == here for pool in pools)
+        # Read after the pools: one that has started is no matter of workers any more.
+        record = yield from _read(self._store, self._id, self._anchor)
+        if not others and record.status is not RUNNING and not record.status.ended:
+            raise WaitDeadlock(
+                f"job {self._id} is in queue {self._queue!r}, and every worker that serves it is taken by a "
+                "job that waits, so waiting for it here would never end. Raise WORKERS of the queue, push it "
+                "to another queue with using(queue=...), or do not wait for it: it runs once this job has "
+                "ended."
+            )
 
 
 def _until_ended(
@@ -73,13 +99,9 @@ def _until_ended(
     anchor: Anchor | None,
     timeout: float | None,
     bell: Bell,
-    job: Inside | None = None,
-    queue: str = "",
+    workers: _Workers | None = None,
 ) -> Steps[JobRecord]:
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    # The workers that were left when the wait began may be taken by others who wait meanwhile.
-    pause = LOOK_AT_WORKERS
-    next_look = math.inf if job is None else time.monotonic() + pause
     watch: Watch = store.beside("watch", Watch, store)
     wish = watch.join(id, anchor, bell)
     poll = SHORTEST_POLL
@@ -111,12 +133,11 @@ def _until_ended(
                 if not looked and (ended := (yield from _ended(store, id, anchor))) is not None:
                     return ended
                 raise WaitTimeout(f"job {id} had not ended after {timeout:g} s; it goes on.")
-            if job is not None and time.monotonic() >= next_look:
-                if not job.may_go_on(queue):
-                    yield from _assert_others_work(store, id, anchor, queue)
-                    pause = min(2 * pause, LONGEST_WATCH)
-                next_look = time.monotonic() + pause
-            yield Pause(max(0.0, min(seconds, left, next_look - time.monotonic())))
+            seconds = min(seconds, left)
+            if workers is not None:
+                yield from workers.look()
+                seconds = max(0.0, min(seconds, workers.next_look - time.monotonic()))
+            yield Pause(seconds)
             looked = False
             if wish.told:
                 wish.told = False

@@ -45,6 +45,8 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
 def test_a_pool_can_be_hurried_after_its_loop_was_closed(pool: Pool) -> None:
     pool.hurry()
 
+    assert pool.loop.is_closed()  # so the call raised nothing, and there was nobody to tell
+
 
 def test_jobs_claimed_for_a_closed_loop_are_handed_back_and_no_more_are_claimed(pool: Pool) -> None:
     pool.store.add(a_queue(), [JobSpec("a", on_the_loop.name, "[[],{}]")])

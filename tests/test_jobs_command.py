@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Collection
 from io import StringIO
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.core.management import CommandError, call_command
 
 from jobify_django import JobStatus, StoreError, get_job, queue, task
 from jobify_django.management.commands.jobs import SUBCOMMANDS, Command
+from jobify_django.management.subcommands import acting
 from jobify_django.task import tasks
 from jobify_django.testing import FakeClock
 
@@ -231,3 +233,54 @@ def test_a_queue_that_was_changed_meanwhile_is_left_as_it_is(command: tuple[str,
         jobs(*command, "--expected", "0")
 
     assert queue("mail").stats().state.version == 1
+
+
+# Many jobs
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "PART", 2)
+
+
+def test_a_part_that_fails_tells_how_far_it_came(monkeypatch: pytest.MonkeyPatch, small_parts: None) -> None:
+    pushed = add.push_many([(number,) for number in range(5)])
+    store = queue().store
+    real = store.cancel
+    parts: list[int] = []
+
+    def cancel(ids: Collection[str]) -> Any:
+        parts.append(len(ids))
+        if len(parts) == 3:
+            raise StoreError("the database is away.")
+        return real(ids)
+
+    monkeypatch.setattr(store, "cancel", cancel)
+
+    with pytest.raises(CommandError, match=r"after 4 of 5 jobs: the database is away\. Run it again"):
+        jobs("cancel", "--queue", "default", "--yes")
+
+    assert parts == [2, 2, 1]
+    statuses = [get_job(job.id).status for job in pushed]
+    assert (statuses.count(JobStatus.CANCELLED), statuses.count(JobStatus.WAITING)) == (4, 1)
+
+
+@pytest.mark.parametrize("action", ["cancel", "retry"])
+def test_a_terminal_is_told_how_far_it_is_and_a_file_is_not(small_parts: None, action: str) -> None:
+    add.push_many([(number,) for number in range(3)])
+    if action == "retry":
+        jobs("cancel", "--queue", "default", "--yes")
+    terminal, file = Terminal(), StringIO()
+
+    command = ("jobs", action, "--queue", "default", "--yes")
+    call_command(*command, stdout=StringIO(), stderr=terminal)
+    call_command("jobs", "cancel", "--queue", "default", "--yes", stdout=StringIO(), stderr=file)
+
+    assert "2 of 3 jobs" in terminal.getvalue()
+    assert "3 of 3 jobs" in terminal.getvalue()
+    assert file.getvalue() == ""

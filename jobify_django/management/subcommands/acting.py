@@ -6,13 +6,13 @@ import json
 import re
 from argparse import ArgumentParser
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from django.core.management.base import CommandError, OutputWrapper
 
 from jobify_django.conf import get_settings
-from jobify_django.exceptions import JobifyError
+from jobify_django.exceptions import JobifyError, StoreError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
 from jobify_django.management.subcommands.looking import add_filters, found
@@ -20,6 +20,8 @@ from jobify_django.management.subcommands.output import Progress, refuse_elsewhe
 from jobify_django.stores import queues_by_store, stores
 from jobify_django.stores.base import Store
 from jobify_django.task import tasks
+
+T = TypeVar("T")
 
 MOST = 10_000
 """Jobs that one call changes at most."""
@@ -86,10 +88,7 @@ def retry(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
     if options["dry_run"]:
         out.write(f"{total} would be retried")
         return
-    done = 0
-    for store, ids in _parts(chosen):
-        done += len(store.retry(ids))
-        progress(f"{done} of {total} retried ")
+    done = len(_in_parts(chosen, lambda store, ids: store.retry(ids), progress))
     out.write(f"{done} retried, {total - done} were not failed or cancelled")
 
 
@@ -100,20 +99,33 @@ def cancel(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
     if options["dry_run"]:
         out.write(f"{total} would be cancelled")
         return
-    before: list[JobStatus] = []
-    for store, ids in _parts(chosen):
-        before += store.cancel(ids).values()
-        progress(f"{len(before)} of {total} cancelled ")
+    before = _in_parts(chosen, lambda store, ids: store.cancel(ids).values(), progress)
     running = before.count(JobStatus.RUNNING)
     ended = sum(status.ended for status in before)
     out.write(f"{len(before) - running - ended} cancelled, {running} running asked to end, {ended} had ended")
 
 
-def _parts(chosen: Mapping[str, Sequence[str]]) -> Iterator[tuple[Store, Sequence[str]]]:
-    """Return the jobs in parts, so that it can be told how far it is; one that fails tells the rest."""
+def _in_parts(
+    chosen: Mapping[str, Sequence[str]],
+    act: Callable[[Store, Sequence[str]], Iterable[T]],
+    progress: Progress,
+) -> list[T]:
+    """Act on jobs in parts, telling how far it is, and return all that came back."""
+    total = sum(map(len, chosen.values()))
+    gone = 0
+    results: list[T] = []
     for name, ids in chosen.items():
         for start in range(0, len(ids), PART):
-            yield stores[name], ids[start : start + PART]
+            part = ids[start : start + PART]
+            try:
+                results += act(stores[name], part)
+            except StoreError as error:
+                raise CommandError(
+                    f"after {gone} of {total} jobs: {error} Run it again: what is done stays done."
+                ) from error
+            gone += len(part)
+            progress(f"{gone} of {total} jobs")
+    return results
 
 
 def _chosen(statuses: list[JobStatus], *, ids: list[str], yes: bool, **options: Any) -> dict[str, list[str]]:

@@ -23,9 +23,9 @@ class Progress:
         self._err = err
 
     def __call__(self, text: str) -> None:
-        """Write a line over the last one."""
+        """Write a line over the last one; whatever is written next stands over this one."""
         if self._err.isatty():
-            self._err.write(f"\r{text}", str, ending="")
+            self._err.write(f"\r\x1b[K{text}\r", str, ending="")
             self._err.flush()
 
 

@@ -38,7 +38,7 @@ def tune(out: OutputWrapper, *, reset: bool, progress: Progress, **options: Any)
     }
     if reset and values:
         raise CommandError("--reset goes alone: it gives every value back to the settings.")
-    by = {**_by(**options), "progress": lambda moved: progress(f"{moved} jobs re-ordered ")}
+    by = {**_by(**options), "progress": lambda moved: progress(f"{moved} jobs re-ordered")}
     _say(out, target, lambda: target.reset(**by) if reset else target.tune(**values, **by))
 
 

@@ -629,7 +629,8 @@ class DatabaseStore(Store):
         self._tell_room([queue.name])
         if state.reordering:
             self._reorder_all(queue, progress)
-            state = self.states([queue.name])[queue.name]
+            # Of the rest it is what this change made: somebody may have made another one meanwhile.
+            state = replace(state, reordering=self.states([queue.name])[queue.name].reordering)
         return state
 
     def _reorder_all(self, queue: QueueSettings, progress: Callable[[int], None] | None) -> None:
