@@ -15,9 +15,10 @@ from django.db import connections, router
 from jobify_django.conf import QueueSettings, Settings, get_settings, problems
 from jobify_django.exceptions import UnknownBand, UnknownQueue
 from jobify_django.models import Job
+from jobify_django.registry import tasks
 from jobify_django.stores import stores
 from jobify_django.stores.database.store import DATABASES
-from jobify_django.task import Task, tasks
+from jobify_django.task import Task
 
 ROUTER = "jobify_django.router.JobifyRouter"
 
@@ -113,8 +114,7 @@ def _tasks(settings: Settings) -> Iterator[CheckMessage]:
 
 
 def _about(task: Task[Any, Any], message: str, id: str) -> Error:
-    code = task.function.__code__
-    return Error(f"Task {task.name} ({code.co_filename}:{code.co_firstlineno}): {message}.", id=id)
+    return Error(f"Task {task.name} ({task.place}): {message}.", id=id)
 
 
 def _sqlite(alias: str, connection: Any) -> Iterator[CheckMessage]:

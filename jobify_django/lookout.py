@@ -6,6 +6,7 @@ import math
 import os
 import socket
 import time
+from collections import Counter
 
 from jobify_django.bell import Call, Steps
 from jobify_django.log import get_log
@@ -17,12 +18,32 @@ GLANCE_EVERY = 2.5
 """Seconds between two looks of one process at one queue."""
 
 
+def served(store: Store) -> Counter[str]:
+    """Return how many pools of this process serve each queue of a store."""
+    return store.beside("served", Counter)
+
+
 class Lookout:
-    """Warns, once a queue, when jobs are pushed that no live pool would run."""
+    """Warns, once a queue, when jobs are pushed that no live pool would run, and once a task, when none
+    could."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._next: dict[str, float] = {}
+        self._main: set[str] = set()
+
+    def warn_of_main(self, task: str, queue: str) -> None:
+        """Say that a task is pushed which only this process has, if this process does not serve the queue."""
+        if not self._store.shared or task in self._main or served(self._store)[queue] > 0:
+            return
+        self._main.add(task)
+        logger.warning(
+            "event=main-task task=%r queue=%r: the module it is declared in is this process's own script or "
+            "shell, so the workers of other processes do not have it, and its jobs wait for ever unless this "
+            "process runs them. Move it into a module 'tasks' of an installed app.",
+            task,
+            queue,
+        )
 
     def is_due(self, queue: str) -> bool:
         """Whether the last look at the queue is old."""

@@ -1,7 +1,9 @@
 """Running one job: find the task, read the arguments, call it, and say how it ended, as an ``Outcome``.
 
-The steps are the same for ``def`` and ``async def``; only the call itself differs. Nothing a job raises
-gets past here, and once it has ended nothing that fails afterwards takes its outcome away.
+The steps are the same for ``def`` and ``async def``; only the call itself differs. What the call returns
+decides: a ``def`` around an ``async def`` begins on a thread, and the coroutine that it returns is run on the
+event loop. Nothing a job raises gets past here, and once it has ended nothing that fails afterwards takes its
+outcome away.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextvars import Context
-from typing import Any
+from types import CoroutineType
+from typing import Any, NamedTuple
 from weakref import getweakrefcount
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
@@ -24,7 +27,7 @@ from jobify_django.line import Inside, inside
 from jobify_django.log import get_log
 from jobify_django.payload import decode_call, encode
 from jobify_django.pool.session import altered, end_session
-from jobify_django.task import Task, tasks
+from jobify_django.registry import tasks
 
 logger = get_log("jobify.worker")
 
@@ -33,23 +36,39 @@ IDLE = 0  # libpq's PQTRANS_IDLE: outside any transaction
 LONGEST_MESSAGE = 2_000
 LONGEST_TRACEBACK = 32_000
 
+Work = Coroutine[Any, Any, Any]
 
-def run_job(claim: Claim, pool: Inside | None = None) -> Outcome:
-    """Run a job in this thread, in a context and with database connections of its own."""
+
+class Unfinished(NamedTuple):
+    """What a job that began on a thread has left to run on the event loop."""
+
+    work: Work
+    context: Context
+
+
+def run_job(claim: Claim, pool: Inside | None = None) -> Outcome | Unfinished:
+    """Run a job in this thread, in a context and with database connections of its own.
+
+    Returns an ``Unfinished`` for ``arun_job`` if what it called is an ``async def`` after all.
+    """
     _tidy_connections(claim)
+    # A new one: no language, time zone or variable of another job.
+    context = Context()
+    outcome: Outcome | Unfinished
     try:
-        # A new context: no language, time zone or variable of another job.
-        value = Context().run(_call, claim, pool)
+        value = context.run(_call, claim, pool)
     except BaseException as error:
         outcome = failed(claim, error)
     else:
-        outcome = _successful(claim, value)
+        unfinished = isinstance(value, CoroutineType)
+        outcome = Unfinished(value, context) if unfinished else _successful(claim, value)
     _tidy_connections(claim)
     return outcome
 
 
-async def arun_job(claim: Claim, pool: Inside | None = None) -> Outcome:
-    """Run an ``async def`` job; the caller gives each its own task and context.
+async def arun_job(claim: Claim, pool: Inside | None = None, work: Work | None = None) -> Outcome:
+    """Run an ``async def`` job, or what ``run_job`` left of one; the caller gives each its own task, and its
+    context.
 
     Raises ``CancelledError`` only when the job was cancelled from outside before it had ended.
     """
@@ -58,7 +77,9 @@ async def arun_job(claim: Claim, pool: Inside | None = None) -> Outcome:
     own = _thread()
     SyncToAsync.thread_sensitive_context.set(own)
     try:
-        value = await _call(claim, pool)
+        value = await (_call(claim, pool) if work is None else work)
+        while isinstance(value, CoroutineType):  # a decorator's own "async def" that does not await
+            value = await value
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -104,7 +125,7 @@ def _thread() -> ThreadSensitiveContext:
 
 
 def _call(claim: Claim, pool: Inside | None) -> Any:
-    task: Task[Any, Any] = tasks[claim.task]
+    task = tasks[claim.task]
     args, kwargs = decode_call(claim.arguments)
     inside.set(pool)
     return task.function(*args, **kwargs)

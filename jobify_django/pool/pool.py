@@ -15,17 +15,18 @@ from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import SUCCESSFUL, Claim, Outcome, new_id
 from jobify_django.log import get_log
+from jobify_django.lookout import served
 from jobify_django.pool.completer import Completer
 from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
-from jobify_django.pool.execution import arun_job, cancelled, failed
+from jobify_django.pool.execution import Unfinished, Work, arun_job, cancelled, failed
 from jobify_django.pool.forking import hook_forks
 from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.probation import LOOK_AGAIN, Probation
 from jobify_django.pool.report import heard, report
 from jobify_django.pool.upkeep import Upkeep
 from jobify_django.pool.workers import Running, Slots, Threads
+from jobify_django.registry import tasks
 from jobify_django.stores.base import Claimed, PoolQueue, PoolRecord, QueueState, Store, Suspects
-from jobify_django.task import tasks
 
 logger = get_log("jobify.worker")
 
@@ -77,7 +78,7 @@ class Pool:
         self._probation = Probation(self._peers)
         self._budget = budget or Budget(None)
         self.completer = Completer()
-        self._threads = Threads(self._ended)
+        self._threads = Threads(self._ended, self._go_on)
         self._upkeep = Upkeep(self)
         self._driver: Driver
         self._runs = False
@@ -112,6 +113,7 @@ class Pool:
         self._driver = make(self.step, self._close, self.on_death)
         self._driver.start()
         self._runs = True
+        served(self.store).update(list(self.queues))
         try:
             # After the start: a hint may ring at once, from another thread.
             self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
@@ -140,6 +142,7 @@ class Pool:
             self._grace_over = True
             await self._cancel_all()
             self._unsubscribe()
+            served(self.store).subtract(list(self.queues))
             self._upkeep.stop()
             if not await self._driver.stop(LAST_WORDS):
                 held = ",".join(self.completer.held())
@@ -372,12 +375,29 @@ class Pool:
         for running in jobs:
             running.task = self.loop.create_task(self._run(running), name=running.claim.id, context=Context())
 
-    async def _run(self, running: Running) -> None:
+    def _go_on(self, running: Running, rest: Unfinished) -> None:
+        """Run on the loop what a ``def`` has left: it returned the coroutine of an ``async def``."""
+        if tell_loop(self.loop, self._start_rest, running, rest):
+            return
+        rest.work.close()
+        self._closed = True
+        running.slots.leave(running)
+        self.completer.settle(running.claim.id, running.claim.attempt)
+        self._unsure = True  # handed back by the next turn
+        self.wake()
+
+    def _start_rest(self, running: Running, rest: Unfinished) -> None:
+        work = self._run(running, rest.work)
+        running.task = self.loop.create_task(work, name=running.claim.id, context=rest.context)
+
+    async def _run(self, running: Running, work: Work | None = None) -> None:
         try:
             # It may have been told to end before there was a task to cancel.
             if running.ending is not None:
+                if work is not None:
+                    work.close()
                 raise asyncio.CancelledError
-            outcome = await arun_job(running.claim, running)
+            outcome = await arun_job(running.claim, running, work)
         except asyncio.CancelledError as error:
             if running.ending == "cancel":
                 outcome = cancelled(running.claim)

@@ -216,7 +216,7 @@ class Command(BaseCommand):
         else:
             queues = "   ".join(_describe(name, stats[name], options["workers"]) for name in service.names)
             logger.info("queues   %s", queues)
-        modules = Counter(task.function.__module__ for task in tasks)
+        modules = Counter(task.place.module for task in tasks)
         logger.info(
             "tasks    %d in %d modules: %s",
             modules.total(),
