@@ -21,6 +21,7 @@ from jobify_django.pool.execution import arun_job, cancelled, failed
 from jobify_django.pool.forking import hook_forks
 from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.probation import LOOK_AGAIN, Probation
+from jobify_django.pool.refusal import refusals
 from jobify_django.pool.report import heard, report
 from jobify_django.pool.upkeep import Upkeep
 from jobify_django.pool.workers import Running, Slots, Threads
@@ -415,11 +416,12 @@ class Pool:
             self._driver.wake()
 
     def _settle(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
+        why = refusals(self.store, refused)
         everything = bool(refused) or heard()
         for outcome in outcomes:
             running = self.completer.settle(outcome.id, outcome.attempt)
             if running is not None and (everything or outcome.status is not SUCCESSFUL):
-                report(outcome, running, stored=not refused or outcome not in refused)
+                report(outcome, running, why.get((outcome.id, outcome.attempt), ""))
         if outcomes and self.completer.empty:
             self._ring_quiet()
 
