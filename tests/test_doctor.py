@@ -59,10 +59,10 @@ def the_store() -> Store:
     return queue().store
 
 
-def beat(*, busy: int = 0, workers: int = 10, id: str = "a-pool") -> None:
+def beat(*, busy: int = 0, id: str = "a-pool", kind: str = "runjobs") -> None:
     """Report a pool alive."""
-    queues = {"default": PoolQueue(workers, busy, 0)}
-    the_store().beat(PoolRecord(id, "web-1", 4121, "runjobs", time.time(), queues))
+    queues = {"default": PoolQueue(10, busy, 0)}
+    the_store().beat(PoolRecord(id, "web-1", 4121, kind, time.time(), queues))
 
 
 def start(kind: Any, *, ago: float, lease: float = 60.0, pool: str = "a-pool") -> str:
@@ -134,6 +134,15 @@ def test_a_job_that_runs_for_hours_is_named_with_its_process(
     assert "kill -USR1 4121 on web-1" in said
     assert way_out in said
     assert lines("runs since", "--long", "4h") == []
+
+
+@both
+def test_nobody_is_told_to_send_a_web_server_a_signal_that_would_end_it(jobify: Configure) -> None:
+    start(note, ago=3 * AN_HOUR)
+    beat(busy=1, kind="lifespan")
+    (said,) = lines("runs since")
+    assert "in lifespan process 4121 on web-1" in said
+    assert "USR1" not in said
 
 
 @both

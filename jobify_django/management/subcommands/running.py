@@ -70,8 +70,11 @@ def _long(
 def _way_out(record: JobRecord, pool: PoolRecord | None) -> str:
     task = tasks.get(record.task)
     look = "read the log of its process"
-    if pool is not None:
-        look = f"kill -USR1 {pool.pid} on {pool.host} logs where it stands (runjobs)"
+    if pool is not None and pool.kind == "runjobs":
+        look = f"kill -USR1 {pool.pid} on {pool.host} logs where it stands"
+    elif pool is not None:
+        # USR1 ends a server that has no handler for it.
+        look = f"py-spy dump --pid {pool.pid} on {pool.host} shows where it stands"
     if task is not None and task.is_async:
         return f"{look}; jobs cancel {record.id} ends it where it awaits"
     return f"{look}; a 'def' cannot be stopped, only its process can: then the job runs again elsewhere"
