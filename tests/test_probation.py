@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -188,12 +189,14 @@ def test_a_queue_with_a_suspect_that_has_to_wait_is_not_dry(
         until(lambda: pool.turns > turns + 1, "turns beside that job")
         queue().resume()
         turns = pool.turns
-        until(lambda: pool.turns > turns + 1, "its turns")
-        assert not pool._dry
+        dry = asyncio.run_coroutine_threadsafe(pool.until_dry(), shop.loop)
+        until(lambda: pool.turns > turns + 2, "its turns")
+        assert not dry.done()
         assert not second.began.is_set()
         gate.open()
         second.open()
         assert ended(suspect) is JobStatus.SUCCESSFUL
+        assert dry.result(PATIENCE) == []
 
 
 # When, to the second

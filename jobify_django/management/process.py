@@ -93,7 +93,7 @@ class Process:
         service: Service,
         *,
         grace: float,
-        until: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        until: Callable[[], Coroutine[Any, Any, int]] | None = None,
         pulse: Pulse | None = None,
         ready: Callable[[], None] = lambda: None,
     ) -> int:
@@ -102,7 +102,7 @@ class Process:
         Args:
             service: the pools.
             grace: seconds that running jobs have to end.
-            until: what to wait for beside signals.
+            until: what to wait for beside signals; it returns the exit code if none came first.
             pulse: what to show meanwhile.
             ready: called once the pools run.
         """
@@ -117,7 +117,7 @@ class Process:
     async def _serve(
         self,
         service: Service,
-        until: Callable[[], Coroutine[Any, Any, None]] | None,
+        until: Callable[[], Coroutine[Any, Any, int]] | None,
         pulse: Pulse | None,
         ready: Callable[[], None],
     ) -> None:
@@ -132,6 +132,7 @@ class Process:
             waits.append(asyncio.create_task(until()))
         beats = asyncio.create_task(pulse.beat(service)) if pulse is not None else None
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        by_itself = not self.stopping
         if self.code == 1:
             service.hurry()
         released = await service.drain(self._grace)
@@ -139,6 +140,8 @@ class Process:
             if task is not None:
                 task.cancel()
         logger.info("event=stopped handed_back=%d", len(released))
+        if by_itself and self.code == 0:
+            self.code = waits[-1].result()
         self._leave_soon()
 
     def orphaned(self) -> None:

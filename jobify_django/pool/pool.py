@@ -18,10 +18,12 @@ from jobify_django.log import get_log
 from jobify_django.lookout import served
 from jobify_django.pool.completer import Completer
 from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
+from jobify_django.pool.dryness import Dryness, Left
 from jobify_django.pool.execution import Unfinished, Work, arun_job, cancelled, failed
 from jobify_django.pool.forking import hook_forks
 from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.probation import LOOK_AGAIN, Probation
+from jobify_django.pool.refusal import refusals
 from jobify_django.pool.report import heard, report
 from jobify_django.pool.upkeep import Upkeep
 from jobify_django.pool.workers import Running, Slots, Threads
@@ -90,9 +92,9 @@ class Pool:
         self._released: Sequence[str] = ()
         self._unsure = False
         self._backoff = 0.0
-        self._dry = False
-        self._found_empty: set[str] = set()
+        self._dryness = Dryness(store, self.queues, self._caps)
         self.turns = 0
+        self.started = 0
         self._opened = False
         self._started = False
         self._started_at: float | None = None
@@ -168,12 +170,19 @@ class Pool:
             self._quiet.clear()
             await self._quiet.wait()
 
-    async def until_dry(self) -> None:
-        """Return once every queue was found empty while no job of this pool ran."""
-        while not self._dry:
+    async def until_dry(self) -> Sequence[Left]:
+        """Return once no job of this pool runs and none waits that it could run: what it has to leave.
+
+        It is found out by looking, from now on. For jobs that wait because other pools use up a queue's
+        ``MAX_RUNNING`` it waits.
+        """
+        self._dryness.ask()
+        self.wake()
+        while (left := self._dryness.left) is None:
             self._quiet.clear()
-            if not self._dry:
+            if self._dryness.left is None:
                 await self._quiet.wait()
+        return left
 
     async def until_spent(self) -> None:
         """Return once the budget is used up and no job of this pool runs."""
@@ -242,6 +251,7 @@ class Pool:
     def _turn(self) -> float:
         self._open()
         self.turns += 1
+        asked = self._dryness.asked
         outcomes = self.completer.take()
         alone = self._probation.left
         wants = {} if alone else self._wants()
@@ -263,7 +273,8 @@ class Pool:
         self._start(claimed.claims)
         self._settle(outcomes, claimed.refused)
         self._probation.note(claimed)
-        self._note_dry(wants, claimed, suspects)
+        if asked:
+            self._note_dry(asked, wants, claimed, suspects)
         # Full hands mean there may be more, but an idle worker rings when there is one.
         pause = POLL if claimed.next_due is None else min(POLL, claimed.next_due)
         return min(pause, LOOK_AGAIN if claimed.held else self._probation.left or pause)
@@ -331,6 +342,7 @@ class Pool:
                 on_loop.append(running)
             elif not self._threads.run(running):
                 refused.append(running)
+        self.started += len(claims) - len(strange)
         self._budget.spend(len(claims) - len(strange) - len(refused))
         if strange:
             self._hold_back(strange)
@@ -435,24 +447,20 @@ class Pool:
             self._driver.wake()
 
     def _settle(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
+        why = refusals(self.store, refused)
         everything = bool(refused) or heard()
         for outcome in outcomes:
             running = self.completer.settle(outcome.id, outcome.attempt)
             if running is not None and (everything or outcome.status is not SUCCESSFUL):
-                report(outcome, running, stored=not refused or outcome not in refused)
+                report(outcome, running, why.get((outcome.id, outcome.attempt), ""))
         if outcomes and self.completer.empty:
             self._ring_quiet()
 
-    def _note_dry(self, wants: Mapping[str, int], claimed: Claimed, suspects: Suspects) -> None:
+    def _note_dry(self, asked: int, wants: Mapping[str, int], claimed: Claimed, suspects: Suspects) -> None:
         # A suspect may wait although nothing was found.
-        if claimed.claims or claimed.held or suspects == "pass" or not self.completer.empty:
-            self._found_empty = set()
-        else:
-            # A small budget asks for some queues at a time, so finding all of them empty may take turns.
-            self._found_empty |= wants.keys()
+        busy = claimed.claims or claimed.held or suspects == "pass" or not self.completer.empty
         spent = self._budget.spent and self.completer.empty
-        self._dry = spent or len(self._found_empty) == len(self.slots)
-        if self._dry:
+        if self._dryness.note(asked, None if busy else wants, spent=spent):
             self._ring_quiet()
 
     def _ring_quiet(self) -> None:

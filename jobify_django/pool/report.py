@@ -19,12 +19,19 @@ def heard() -> bool:
     return bool(job_ended.receivers) or logger.isEnabledFor(logging.INFO)
 
 
-def report(outcome: Outcome, running: Running, *, stored: bool) -> None:
-    """Log how a job ended, and tell the receivers of ``job_ended``."""
+def report(outcome: Outcome, running: Running, refusal: str = "") -> None:
+    """Log how a job ended, and tell the receivers of ``job_ended``.
+
+    Args:
+        outcome: how it ended.
+        running: the job.
+        refusal: why that was not stored; empty if it was.
+    """
+    stored = not refusal
     failed = outcome.status is FAILED
     level = logging.INFO if stored and not failed else logging.ERROR if stored else logging.WARNING
     if logger.isEnabledFor(level):
-        _log(level, outcome, running, stored)
+        _log(level, outcome, running, refusal)
     if stored and job_ended.receivers:
         _tell(outcome)
 
@@ -61,9 +68,9 @@ def _described(thing: object) -> str:
         return f"<{type(thing).__qualname__}>"
 
 
-def _log(level: int, outcome: Outcome, running: Running, stored: bool) -> None:
+def _log(level: int, outcome: Outcome, running: Running, refusal: str) -> None:
     claim = running.claim
-    event = EVENTS[outcome.status] if stored else "refused"
+    event = "refused" if refusal else EVENTS[outcome.status]
     wait = max(0.0, claim.started_at - claim.eligible_at)
     fields = {
         "event": event,
@@ -79,6 +86,7 @@ def _log(level: int, outcome: Outcome, running: Running, stored: bool) -> None:
         # %r: a message must not be able to forge a line of its own.
         fields["error"] = f"{outcome.error.type}: {outcome.error.message}"
         line += f" error={fields['error']!r}"
-    if not stored:
-        line += " reason='another attempt holds the job now'"
+    if refusal:
+        fields["reason"] = refusal
+        line += f" reason={refusal!r}"
     logger.log(level, "%s", line, extra={"jobify": fields})

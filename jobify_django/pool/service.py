@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import UnknownQueue
 from jobify_django.log import get_log
+from jobify_django.pool.dryness import Left
 from jobify_django.pool.pool import Budget, Pool
 from jobify_django.pool.workers import Slots
 from jobify_django.stores import queues_by_store
@@ -120,9 +121,20 @@ class Service:
         for pool in self.pools:
             pool.hurry()
 
-    async def until_dry(self) -> None:
-        """Return once every queue was found empty while no job of this process ran."""
-        await asyncio.gather(*(pool.until_dry() for pool in self.pools))
+    async def until_dry(self) -> Sequence[Left]:
+        """Return once no job of this process runs and none waits that it could run.
+
+        Returns what is left: the jobs that wait and that it cannot run, because their queue is paused or
+        their task is not registered here. Delayed jobs that are not due do not count. For jobs that wait
+        because other pools use up a queue's ``MAX_RUNNING`` it waits; once ``max_jobs`` have run, for none.
+        """
+        while True:
+            quiet = all(pool.completer.empty for pool in self.pools)
+            before = [pool.started for pool in self.pools]
+            found = await asyncio.gather(*(pool.until_dry() for pool in self.pools))
+            # A job of one store may have pushed into another one that had been found empty already.
+            if len(found) == 1 or (quiet and before == [pool.started for pool in self.pools]):
+                return [left for one in found for left in one]
 
     async def until_spent(self) -> None:
         """Return once ``max_jobs`` jobs were claimed and have ended."""

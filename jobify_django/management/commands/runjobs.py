@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from jobify_django.conf import MAX_WORKERS, get_settings, workers_problem
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
 from jobify_django.log import get_log
 from jobify_django.management import logs, reloading
-from jobify_django.management.child import LISTENING, OPTION, READY, Lifeline
+from jobify_django.management.child import LEFT, LISTENING, OPTION, READY, Lifeline
 from jobify_django.management.heartbeat import Heartbeat, Pulse, Told
 from jobify_django.management.process import Process
 from jobify_django.management.supervisor import MAX_PROCESSES, Supervisor
@@ -65,7 +65,7 @@ class Command(BaseCommand):
             help="Run so many processes, each with workers of its own, and replace those that die.",
         )
         parser.add_argument(OPTION, type=_child, help=argparse.SUPPRESS)  # who starts it, as it tells itself
-        parser.add_argument("--batch", action="store_true", help="Exit once the queues are empty.")
+        parser.add_argument("--batch", action="store_true", help="Exit once nothing waits that it could run.")
         parser.add_argument("--max-jobs", type=_count, metavar="N", help="Exit after so many jobs.")
         parser.add_argument(
             "--grace",
@@ -261,10 +261,22 @@ def _lifeline(options: Mapping[str, Any]) -> tuple[int | None, Lifeline | None]:
     return number or None, parent
 
 
-def _until(service: Service, options: Mapping[str, Any]) -> Any:
+def _until(service: Service, options: Mapping[str, Any]) -> Callable[[], Coroutine[Any, Any, int]] | None:
+    """Return what to wait for beside signals; it gives the exit code."""
+
+    async def until_dry() -> int:
+        left = await service.until_dry()
+        for queue, jobs, reason in left:
+            logger.warning("event=left queue=%s jobs=%d reason=%r", queue, jobs, reason)
+        return LEFT if left else 0
+
+    async def until_spent() -> int:
+        await service.until_spent()
+        return 0
+
     if options["batch"]:
-        return service.until_dry
-    return service.until_spent if options["max_jobs"] else None
+        return until_dry
+    return until_spent if options["max_jobs"] else None
 
 
 # What an option's value must be
