@@ -1,4 +1,4 @@
-"""A project's whole data goes out with ``dumpdata`` and in with ``loaddata``, here and on another database."""
+"""A project's data goes out with ``dumpdata`` and in with ``loaddata``, here and on another database."""
 
 from __future__ import annotations
 
@@ -124,7 +124,10 @@ def dumped(directory: Path, *labels: str, database: str = "default") -> str:
 
 def ours(alias: str = "default") -> dict[str, list[dict[str, Any]]]:
     """Return every row of this app's tables."""
-    rows = {model.__name__: list(model.objects.using(alias).order_by("pk").values()) for model in OURS}
+    rows: dict[str, list[dict[str, Any]]] = {
+        model.__name__: [dict(row) for row in model._default_manager.using(alias).order_by("pk").values()]
+        for model in OURS
+    }
     for row in rows["Queue"]:
         del row["sequence"], row["waiting"]  # books that each database keeps in its own way
     return rows
