@@ -155,6 +155,37 @@ CHECKS: dict[str, Any] = {
 }
 
 
+def a_block(language: str, text: str, note: str = "") -> Block:
+    return Block("README.md", 1, language, text, "Type:", note)
+
+
+@pytest.mark.parametrize(
+    ("block", "trouble"),
+    [
+        (a_block("python", "charge.push()\n"), "neither imports nor defines charge"),
+        (
+            a_block("python", "def view(request):\n    return charge()\n"),
+            "neither imports nor defines charge",
+        ),
+        (a_block("python", "from x import task\n\n@task\ndef a(): ...\n"), "does not name the file"),
+        (a_block("python", "if True\n"), "SyntaxError"),
+        (a_block("python", "import os\n", "somewhere"), "no such comment"),
+        (a_block("console", "$ rm -rf jobs\n"), "nobody runs 'rm -rf jobs'"),
+        (a_block("console", "$ python manage.py jobs tune mail --wrkers 4\n"), "--wrkers"),
+        (a_block("console", "$ make no-such-target\n"), "No rule to make target"),
+        (a_block("console", "$ python -m tests.nowhere\n"), "no module tests.nowhere"),
+        (a_block("text", "worker: python manage.py runjobs --proceses 4\n"), "--proceses"),
+        (a_block("yaml", 'command: ["python", "manage.py", "runjobs", "--heartbeat"]\n'), "--heartbeat"),
+        (a_block("ini", "ExecStart=python manage.py runjobs\n"), "MissingSectionHeaderError"),
+        (a_block("toml", "a = \n"), "TOMLDecodeError"),
+        (a_block("json", "{'a': 1}\n"), "JSONDecodeError"),
+        (a_block("rst", "*\n"), "nobody knows what to do with 'rst'"),
+    ],
+)
+def test_a_block_that_is_not_whole_is_found(block: Block, trouble: str) -> None:
+    assert trouble in trouble_with(block)
+
+
 def test_no_reason_is_left_over() -> None:
     typed = [command.typed for page in PAGES for block in blocks(page) for command in block.commands]
 

@@ -16,7 +16,7 @@ from django.core.management.base import CommandParser
 import jobify_django
 from jobify_django import JobifyError, checks, conf, exceptions
 from jobify_django.management.commands import jobs, runjobs
-from tests.blocks.page import DOCS, FENCE, PAGES, relative
+from tests.blocks.page import DOCS, FENCE, PAGES, blocks, relative
 
 REFERENCE = DOCS / "reference"
 
@@ -93,6 +93,19 @@ def test_every_error_is_documented_exported_and_none_invented() -> None:
 
     assert sorted(set(documented) - {"Pushing", "Stores"}) == sorted(errors)
     assert errors <= set(jobify_django.__all__)
+
+
+def test_the_picture_of_the_errors_is_their_tree() -> None:
+    (picture,) = [block.text for block in blocks(REFERENCE / "errors.md") if block.language == "text"]
+    line = re.compile(r"^((?:[│ ] {3})*)(?:[├└]── )?(\w+)(?: \((\w+)\))?$")
+    parents: list[type] = []
+    for prefix, name, also in (line.findall(text)[0] for text in picture.splitlines()):
+        error = getattr(jobify_django, name)
+        del parents[len(prefix) // 4 + 1 :]
+        if parents:
+            bases = [parents[-1].__name__, *([also] if also else [])]
+            assert sorted(base.__name__ for base in error.__bases__) == sorted(bases), name
+        parents.append(error)
 
 
 @pytest.mark.parametrize("name", [n for n in jobify_django.__all__ if not n.isupper()])

@@ -1,4 +1,4 @@
-"""The README's examples as type checkers read them in ``tests/typing/``. ``tests/test_blocks.py`` runs them."""
+"""The README's examples, as type checkers read them in ``tests/typing/``."""
 
 import re
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import re
 import symtable
 import textwrap
@@ -164,6 +165,7 @@ def relative(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@functools.cache
 def blocks(page: Path) -> list[Block]:
     """Return the code blocks of a page, in order."""
     text = page.read_text()
