@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from django.core.management import load_command_class
 from django.core.management.base import CommandError
+from django.db import connection
 
 from tests.blocks.page import PAGES, ROOT, Block, blocks, relative
 from tests.blocks.project import Project, Readers
@@ -195,7 +196,12 @@ def test_no_reason_is_left_over() -> None:
 
 # What a reader does with it
 
+once = pytest.mark.skipif(
+    connection.vendor != "sqlite", reason="its projects have databases of their own: once is enough"
+)
 
+
+@once
 @pytest.mark.parametrize("page", [page for page in PAGES if list(readings(page))], ids=relative)
 def test_a_reader_can_follow_the_page(page: Path, projects: Path, readers: Readers, tmp_path: Path) -> None:
     project = Project(tmp_path / "site", readers)
@@ -209,6 +215,7 @@ def test_a_reader_can_follow_the_page(page: Path, projects: Path, readers: Reade
 ASGI = [block for page in PAGES for block in python(page) if is_asgi(block) and runs(block)]
 
 
+@once
 @pytest.mark.parametrize("block", ASGI, ids=str)
 def test_a_server_can_import_the_asgi_file(
     block: Block, projects: Path, readers: Readers, tmp_path: Path

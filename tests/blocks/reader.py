@@ -32,10 +32,13 @@ from typing import Any
 PATIENCE = 60.0
 ID = re.compile(r"\bID\b|\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 WARM = (
-    "db.models",
-    "db.backends.sqlite3.base",
-    "core.management",
+    "contrib.admin",
+    "contrib.auth.hashers",
+    "contrib.messages.middleware",
     "core.checks",
+    "core.management.commands.migrate",
+    "db.backends.sqlite3.base",
+    "db.models",
     "forms",
     "template",
     "test",
