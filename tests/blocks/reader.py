@@ -163,20 +163,21 @@ class Reader:
     # Commands
 
     def _type(self, command: str, shown: list[str]) -> None:
-        failed = shown[0] if shown and shown[0].startswith("CommandError: ") else ""
         if not command.startswith("python manage.py "):
             self._run(command)
             return
-        command = ID.sub(a_failed_job, command)
-        out = io.StringIO()
-        said = execute(shlex.split(command)[1:], out)
-        if said != failed:
-            raise Failure(
-                f"$ {command}\nended with {said!r}, and the page shows {failed!r}\n{out.getvalue()}"
-            )
-        # A longer output depends on what the reader has: the first line stands for what it looks like.
-        if len(shown) == 1 and not failed and shape(shown[0]) not in map(shape, out.getvalue().splitlines()):
-            raise Failure(f"$ {command}\nsays {out.getvalue()!r}, and the page shows {shown[0]!r}")
+        states = STATES if ID.search(command) else STATES[:1]
+        happened = []
+        for state in states:
+            typed = ID.sub(lambda found, state=state: a_job_that_is(state, found[0]), command)
+            out = io.StringIO()
+            said = execute(shlex.split(typed)[1:], out)
+            if is_as_shown(said, out.getvalue(), shown):
+                return
+            happened.append(said or out.getvalue())
+        tried = f" (of a job that was, in turn, {', '.join(states)})" if len(states) > 1 else ""
+        page, said = "\n".join(shown), "".join(happened)
+        raise Failure(f"$ {command}\nThe page shows\n{page}\nand this is said{tried}:\n{said}")
 
     def _run(self, command: str) -> None:
         Path("jobs.alive").touch()  # as `runjobs --heartbeat-file` does
@@ -221,16 +222,33 @@ SAMPLES: dict[str, Callable[[], Any]] = {
 }
 
 
-def a_failed_job(found: re.Match[str]) -> str:
-    """Return the id of a job that has failed: the one that was found, or a new one."""
-    from jobify_django.job import JobStatus
+STATES = ("failed", "running", "waiting")
+"""States of the job whose id a page shows, in the order in which they are tried."""
+
+
+def a_job_that_is(state: str, id: str) -> str:
+    """Return the id of a job in a state: the one that a page shows, or a new one for ``ID``."""
     from jobify_django.models import Job
 
-    id = a_job() if found[0] == "ID" else found[0]
-    if found[0] != "ID" and not Job.objects.filter(id=id).exists():
+    if id == "ID":
+        id = a_job()
+    elif not Job.objects.filter(id=id).exists():
         Job.objects.filter(id=a_job()).update(id=id)
-    Job.objects.filter(id=id).update(status=JobStatus.FAILED.value, attempt=1, ended_at=1.0, started_at=1.0)
+    ended = 1.0 if state == "failed" else None
+    Job.objects.filter(id=id).update(
+        status=state, attempt=1, started_at=1.0, ended_at=ended, lease_until=None if ended else 1e10
+    )
     return id
+
+
+def is_as_shown(failure: str, output: str, shown: list[str]) -> bool:
+    """Whether a command ended, and said, what the page shows.
+
+    A longer output depends on what the reader has, so of that only success is compared.
+    """
+    if shown and shown[0].startswith("CommandError: "):
+        return failure == shown[0]
+    return not failure and (len(shown) != 1 or shape(shown[0]) in map(shape, output.splitlines()))
 
 
 def execute(arguments: list[str], out: io.StringIO) -> str:
