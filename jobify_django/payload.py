@@ -12,7 +12,7 @@ from jobify_django.fault import PLAIN, Fault, first_fault, is_deep
 
 NO_ARGUMENTS = "[[],{}]"
 
-MOST_SHOWN = 50_000
+MOST_SHOWN = 40_000
 """Characters of one stored text that a page shows: with HTML's escapes, three of them are below 1 MB."""
 
 MOST_READ = 1024 * 1024
