@@ -18,9 +18,11 @@ MOST_SHOWN = 40_000
 MOST_READ = 1024 * 1024
 """Characters above which a text is not even read to lay it out: no page needs a gigabyte for one."""
 
+UNREADABLE = object()
+"""Stands for the value of a text that cannot be read."""
+
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=True).encode
 _plain = json.JSONEncoder(ensure_ascii=False).encode
-_laid_out = json.JSONEncoder(ensure_ascii=False, indent=2).iterencode
 
 
 def encode(value: object, *, root: str, limit: int, around: int = 0) -> str:
@@ -104,6 +106,21 @@ def _unreadable(root: str, why: str) -> InvalidPayload:
     )
 
 
+def readable(text: str | None, *, call: bool = False) -> Any:
+    """Return what ``decode`` does (``decode_call``, for a call), for those who hand it on as JSON.
+
+    What cannot be read is ``UNREADABLE``, and so is what is nested deeper than a push takes: others could
+    not read that.
+    """
+    if text is None:
+        return None
+    try:
+        value = decode_call(text) if call else decode(text)
+    except InvalidPayload:
+        return UNREADABLE
+    return UNREADABLE if is_deep(text, list(value) if call else value, around=2 * call) else value
+
+
 class Shown(NamedTuple):
     """A stored text for a page.
 
@@ -132,7 +149,7 @@ def shown(text: object, limit: int = MOST_SHOWN, arrange: Callable[[Any], Any] |
         with contextlib.suppress(Exception):  # what cannot be read is shown as it stands
             value = json.loads(words) if arrange is None else arrange(json.loads(words))
             words = _plain(value)
-            words = _in_lines(value, limit) or words
+            words = in_lines(value, limit) or words
     return cut(words, limit)
 
 
@@ -143,11 +160,12 @@ def cut(text: str, limit: int = MOST_SHOWN) -> Shown:
     return Shown(words, max(0, len(text) - limit))
 
 
-def _in_lines(value: object, limit: int) -> str | None:
-    """Return JSON with indents, unless that takes more than ``limit``: deep in it, most would be spaces."""
+def in_lines(value: object, limit: int, *, ascii: bool = False) -> str | None:
+    """Return JSON with indents, or ``None`` if that takes more than ``limit`` characters: of a wide list
+    that stands deep in a value, most would be spaces."""
     parts: list[str] = []
     size = 0
-    for part in _laid_out(value):
+    for part in json.JSONEncoder(ensure_ascii=ascii, indent=2).iterencode(value):
         parts.append(part)
         size += len(part)
         if size > limit:
