@@ -10,6 +10,7 @@ import ipaddress
 import json
 import math
 import pathlib
+import re
 import types
 import uuid
 from typing import Any, NamedTuple
