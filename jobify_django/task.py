@@ -14,7 +14,7 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from jobify_django.bell import Bell, Call, Steps, arun, on_event_loop, run, sync_code_waits
-from jobify_django.conf import QueueSettings, Settings, get_settings, priority_problem
+from jobify_django.conf import QueueSettings, Settings, did_you_mean, get_settings, priority_problem, some_of
 from jobify_django.exceptions import DuplicateTask, InvalidTask, QueueFull, UnknownTask
 from jobify_django.handle import Job, PushedJob
 from jobify_django.job import JobSpec, make_spec, new_id
@@ -433,8 +433,9 @@ class Registry:
             return self._tasks[name]
         except KeyError:
             raise UnknownTask(
-                f"no task {name!r} is registered in this process. Is the module that declares it imported "
-                "(a 'tasks' module of an installed app is), and does this process run the same code?"
+                f"no task {name!r} is registered in this process{did_you_mean(name, self._tasks)}. Is the "
+                "module that declares it imported (a 'tasks' module of an installed app is), and does this "
+                f"process run the same code? Its tasks: {some_of(self._tasks)}."
             ) from None
 
     def get(self, name: str) -> Task[Any, Any] | None:

@@ -15,7 +15,7 @@ from jobify_django.conf import get_settings
 from jobify_django.exceptions import JobifyError, StoreError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
-from jobify_django.management.subcommands.looking import add_filters, found
+from jobify_django.management.subcommands.looking import add_filters, found, refuse_mistyped
 from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, seconds
 from jobify_django.stores import queues_by_store, stores
 from jobify_django.stores.base import Store
@@ -154,6 +154,8 @@ def _chosen(statuses: list[JobStatus], *, ids: list[str], yes: bool, **options: 
     for status in wanted:
         for record in found(**{**filters, "status": status}, limit=MOST):
             chosen[get_settings().queue(record.queue).store].append(record.id)
+    if not chosen:
+        refuse_mistyped(filters["task"])
     return chosen
 
 
