@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -19,6 +19,12 @@ from jobify_django.ordering import HIGHEST_PRIORITY, LOWEST_PRIORITY, ORDERS, Or
 
 MAX_WORKERS = 1_000  # a typo must not open 10,000 threads or database connections
 MAX_MAXSIZE = 10_000_000
+MOST_NAMES = 10
+"""Names that a message lists."""
+
+LONGEST_WORD = 255
+"""Characters of a mistyped name that are compared with others."""
+
 QUEUE_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,63}")
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -91,7 +97,7 @@ class QueueSettings:
             raise UnknownBand(
                 f"queue {self.name!r} has no priority band {band!r}"
                 f"{did_you_mean(band, self.priorities)}; bands stand in JOBIFY['PRIORITIES'] "
-                f"({', '.join(sorted(self.priorities)) or 'none are set'})"
+                f"({some_of(self.priorities, 'none are set')})"
             ) from None
 
 
@@ -113,7 +119,7 @@ class Settings:
         except KeyError:
             raise UnknownQueue(
                 f"there is no queue {name!r}{did_you_mean(name, self.queues)}; queues stand in "
-                f"JOBIFY['QUEUES'] ({', '.join(sorted(self.queues))})"
+                f"JOBIFY['QUEUES'] ({some_of(self.queues)})"
             ) from None
 
 
@@ -152,12 +158,25 @@ def problems(raw: object) -> list[Problem]:
     return list(_problems(raw))
 
 
-def did_you_mean(word: object, words: Mapping[str, Any] | tuple[str, ...]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the closest of ``words``, or nothing."""
-    close = difflib.get_close_matches(str(word), list(words), n=1)
-    if not close and str(word).upper() in words:
-        close = [str(word).upper()]
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def did_you_mean(word: object, words: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest of ``words``, or nothing.
+
+    Case does not matter; of dotted names also the last part alone may be meant.
+    """
+    wanted = str(word)[:LONGEST_WORD].casefold()
+    whole = {one.casefold(): one for one in words}
+    last = {folded.rpartition(".")[2]: one for folded, one in whole.items()}
+    for typed, known in ((wanted, whole), (wanted.rpartition(".")[2], last)):
+        if close := difflib.get_close_matches(typed, known, n=1):
+            return f" (did you mean {known[close[0]]!r}?)"
+    return ""
+
+
+def some_of(words: Iterable[str], none: str = "none") -> str:
+    """Return names for a message, sorted: all of a few, the first of many."""
+    names = sorted(words)
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more if names else none
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:

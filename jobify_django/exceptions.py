@@ -9,7 +9,17 @@ if TYPE_CHECKING:
 
 
 class JobifyError(Exception):
-    """The root of every error this app raises."""
+    """The root of every error this app raises. Each can be pickled and copied, with all it carries."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way calls the class with ``args``, which fails for one that takes more than a message.
+        return _again, (type(self), self.args), self.__dict__ or None
+
+
+def _again(kind: type[JobifyError], args: tuple[Any, ...]) -> JobifyError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 # Declaring and naming
@@ -82,7 +92,7 @@ class QueueFull(JobifyError):
         maxsize: how many may wait in it.
         retry_after: seconds after which a new try is sensible (a whole number, at least 1).
         taken: how many jobs of a ``push_many`` were taken before the room ran out; they will run.
-        pushed: their handles.
+        pushed: their handles. They are pickled along with the error, and usable as any pickled ``Job``.
     """
 
     def __init__(

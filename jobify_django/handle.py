@@ -21,7 +21,7 @@ from jobify_django.job import (
     JobStatus,
 )
 from jobify_django.payload import decode, decode_call
-from jobify_django.stores import queues_by_store
+from jobify_django.stores import queues_by_store, stores
 from jobify_django.stores.base import Anchor, Store
 from jobify_django.watch import until_ended
 
@@ -34,19 +34,22 @@ class Job(Generic[R]):
 
     What it shows is what was last read; ``wait``, ``refresh`` and ``cancel`` read anew. In a thread where
     an event loop runs, ``wait`` and ``cancel`` return an awaitable instead of blocking.
+
+    It can be pickled (into a cache, to another process), with what was last read. There it finds its store
+    by name when it is asked to read; a job in memory is known to the process that pushed it, and to no other.
     """
 
-    __slots__ = ("_pushed_at", "_record", "_source", "_store", "queue")
+    __slots__ = ("_place", "_pushed_at", "_record", "_source", "queue")
 
     def __init__(
         self,
-        store: Store,
+        store: Store | str,
         queue: str,
         source: JobSpec | JobRecord | Anchor,
         pushed_at: float = 0.0,
     ) -> None:
         self.queue = queue
-        self._store = store
+        self._place = store
         self._source = source
         self._pushed_at = pushed_at
         self._record = source if isinstance(source, JobRecord) else None
@@ -59,6 +62,26 @@ class Job(Generic[R]):
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    def __copy__(self) -> Job[R]:
+        made: Job[R] = Job(self._place, self.queue, self._source, self._pushed_at)
+        made._record = self._record
+        return made
+
+    def __deepcopy__(self, memo: object) -> Job[R]:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        anchor = self._anchor
+        known: Any = self._record or (self._source if anchor is None else anchor.record())
+        place = self._place if isinstance(self._place, str) else self._place.alias
+        return revived, (place, self.queue, self._pushed_at, known._asdict())
+
+    @property
+    def _store(self) -> Store:
+        if isinstance(self._place, str):
+            self._place = stores[self._place]
+        return self._place
 
     # What it is
 
@@ -232,14 +255,22 @@ class Job(Generic[R]):
 
     def _see(self, record: JobRecord | None) -> None:
         if record is None:
+            elsewhere = "" if self._store.shared else ", or it is in the memory of the process that pushed it"
             raise JobNotFound(
                 f"the store holds no job {self.id}: its transaction is not committed or was rolled back, "
-                "or it ended and was pruned (JOBIFY['RETENTION'])."
+                f"or it ended and was pruned (JOBIFY['RETENTION']){elsewhere}."
             )
         self._record = record
 
     async def _ask(self, call: Callable[[], T]) -> T:
         return await off_loop(call) if self._store.blocking else call()
+
+
+def revived(store: str, queue: str, pushed_at: float, values: dict[str, Any]) -> Job[Any]:
+    """Return a handle that was pickled; of what another release knows of a job, what this one knows too."""
+    kind: Any = JobRecord if "status" in values else JobSpec
+    known = {name: values[name] for name in kind._fields if name in values}
+    return Job(store, queue, kind(**known), pushed_at)
 
 
 def get_job(id: str) -> Job[Any]:

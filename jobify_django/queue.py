@@ -35,6 +35,9 @@ class Queue:
     def __repr__(self) -> str:
         return f"<Queue {self.name}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return queue, (self.name,)  # its settings are those of the process that it is read in
+
     @property
     def name(self) -> str:
         """The queue's name."""

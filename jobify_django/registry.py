@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeGuard, TypeVar
 
+from jobify_django.conf import did_you_mean, some_of
 from jobify_django.exceptions import DuplicateTask, InvalidTask, UnknownTask
 
 if TYPE_CHECKING:
@@ -117,8 +118,9 @@ class Registry:
             return self._tasks[name]
         except KeyError:
             raise UnknownTask(
-                f"no task {name!r} is registered in this process. Is the module that declares it imported "
-                "(a 'tasks' module of an installed app is), and does this process run the same code?"
+                f"no task {name!r} is registered in this process{did_you_mean(name, self._tasks)}. Is the "
+                "module that declares it imported (a 'tasks' module of an installed app is), and does this "
+                f"process run the same code? Its tasks: {some_of(self._tasks)}."
             ) from None
 
     def get(self, name: str) -> Task[Any, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 import time
@@ -423,6 +424,7 @@ def _open_besides(store: Store) -> str | None:
 
 
 _Calls = Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+_End = tuple[Any, Exception | None]
 
 
 class _Route(NamedTuple):
@@ -488,35 +490,87 @@ def _positional(signature: inspect.Signature) -> tuple[int, int]:
 
 
 class Pushing(Coroutine[Any, Any, Any]):
-    """The awaitable of a push. One that is dropped without being awaited is reported: it pushed nothing."""
+    """The awaitable of a push: it pushes once, and gives the same job, or error, to all who await it.
 
-    __slots__ = ("_calls", "_one", "_task", "_work")
+    One that is dropped without being awaited is reported: it pushed nothing.
+    """
+
+    __slots__ = ("_calls", "_driven", "_end", "_one", "_others", "_task")
 
     def __init__(self, pushed: Task[Any, Any], calls: _Calls, *, one: bool) -> None:
         self._task = pushed
         self._calls = calls
         self._one = one
-        self._work: Generator[Any, Any, Any] | None = None
+        self._end: _End | None = None
+        self._others: list[asyncio.Future[None]] | None = None
+        self._driven: dict[object, Generator[Any, Any, Any]] | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self._begun()
+        if self._others is not None:
+            return (yield from self._again())
+        self._others = []
+        try:
+            value = yield from self._task._pushing(self._calls, one=self._one)
+        except BaseException as error:
+            self._settle(None, error if isinstance(error, Exception) else self._cancelled())
+            del self  # the error holds this frame, and must not hold what holds the error
+            raise
+        self._settle(value, None)
+        return value
+
+    def _again(self) -> Generator[Any, Any, Any]:
+        """Give what the push gave to one who came later."""
+        if self._end is None:
+            ended = asyncio.get_running_loop().create_future()
+            self._others.append(ended)  # type: ignore[union-attr]
+            yield from ended
+        value, error = self._end  # type: ignore[misc]
+        if error is not None:
+            raise error
+        return value
+
+    def _settle(self, value: Any, error: Exception | None) -> None:
+        self._end = value, error
+        others, self._others = self._others or [], []
+        for ended in others:
+            if not ended.done() and not ended.get_loop().is_closed():
+                ended.set_result(None)
+
+    def _cancelled(self) -> RuntimeError:
+        return RuntimeError(
+            f"this push of task {self._task.name} was cancelled before it had ended, so nothing was pushed. "
+            "Push again."
+        )
+
+    # As a coroutine, for asyncio.create_task and what uses it. Each task has a run of its own.
 
     def send(self, value: Any) -> Any:
-        return self._begun().send(value)
+        return self._drive("send", value)
 
     def throw(self, *error: Any) -> Any:
-        return self._begun().throw(*error)
+        if self._others is None:  # cancelled before its first step
+            self._settle(None, self._cancelled())
+        return self._drive("throw", *error)
 
     def close(self) -> None:
-        self._begun().close()
+        if self._others is None:
+            self._settle(None, self._cancelled())
+        for steps in list((self._driven or {}).values()):
+            steps.close()
 
-    def _begun(self) -> Generator[Any, Any, Any]:
-        if self._work is None:
-            self._work = self._task._pushing(self._calls, one=self._one)
-        return self._work
+    def _drive(self, verb: str, *values: Any) -> Any:
+        self._driven = driven = {} if self._driven is None else self._driven
+        driver = asyncio.current_task()
+        if driver not in driven:
+            driven[driver] = self.__await__()
+        try:
+            return getattr(driven[driver], verb)(*values)
+        except BaseException:
+            del driven[driver]
+            raise
 
     def __del__(self) -> None:
-        if self._work is None:
+        if self._others is None:
             logger.error(
                 "a push of task %s was never awaited, so nothing was pushed: write 'await %s.push(...)'",
                 self._task.name,

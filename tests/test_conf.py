@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from jobify_django import UnknownBand, UnknownQueue
-from jobify_django.conf import DEFAULTS, QUEUE_KEYS, get_settings, problems
+from jobify_django.conf import DEFAULTS, QUEUE_KEYS, did_you_mean, get_settings, problems
 
 
 def said(raw: object) -> str:
@@ -175,6 +175,36 @@ def test_an_unknown_band_is_named_with_the_known_ones(settings: Any) -> None:
 
     with pytest.raises(UnknownBand, match=r"no priority band 'critcal' \(did you mean 'critical'\?\)"):
         get_settings().queue("default").priority("critcal")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("MAIL", "mail"),
+        ("mials", "mail"),
+        ("charge", "shop.tasks.charge"),
+        ("shop.task.charg", "shop.tasks.charge"),
+        ("billing.jobs.charge", "shop.tasks.charge"),
+        ("nothing like it", None),
+        ("x" * 1_000_000, None),
+        (None, None),
+    ],
+)
+def test_a_name_is_guessed_whatever_its_case_and_by_its_last_part(typed: object, meant: str | None) -> None:
+    guess = did_you_mean(typed, ["mail", "shop.tasks.charge", "shop.tasks.send"])
+
+    assert guess == (f" (did you mean {meant!r}?)" if meant else "")
+
+
+def test_a_message_lists_some_of_many_names(settings: Any) -> None:
+    many = {f"name{number:03}": 1 for number in range(200)}
+    settings.JOBIFY = {"QUEUES": {name: {} for name in many}, "PRIORITIES": many}
+
+    with pytest.raises(UnknownQueue, match=r"\(default, name000, .*, name008 and 191 more\)") as unknown:
+        get_settings().queue("nam")
+    assert len(str(unknown.value)) < 300
+    with pytest.raises(UnknownBand, match=r"\(name000, .*, name009 and 190 more\)"):
+        get_settings().queue("default").priority("nam")
 
 
 def test_without_bands_that_is_said(settings: Any) -> None:

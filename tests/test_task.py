@@ -149,6 +149,16 @@ def test_an_unknown_task_is_named_with_the_likely_cause() -> None:
 # using
 
 
+@pytest.mark.parametrize("typed", ["tests.test_task.ad", "add", "tests.task.add", "Tests.Test_Task.Add"])
+def test_a_mistyped_task_is_guessed(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {f"shop.tasks.work{number:03}": add for number in range(200)}
+    monkeypatch.setattr(tasks, "_tasks", {add.name: add, **many})
+
+    with pytest.raises(UnknownTask, match=r"did you mean 'tests\.test_task\.add'") as unknown:
+        tasks[typed]
+    assert "and 191 more." in str(unknown.value)
+
+
 def test_using_returns_a_changed_copy_and_leaves_the_task() -> None:
     changed = add.using(priority=7, queue="mail", delay=60, timeout=3, on_commit=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from jobify_django.admin.paginator import CappedPaginator
 from jobify_django.admin.row import all_stores, problem
 from jobify_django.conf import get_settings
 from jobify_django.job import JobRecord, JobStatus
+from jobify_django.payload import cut, shown
 from jobify_django.stores import stores
 from jobify_django.templatetags.jobify import breakable, duration, stamp
 
@@ -36,6 +36,12 @@ else:
 
 MOST_AT_ONCE = 1_000
 """Jobs one action takes; more would hold a write transaction, and this request, for too long."""
+
+MOST_EVENTS = 100
+"""Entries of a job's history in its timeline; one that is handed back at every deploy has more and more."""
+
+LONGEST_MESSAGE = 5_000
+"""Characters of an error's message on a page."""
 
 PARAMETERS = ("status", "queue", "task")
 LARGE = ("arguments", "result", "error", "history")
@@ -202,6 +208,7 @@ class JobAdmin(JobModelAdmin):
             "wait": _wait_words(job.status, job.eligible_at, job.started_at, job.ended_at),
             "duration": _run_words(job.status, job.started_at, job.ended_at),
             "events": timeline(job),
+            "earlier": max(0, len(job.history) - MOST_EVENTS),
             "may_retry": again and self.has_retry_permission(request),
             "may_cancel": not job.status.ended
             and not job.cancel_requested
@@ -265,9 +272,10 @@ class JobAdmin(JobModelAdmin):
             return {"sees_payload": False, **error}
         return {
             "sees_payload": True,
-            "arguments": _call(job.arguments),
-            "result": None if job.result is None else _readable(job.result),
-            "error": job.error,
+            "arguments": shown(job.arguments, arrange=_as_pushed),
+            "result": None if job.result is None else shown(job.result),
+            "message": cut(job.error.message if job.error else "", LONGEST_MESSAGE),
+            "traceback": cut(job.error.traceback if job.error else ""),
             **error,
         }
 
@@ -280,12 +288,12 @@ class JobAdmin(JobModelAdmin):
 
 
 def timeline(job: JobRecord) -> Sequence[Event]:
-    """Return what happened to a job, in order."""
+    """Return what happened to a job, in order: of its history the newest."""
     events = [Event(job.pushed_at, _("pushed"))]
     if job.eligible_at > job.pushed_at:
         ahead = job.status is JobStatus.DELAYED
         events.append(Event(job.eligible_at, _("eligible from here on") if ahead else _("eligible")))
-    for entry in job.history:
+    for entry in job.history[-MOST_EVENTS:]:
         words = _("attempt %(attempt)d: %(reason)s") if entry.attempt else _("%(reason)s")
         detail = _("counted as a crash") if entry.charged else ""
         events.append(Event(entry.at, words % {"attempt": entry.attempt, "reason": entry.reason}, detail))
@@ -317,20 +325,10 @@ def _run_words(status: str, started_at: float | None, ended_at: float | None) ->
     return duration(None if ended_at is None else ended_at - started_at)
 
 
-def _call(arguments: str) -> str:
+def _as_pushed(call: Any) -> Any:
     """Return a job's arguments as ``manage.py jobs push`` takes them."""
-    try:
-        args, kwargs = json.loads(arguments)
-    except (ValueError, TypeError):
-        return arguments
-    return json.dumps({"args": args, "kwargs": kwargs} if kwargs else args, indent=2, ensure_ascii=False)
-
-
-def _readable(text: str) -> str:
-    try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except ValueError:
-        return text
+    args, kwargs = call
+    return {"args": args, "kwargs": kwargs} if kwargs else args
 
 
 def _database_store() -> Any:

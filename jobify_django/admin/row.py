@@ -288,5 +288,5 @@ def change_words(before: dict[str, Any], after: dict[str, Any]) -> str:
 def _difference(before: str, after: str) -> str:
     try:
         return change_words(json.loads(before), json.loads(after))
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return f"{before} → {after}"

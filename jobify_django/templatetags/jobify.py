@@ -11,9 +11,12 @@ from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
+from jobify_django.payload import cut
+
 register = template.Library()
 
 NONE = "–"
+LONGEST_NAME = 255
 
 
 @register.filter("jobify_duration")
@@ -59,4 +62,11 @@ def stamp(seconds: float | None) -> str:
 @register.filter("jobify_name")
 def breakable(dotted: str) -> SafeString:
     """Return a dotted name that may break after its dots, and not in the middle of a word."""
-    return mark_safe(conditional_escape(dotted).replace(".", ".<wbr>"))
+    return mark_safe(conditional_escape(short(dotted, LONGEST_NAME)).replace(".", ".<wbr>"))
+
+
+@register.filter("jobify_text")
+def short(text: str, limit: int) -> str:
+    """Return a text from a row so that any page can show it: at most so many characters of it."""
+    shown = cut(text, limit)
+    return f"{shown.text}…" if shown.left_out else shown.text

@@ -15,7 +15,7 @@ from jobify_django.conf import get_settings
 from jobify_django.exceptions import JobifyError, StoreError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
-from jobify_django.management.subcommands.looking import add_filters, found
+from jobify_django.management.subcommands.looking import add_filters, found, refuse_mistyped
 from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, seconds
 from jobify_django.stores import queues_by_store, stores
 from jobify_django.stores.base import Store
@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 MOST = 10_000
 """Jobs that one call changes at most."""
+
+LONGEST_QUOTE = 200
+"""Characters of what was typed that an error repeats."""
 
 PART = 1_000
 """Jobs after which it is told how far it is."""
@@ -63,15 +66,19 @@ def push(
 def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise CommandError(f"{text!r} is no JSON ({error}); write e.g. '[1, \"a\"]'.") from error
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"{_short(text)} is no JSON ({error}); write e.g. '[1, \"a\"]'.") from error
     if isinstance(value, list):
         return value, {}
     if isinstance(value, dict) and set(value) <= {"args", "kwargs"}:
         args, kwargs = value.get("args", []), value.get("kwargs", {})
         if isinstance(args, list) and isinstance(kwargs, dict):
             return args, kwargs
-    raise CommandError(f'{text!r} is neither a list nor {{"args": [...], "kwargs": {{...}}}}.')
+    raise CommandError(f'{_short(text)} is neither a list nor {{"args": [...], "kwargs": {{...}}}}.')
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]!r}…"
 
 
 def add_chosen(parser: ArgumentParser) -> None:
@@ -147,6 +154,8 @@ def _chosen(statuses: list[JobStatus], *, ids: list[str], yes: bool, **options: 
     for status in wanted:
         for record in found(**{**filters, "status": status}, limit=MOST):
             chosen[get_settings().queue(record.queue).store].append(record.id)
+    if not chosen:
+        refuse_mistyped(filters["task"])
     return chosen
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from django.core.management.base import CommandError, OutputWrapper
 
-from jobify_django.conf import get_settings
+from jobify_django.conf import did_you_mean, get_settings
 from jobify_django.exceptions import JobNotFound, StoreError, UnknownQueue
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
 from jobify_django.management.subcommands.output import document, job_values, plain, seconds, table
 from jobify_django.queue import queue
 from jobify_django.stores import queues_by_store
+from jobify_django.task import tasks
 
 STATUS = (
     "queue",
@@ -97,6 +98,8 @@ def list_jobs(out: OutputWrapper, *, format: str, since: str | None, limit: int,
         earliest = time.time() - seconds(since)
         young = [record for record in found(limit=SINCE, **options) if record.pushed_at >= earliest]
         records = young[:limit]
+    if not records:
+        refuse_mistyped(options["task"])
     rows = [job_values(record) for record in records]
     out.write(document(rows) if format == "json" else table(LIST, rows))
 
@@ -115,6 +118,13 @@ def found(
     for store in queues_by_store(None if queue is None else [queue]):
         records += store.find(queue=queue, status=wanted, task=task, limit=limit)
     return records[:limit]
+
+
+def refuse_mistyped(task: str | None) -> None:
+    """Raise ``CommandError`` for a task of which there are no jobs, if it is almost the name of another."""
+    names = [one.name for one in tasks]
+    if task is not None and task not in names and (guess := did_you_mean(task, names)):
+        raise CommandError(f"there are no such jobs of task {task!r}{guess}.")
 
 
 def add_show(parser: ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, OutputWrapper
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import JobRecord
-from jobify_django.payload import decode_call
+from jobify_django.payload import UNREADABLE, in_lines, readable
 from jobify_django.stores import stores
 
 
@@ -28,6 +28,9 @@ class Progress:
             self._err.write(f"\r\x1b[K{text}\r", str, ending="")
             self._err.flush()
 
+
+INDENTED = 5
+"""How many times as long as on one line a JSON text may be in many."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -61,7 +64,12 @@ def moment(at: float | None) -> str | None:
 
 def job_values(record: JobRecord) -> dict[str, Any]:
     """Return a job as JSON values."""
-    args, kwargs = decode_call(record.arguments)
+    call = readable(record.arguments, call=True)
+    result = readable(record.result)
+    args, kwargs = (None, None) if call is UNREADABLE else call
+    # A text that cannot be read is given as it is, so that nothing is kept from who looks for it.
+    texts = {"arguments_text": record.arguments} if call is UNREADABLE else {}
+    texts |= {"result_text": record.result or ""} if result is UNREADABLE else {}
     return {
         "id": record.id,
         "task": record.task,
@@ -77,7 +85,8 @@ def job_values(record: JobRecord) -> dict[str, Any]:
         "pool": record.pool,
         "args": args,
         "kwargs": kwargs,
-        "result": None if record.result is None else json.loads(record.result),
+        "result": None if result is UNREADABLE else result,
+        **texts,
         "error": None
         if record.error is None
         else {"type": record.error.type, "message": record.error.message},
@@ -89,8 +98,9 @@ def job_values(record: JobRecord) -> dict[str, Any]:
 
 
 def document(value: Any) -> str:
-    """Return JSON text for people and programs."""
-    return json.dumps(value, indent=2, ensure_ascii=True)
+    """Return JSON text for people and programs; on one line if indents would make it many times as long."""
+    text = json.dumps(value, ensure_ascii=True)
+    return in_lines(value, 10_000 + INDENTED * len(text), ascii=True) or text
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -87,7 +87,7 @@ def _loaded(text: str, kind: type[T]) -> T:
     """Return a stored value of this kind, an empty one if it is none."""
     try:
         value = json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return kind()
     return value if isinstance(value, kind) else kind()
 
