@@ -75,7 +75,7 @@ def doctor(
 
 
 def _judge(findings: list[Finding], fail_on: str) -> None:
-    levels = Counter(finding.level for finding in findings)
+    levels = Counter[str](finding.level for finding in findings)
     if not any(levels[level] for level in BAD[fail_on]):
         return
     broken = f"{levels['FAIL']} of {len(findings)} looks found something broken."
