@@ -8,7 +8,8 @@ import socket
 import time
 
 from jobify_django.bell import Call, Steps
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
+from jobify_django.outage import Outage
 from jobify_django.stores.base import Store
 
 logger = get_log("jobify.push")
@@ -23,6 +24,7 @@ class Lookout:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._next: dict[str, float] = {}
+        self._blind = Outage()
 
     def is_due(self, queue: str) -> bool:
         """Whether the last look at the queue is old."""
@@ -33,14 +35,18 @@ class Lookout:
         self._next[queue] = time.monotonic() + GLANCE_EVERY
         try:
             pools = yield Call(self._store.pools)
-        except Exception:  # the push itself went through: its caller must not push again
-            logger.warning(
-                "event=lookout-failed store=%s queue=%s: cannot tell whether a worker is alive",
-                self._store.alias,
-                queue,
-                exc_info=True,
-            )
+        except Exception as error:  # the push itself went through: its caller must not push again
+            if (word := self._blind.fail(error)) is not None:
+                logger.warning(
+                    "event=lookout-failed store=%s queue=%s looks=%d: cannot tell whether a worker is alive",
+                    shown(self._store.alias),
+                    shown(queue),
+                    word.times,
+                    exc_info=word.new,
+                )
             return
+        if times := self._blind.over():
+            logger.info("event=lookout-back store=%s looks=%d", shown(self._store.alias), times)
         here = (socket.gethostname(), os.getpid())
         if self._store.hints.heard("work") and here not in ((pool.host, pool.pid) for pool in pools):
             return  # this process's own pool has just started, and not reported itself yet

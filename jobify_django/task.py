@@ -19,7 +19,7 @@ from jobify_django.exceptions import DuplicateTask, InvalidTask, QueueFull, Unkn
 from jobify_django.handle import Job, PushedJob
 from jobify_django.job import JobSpec, make_spec, new_id
 from jobify_django.line import Admission, Line
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.lookout import Lookout
 from jobify_django.payload import encode_call
 from jobify_django.stores import stores
@@ -406,8 +406,8 @@ class Pushing(Coroutine[Any, Any, Any]):
         if self._work is None:
             logger.error(
                 "a push of task %s was never awaited, so nothing was pushed: write 'await %s.push(...)'",
-                self._task.name,
-                self._task.function.__name__,
+                shown(self._task.name),
+                shown(getattr(self._task.function, "__name__", "task")),
             )
 
 
