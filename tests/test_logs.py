@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils.log import AdminEmailHandler
 
 import jobify_django
 from jobify_django import queue
@@ -311,6 +312,23 @@ def test_receivers_of_job_ended_get_the_exception_of_a_failed_job_and_none_of_ot
         job_ended.disconnect(receive)
     kinds = [type(told[job.id]).__name__ for job in jobs]
     assert kinds == ["ValueError", "NoneType", "InvalidPayload", "RuntimeError"]
+
+
+@memory
+def test_a_failed_job_is_mailed_with_its_traceback_and_without_what_it_held(
+    jobify: Configure, ear: Ear, settings: Any, mailoutbox: list[Any]
+) -> None:
+    settings.ADMINS = [("An admin", "admin@example.com")]
+    with at_work():
+        job = pushed(deep)
+        job.wait(timeout=PATIENCE)
+        until(lambda: ear.of("failed"), "the line")
+    AdminEmailHandler().handle(ear.of("failed")[0])
+    (mail,) = mailoutbox
+    assert f"event=failed id={job.id}" in mail.subject
+    assert "raise ValueError" in mail.body
+    assert "Traceback (most recent call last)" in mail.body
+    assert "local" not in mail.body.partition("Traceback")[2].partition("Request")[0].replace("<locals>", "")
 
 
 @memory
