@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from jobify_django.exceptions import StoreError, StoreUnmigrated
-from jobify_django.log import get_log
+from jobify_django.log import get_log, listed
 from jobify_django.pool import Service
 from jobify_django.pool.loop import tell_loop
 
@@ -163,7 +163,7 @@ class Lifespan:
             service.hurry()
             await service.drain(0)
             raise
-        logger.info("event=started kind=lifespan queues=%s", ",".join(service.names))
+        logger.info("event=started kind=lifespan queues=%s", listed(service.names))
         return service
 
 

@@ -9,7 +9,8 @@ import time
 from collections import Counter
 
 from jobify_django.bell import Call, Steps
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
+from jobify_django.outage import Outage
 from jobify_django.stores.base import Store
 
 logger = get_log("jobify.push")
@@ -31,6 +32,7 @@ class Lookout:
         self._store = store
         self._next: dict[str, float] = {}
         self._main: set[str] = set()
+        self._blind = Outage()
 
     def warn_of_main(self, task: str, queue: str) -> None:
         """Say that a task is pushed which only this process has, if this process does not serve the queue."""
@@ -38,11 +40,11 @@ class Lookout:
             return
         self._main.add(task)
         logger.warning(
-            "event=main-task task=%r queue=%r: the module it is declared in is this process's own script or "
+            "event=main-task task=%s queue=%s: the module it is declared in is this process's own script or "
             "shell, so the workers of other processes do not have it, and its jobs wait for ever unless this "
             "process runs them. Move it into a module 'tasks' of an installed app.",
-            task,
-            queue,
+            shown(task),
+            shown(queue),
         )
 
     def is_due(self, queue: str) -> bool:
@@ -54,14 +56,18 @@ class Lookout:
         self._next[queue] = time.monotonic() + GLANCE_EVERY
         try:
             pools = yield Call(self._store.pools)
-        except Exception:  # the push itself went through: its caller must not push again
-            logger.warning(
-                "event=lookout-failed store=%s queue=%s: cannot tell whether a worker is alive",
-                self._store.alias,
-                queue,
-                exc_info=True,
-            )
+        except Exception as error:  # the push itself went through: its caller must not push again
+            if (word := self._blind.fail(error)) is not None:
+                logger.warning(
+                    "event=lookout-failed store=%s queue=%s looks=%d: cannot tell whether a worker is alive",
+                    shown(self._store.alias),
+                    shown(queue),
+                    word.times,
+                    exc_info=word.new,
+                )
             return
+        if times := self._blind.over():
+            logger.info("event=lookout-back store=%s looks=%d", shown(self._store.alias), times)
         here = (socket.gethostname(), os.getpid())
         if self._store.hints.heard("work") and here not in ((pool.host, pool.pid) for pool in pools):
             return  # this process's own pool has just started, and not reported itself yet

@@ -34,6 +34,7 @@ from jobify_django.admin.row import (
     problem,
     queue_row,
     queue_rows,
+    readable,
 )
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import InvalidTuning, StaleVersion, StoreError
@@ -101,6 +102,8 @@ class OverviewAdmin(OverviewModelAdmin):
         rows = queue_rows()
         sees_jobs = request.user.has_perm("jobify_django.view_job")
         failures, problems = newest_failures() if sees_jobs else ([], [])
+        if not problems and not any(row.problem for row in rows):
+            readable()
         context = {
             **page.context(self.admin_site, request, page.plural(models.Overview)),
             "rows": rows,

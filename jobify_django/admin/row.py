@@ -18,6 +18,7 @@ from jobify_django.exceptions import JobifyError
 from jobify_django.job import JobError, JobStatus
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
+from jobify_django.outage import Outage
 from jobify_django.queue import queue
 from jobify_django.stores import queues_by_store, stores
 from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
@@ -26,8 +27,13 @@ from jobify_django.stores.database.rows import error_from
 
 logger = get_log("jobify.admin")
 
+_unreadable = Outage()
+
 NEWEST_FAILURES = 10
 NEWEST_CHANGES = 10
+
+UNREADABLE_FOR = 10.0
+"""Seconds after the last failure until a page that could read everything says so: others may ask for more."""
 
 ORDER_LABELS: dict[Order, Promise] = {
     "priority": gettext_lazy("by priority"),
@@ -259,11 +265,22 @@ def all_stores(problems: list[str]) -> list[Store]:
 
 
 def problem(error: Exception) -> str:
-    """Return what a page may say about an error; the log has all of it."""
-    logger.warning("an admin page could not read a store", exc_info=error)
+    """Return what a page may say about an error; the log has all of it, once."""
+    if (word := _unreadable.fail(error)) is not None:
+        logger.warning(
+            "event=store-unreadable times=%d: an admin page could not read a store",
+            word.times,
+            exc_info=error if word.new else None,
+        )
     if isinstance(error, JobifyError):
         return str(error)
     return _("The store failed (%(type)s); the log has more.") % {"type": type(error).__name__}
+
+
+def readable() -> None:
+    """Note that a page could read all it wanted."""
+    if times := _unreadable.over(UNREADABLE_FOR):
+        logger.info("event=store-readable times=%d: an admin page could read every store again", times)
 
 
 def value_label(key: str, value: object) -> str:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import WAITING
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
+from jobify_django.registry import tasks
 from jobify_django.stores.base import QueueStats, Store
-from jobify_django.task import tasks
 
 logger = get_log("jobify.worker")
 
@@ -124,7 +124,7 @@ class Dryness:
             self._said.add(stats.queue)
             logger.info(
                 "event=waits-for-others queue=%s jobs=%d max_running=%d: other pools run as many as may run",
-                stats.queue,
+                shown(stats.queue),
                 stats.waiting,
                 cap,
             )

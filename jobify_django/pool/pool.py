@@ -14,8 +14,9 @@ from contextvars import Context
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import SUCCESSFUL, Claim, Outcome, new_id
-from jobify_django.log import get_log
+from jobify_django.log import get_log, listed, shown
 from jobify_django.lookout import served
+from jobify_django.outage import Outage
 from jobify_django.pool.completer import Completer
 from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
 from jobify_django.pool.dryness import Dryness, Left
@@ -92,6 +93,7 @@ class Pool:
         self._released: Sequence[str] = ()
         self._unsure = False
         self._backoff = 0.0
+        self._away = Outage()
         self._dryness = Dryness(store, self.queues, self._caps)
         self.turns = 0
         self.started = 0
@@ -147,9 +149,10 @@ class Pool:
             served(self.store).subtract(list(self.queues))
             self._upkeep.stop()
             if not await self._driver.stop(LAST_WORDS):
-                held = ",".join(self.completer.held())
                 logger.error(
-                    "event=stopped-without-store error='no answer within %g s' jobs=%s", LAST_WORDS, held
+                    "event=stopped-without-store error='no answer within %g s' jobs=%s",
+                    LAST_WORDS,
+                    listed(self.completer.held()),
                 )
             self._threads.resize(0)
         return self._released
@@ -210,7 +213,7 @@ class Pool:
                 self.store.release_unknown(self.id, held)
             if held:
                 self._released = list(self.store.release(self.id, held, "its pool stopped"))
-                logger.warning("event=released jobs=%s", ",".join(self._released))
+                logger.warning("event=released jobs=%s", listed(self._released))
             self._upkeep.join(LAST_WORDS / 2)
             self.store.retire(self.id)
         except Exception as error:
@@ -234,7 +237,7 @@ class Pool:
 
         # Told before it is logged: nothing may stand between a death and its replacement.
         tell_loop(self.loop, tell)
-        logger.critical("event=pool-died pool=%s error=%r", self.id, error, exc_info=error)
+        logger.critical("event=pool-died pool=%s error=%s", self.id, shown(error), exc_info=error)
 
     # One turn: store what ended, claim what fits, start it
 
@@ -267,7 +270,8 @@ class Pool:
                 raise
             return self._back_off(error)
         if self._backoff:
-            logger.info("event=store-back store=%s", self.store.alias)
+            self._away.over()
+            logger.info("event=store-back store=%s", shown(self.store.alias))
             self._backoff = 0.0
         self.apply(claimed.states)
         self._start(claimed.claims)
@@ -310,13 +314,15 @@ class Pool:
     def _back_off(self, error: Exception) -> float:
         # A claim may have been committed although its reply was lost.
         self._unsure = True
-        if not self._backoff:
+        if (word := self._away.fail(error)) is not None:
+            unknown = word.new and not isinstance(error, StoreError)
             logger.error(
-                "event=store-away store=%s error=%r jobs_held=%d: trying again until it is back",
-                self.store.alias,
+                "event=store-away store=%s error=%r jobs_held=%d tries=%d: trying again until it is back",
+                shown(self.store.alias),
                 str(error),
                 len(self.completer.held()),
-                exc_info=None if isinstance(error, StoreError) else error,
+                word.times,
+                exc_info=error if unknown else None,
             )
         with contextlib.suppress(Exception):
             self.store.close()
@@ -365,7 +371,7 @@ class Pool:
         for name in sorted({claim.task for claim in claims} - self._unknown):
             logger.warning(
                 "event=held task=%s: no such task is registered here; its jobs wait for a pool that has it",
-                name,
+                shown(name),
             )
         self._unknown.update(claim.task for claim in claims)
         self._hand_back(claims, "its task is not known here")
@@ -414,7 +420,7 @@ class Pool:
             if running.ending == "cancel":
                 outcome = cancelled(running.claim)
             elif running.ending is None and not await self._stops():
-                outcome = failed(running.claim, error)  # it cancelled its own task
+                outcome = failed(running.claim, error, running)  # it cancelled its own task
             else:
                 self._drop(running)
                 return
@@ -514,7 +520,10 @@ class Pool:
         # One that has ended here is not lost: its outcome is on its way, or has just been stored.
         if running is not None and "lost" not in running.asked and running.slots.holds(running):
             logger.warning(
-                "event=lost id=%s task=%s attempt=%d", id, running.claim.task, running.claim.attempt
+                "event=lost id=%s task=%s attempt=%d",
+                shown(id),
+                shown(running.claim.task),
+                running.claim.attempt,
             )
             self.end(running, "lost")
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import UnknownQueue
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.pool.dryness import Left
 from jobify_django.pool.pool import Budget, Pool
 from jobify_django.pool.workers import Slots
@@ -154,9 +154,9 @@ class Service:
             dead = self.pools[place]
             pause = min(LONGEST_RESTART, RESTART_AFTER * 2.0 ** min(deaths - 1, 10))
             logger.critical(
-                "event=pool-restart store=%s error=%r deaths=%d restart_in=%g: a pool died and is replaced",
-                dead.store.alias,
-                error,
+                "event=pool-restart store=%s error=%s deaths=%d restart_in=%g: a pool died and is replaced",
+                shown(dead.store.alias),
+                shown(error),
                 deaths,
                 pause,
             )

@@ -21,7 +21,7 @@ from django.db import connections
 from jobify_django import __version__
 from jobify_django.conf import MAX_WORKERS, get_settings, workers_problem
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.management import logs, reloading
 from jobify_django.management.child import LEFT, LISTENING, OPTION, READY, Lifeline
 from jobify_django.management.heartbeat import Heartbeat, Pulse, Told
@@ -83,7 +83,9 @@ class Command(BaseCommand):
             "--heartbeat-file", type=Path, metavar="PATH", help="Touch this file each second while it works."
         )
         parser.add_argument(
-            "--log-format", choices=["text", "json"], default="text", help="How stderr looks."
+            "--log-format",
+            choices=["text", "json"],
+            help="How stderr looks, where LOGGING has no handler for it; text by default.",
         )
 
     def run_from_argv(self, argv: list[str]) -> None:
@@ -99,7 +101,7 @@ class Command(BaseCommand):
         self._refuse_processes(options)
         supervisor = Supervisor(options["processes"], batch=options["batch"])
         with supervisor.listening():
-            logs.configure(options["log_format"], options["verbosity"])
+            self._configure_logs(options)
             self._service(options)  # what is wrong is said once, not by each process
             return supervisor.run(self._heartbeat(options["heartbeat_file"]))
 
@@ -120,7 +122,7 @@ class Command(BaseCommand):
         process = Process(last_resort=self._owns_process)
         with process.listening():
             number, parent = _lifeline(options)
-            logs.configure(options["log_format"], options["verbosity"], number)
+            self._configure_logs(options, number)
             if parent is not None:
                 parent.when_gone(process.orphaned)
             if _wants_reload(options) and not reloading.is_child():
@@ -188,7 +190,26 @@ class Command(BaseCommand):
             ) from error
         return heartbeat
 
-    # Its first lines
+    # Its log, and its first lines
+
+    def _configure_logs(self, options: Mapping[str, Any], number: int | None = None) -> None:
+        """Write the log to stderr, or say there, once, what the project's logging makes of the options."""
+        verbosity, format = options["verbosity"], options["log_format"]
+        ours = logs.configure(format or "text", verbosity, number)
+        if ours or options["child"] is not None or reloading.is_child():
+            return
+        idle = ["--log-format"] * (format is not None) + [f"-v {verbosity}"] * (verbosity != 1)
+        if idle:
+            which = " and ".join(idle)
+            self._say(f"{which} changes nothing here: the project's LOGGING has a handler, and it decides.")
+        if verbosity and not logs.shows_events():
+            self._say(
+                "the project's LOGGING decides what is logged, and shows no line for a job that ends well: "
+                "that needs level INFO for the logger 'jobify'."
+            )
+
+    def _say(self, text: str) -> None:
+        self.stderr.write(f"runjobs: {text}", style_func=str)
 
     def _introduce(self, service: Service, options: Mapping[str, Any]) -> None:
         database = get_settings().database
@@ -198,12 +219,12 @@ class Command(BaseCommand):
             django.get_version(),
             platform.python_version(),
             ", ".join(
-                f"{pool.store.alias}({database}: {connections[database].vendor})"
+                f"{pool.store.alias}({shown(database)}: {connections[database].vendor})"
                 if pool.store.alias == "database"
-                else pool.store.alias
+                else shown(pool.store.alias)
                 for pool in service.pools
             ),
-            socket.gethostname(),
+            shown(socket.gethostname()),
             os.getpid(),
         )
         try:
@@ -221,7 +242,7 @@ class Command(BaseCommand):
             "tasks    %d in %d modules: %s",
             modules.total(),
             len(modules),
-            ", ".join(f"{module} ({number})" for module, number in sorted(modules.items())) or "none",
+            ", ".join(f"{shown(module)} ({number})" for module, number in sorted(modules.items())) or "none",
         )
 
 
@@ -234,7 +255,7 @@ def _describe(name: str, stats: QueueStats, fixed: int | None) -> str:
         workers += f" (tuned, settings say {configured.workers})"
     if stats.state.maxsize is not None:
         maxsize += f" (tuned, settings say {configured.maxsize})"
-    return f"{name} {workers}, {maxsize}{', paused' if stats.paused else ''}"
+    return f"{shown(name)} {workers}, {maxsize}{', paused' if stats.paused else ''}"
 
 
 def _wants_children(options: Mapping[str, Any]) -> bool:

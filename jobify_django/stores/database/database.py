@@ -15,6 +15,7 @@ from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreUnmigrated
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
+from jobify_django.outage import Outage
 from jobify_django.stores.base import Trouble
 from jobify_django.stores.hints import Probe
 
@@ -137,6 +138,7 @@ class Database(ABC):
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
+        self._unheard = Outage()
 
     # Transactions
 
@@ -177,8 +179,14 @@ class Database(ABC):
             return
         try:
             call()
-        except Exception:  # the change itself is made
-            logger.exception("a hint about a change of database %r failed", self.alias)
+        except Exception as error:  # the change itself is made
+            if (word := self._unheard.fail(error)) is not None:
+                logger.error(
+                    "a hint about a change of database %r failed (%d times)",
+                    self.alias,
+                    word.times,
+                    exc_info=word.new,
+                )
 
     def open(self) -> None:
         """Give this thread, which does nothing but serve the store, a connection that no job and no request

@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import Claim, Interruption, JobError, JobRecord, JobSpec, JobStatus, Outcome
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.ordering import ORDERS, Order, order_key
 from jobify_django.stores.base import (
     CRASH_LIMIT,
@@ -647,7 +647,9 @@ class DatabaseStore(Store):
         except StoreError as error:
             if self.in_transaction():
                 raise  # it cannot go on
-            logger.warning("event=reorder-failed queue=%s moved=%d error=%r", queue.name, total, str(error))
+            logger.warning(
+                "event=reorder-failed queue=%s moved=%d error=%r", shown(queue.name), total, str(error)
+            )
 
     def reorder(self, queue: QueueSettings) -> int:
         moved = self._db.write(partial(self._reorder, queue, self.in_transaction()))
