@@ -52,8 +52,7 @@ def doctor(out: OutputWrapper, *, owns_process: bool = False, **options: Any) ->
 def _findings(owns_process: bool) -> Iterator[Finding]:
     messages = checks.run_checks(tags=["jobify"], include_deployment_checks=False)
     for message in messages:
-        level: Any = "FAIL" if message.level >= checks.ERROR else "WARN"
-        yield Finding(level, f"{message.id}: {message.msg}", message.hint or "")
+        yield _said(message)
     if any(message.level >= checks.ERROR for message in messages):
         return
     yield Finding("PASS", "settings.JOBIFY is right")
@@ -76,7 +75,14 @@ def _tables() -> Iterator[Finding]:
     yield Finding("PASS", f"tables on database {settings.database!r} are up to date")
     for message in checks.run_checks(tags=[checks.Tags.database], databases=[settings.database]):
         if (message.id or "").startswith("jobify."):
-            yield Finding("WARN", f"{message.id}: {message.msg}", message.hint or "")
+            yield _said(message)
+
+
+def _said(message: checks.CheckMessage) -> Finding:
+    level: Any = (
+        "FAIL" if message.level >= checks.ERROR else "WARN" if message.level >= checks.WARNING else "PASS"
+    )
+    return Finding(level, f"{message.id}: {message.msg}", message.hint or "")
 
 
 def _workers(owns_process: bool) -> Iterator[Finding]:
