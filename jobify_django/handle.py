@@ -139,8 +139,9 @@ class Job(Generic[R]):
         Args:
             timeout: seconds; ``None`` waits without end.
 
-        Raises ``WaitTimeout``; ``JobNotFound`` if the store does not hold the job; ``WaitDeadlock`` inside a
-        job, if no worker but those that wait could run this one.
+        Raises ``WaitTimeout``; ``JobNotFound`` if the store does not hold the job; ``WaitDeadlock`` if it was
+        pushed in a transaction that is still open here, or inside a job, if no worker but those that wait
+        could run this one.
         """
         if on_event_loop():
             return self.await_end(timeout)

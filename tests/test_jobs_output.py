@@ -28,7 +28,7 @@ HOSTILE = "no \x1b[31morder\nCommandError: forged"
 
 
 @task
-def sends_a_receipt(order: str) -> None:
+def ships(order: str) -> None:
     raise ValueError(order)
 
 
@@ -60,7 +60,7 @@ def ran(job: Job[Any]) -> Job[Any]:
 
 
 def test_a_failed_job_is_shown_as_one_document(store: Store) -> None:
-    job = ran(sends_a_receipt.push(HOSTILE))
+    job = ran(ships.push(HOSTILE))
 
     shown = json.loads(jobs("show", job.id))
 
@@ -73,7 +73,7 @@ def test_a_failed_job_is_shown_as_one_document(store: Store) -> None:
 
 def test_ages_and_run_times_are_numbers_beside_the_times(store: Store) -> None:
     clock = store.clock = FakeClock(1_790_000_000.0)
-    job = sends_a_receipt.push("ord-1")
+    job = ships.push("ord-1")
     store.claim("pool", {"default": 1}, {"default": 3600.0})
     clock.now += 90
 
@@ -109,8 +109,8 @@ def test_a_store_that_is_away_is_no_number_in_a_document(
         ("list", "--since", "soon"),
         ("list", "--limit", "0"),
         ("list", "--status", "lost"),
-        ("push", "tests.test_jobs_output.sends_a_receipt", "{"),
-        ("push", "tests.test_jobs_output.sends_a_receipt", "7"),
+        ("push", "tests.test_jobs_output.ships", "{"),
+        ("push", "tests.test_jobs_output.ships", "7"),
         ("cancel",),
         ("cancel", "--queue", "default"),
         ("retry", "some-id", "--queue", "default"),
@@ -199,7 +199,7 @@ queue().store.add(queue().settings, [JobSpec(new_id(), "caf\\xe9.pour", "[[],{}]
 
 
 def test_on_a_terminal_a_job_is_shown_line_by_line(store: Store) -> None:
-    job = ran(sends_a_receipt.push(HOSTILE))
+    job = ran(ships.push(HOSTILE))
 
     shown = jobs("show", job.id, out=Terminal())
 
@@ -220,24 +220,24 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 def test_the_lists_fit_a_terminal_of_80_columns(store: Store, columns: Callable[[int], None]) -> None:
     columns(80)
-    ran(sends_a_receipt.push("ord-1"))
+    ran(ships.push("ord-1"))
 
     listed = jobs("list", out=Terminal())
 
     assert listed.splitlines()[0].split() == ["id", "task", "queue", "status", "age", "run"]
-    assert "  sends_a_receipt  default  failed  " in listed
+    assert "  ships  default  failed  " in listed
     for text in (listed, jobs("status", out=Terminal())):
         assert max(map(len, text.splitlines())) <= 80
 
 
 def test_what_is_no_terminal_gets_everything(store: Store, columns: Callable[[int], None]) -> None:
     columns(80)
-    job = sends_a_receipt.push("ord-1")
+    job = ships.push("ord-1")
 
     for listed in (jobs("list"), jobs("list", "--wide", out=Terminal())):
         heading, line = listed.splitlines()
         assert heading.split()[-4:] == ["attempts", "age", "run", "pushed_at"]
-        assert line.split()[:3] == [job.id, "tests.test_jobs_output.sends_a_receipt", "default"]
+        assert line.split()[:3] == [job.id, "tests.test_jobs_output.ships", "default"]
     assert "order" in jobs("status", "--wide", out=Terminal())
 
 
@@ -286,7 +286,7 @@ def test_a_duration_is_a_word(seconds: float, said: str) -> None:
 
 
 def test_a_cancel_says_what_is_true_of_each_running_job(store: Store) -> None:
-    waiting = sends_a_receipt.using(delay=3600).push("ord-1")
+    waiting = ships.using(delay=3600).push("ord-1")
     with at_work():
         asked, there = aheld()
         deaf, here = held()
@@ -341,7 +341,7 @@ def test_the_bench_measures_the_queue_and_tells_nobody_of_its_jobs(store: Store)
         assert [line for line in heard if "event=done" in line] == []
         assert told == []
 
-        job = ran(sends_a_receipt.push("ord-1"))
+        job = ran(ships.push("ord-1"))
         assert [line for line in heard if job.id in line]
         assert told
     finally:

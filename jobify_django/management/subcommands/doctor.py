@@ -70,7 +70,8 @@ def _tables() -> Iterator[Finding]:
     executor = MigrationExecutor(connections[settings.database])
     targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "jobify_django"]
     if executor.migration_plan(targets):
-        yield Finding("FAIL", "the app's tables are not up to date", "manage.py migrate")
+        where = "" if settings.database == "default" else f" --database {settings.database}"
+        yield Finding("FAIL", "the app's tables are not up to date", f"manage.py migrate{where}")
         return
     yield Finding("PASS", f"tables on database {settings.database!r} are up to date")
     for message in checks.run_checks(tags=[checks.Tags.database], databases=[settings.database]):
