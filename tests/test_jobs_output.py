@@ -87,6 +87,16 @@ def test_ages_and_run_times_are_numbers_beside_the_times(store: Store) -> None:
     assert listed["run"] is None
 
 
+def test_what_a_hand_has_made_unreadable_is_shown_as_it_is(store: Store) -> None:
+    id = new_id()
+    store.add(queue().settings, [JobSpec(id, "not.known", "no JSON \x1b[31m", at=1e15)])
+
+    (listed,) = json.loads(jobs("list", "--format", "json"))
+    assert (listed["args"], listed["kwargs"], listed["eligible_at"]) == (None, None, None)
+    assert listed["unreadable"] == {"arguments": "no JSON \x1b[31m"}
+    assert "\x1b" not in jobs("show", id, "--format", "text") + jobs("list")
+
+
 def test_a_store_that_is_away_is_no_number_in_a_document(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

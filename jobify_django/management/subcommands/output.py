@@ -7,10 +7,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.management.base import CommandError, OutputWrapper
 
@@ -18,6 +18,8 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import decode_call
 from jobify_django.stores import queues_by_store, stores
+
+T = TypeVar("T")
 
 USAGE = 2
 """The exit code of a wrong command line, as argparse has it."""
@@ -87,8 +89,13 @@ def usage(message: str) -> CommandError:
 
 
 def moment(at: float | None) -> str | None:
-    """Return a time in UTC as ISO 8601 text."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    """Return a time in UTC as ISO 8601 text, or ``None`` for one that no calendar has."""
+    if at is None:
+        return None
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):  # somebody's hand has written it
+        return None
 
 
 def clocks() -> Mapping[str, float]:
@@ -101,13 +108,16 @@ def job_values(record: JobRecord, now: float) -> dict[str, Any]:
     """Return a job as JSON values.
 
     ``age`` are the seconds since it was pushed; ``run`` those that its latest attempt took, or has taken so
-    far, and ``None`` where it has none or one that was interrupted.
+    far, and ``None`` where it has none or one that was interrupted. Arguments or a result that somebody's
+    hand has made no JSON are ``None``, and stand under ``unreadable`` as they are.
 
     Args:
         record: the job.
         now: the time on its store's clock.
     """
-    args, kwargs = decode_call(record.arguments)
+    unreadable: dict[str, str] = {}
+    args, kwargs = _read("arguments", record.arguments, decode_call, unreadable) or (None, None)
+    result = _read("result", record.result, json.loads, unreadable)
     return {
         "id": record.id,
         "task": record.task,
@@ -125,7 +135,7 @@ def job_values(record: JobRecord, now: float) -> dict[str, Any]:
         "pool": record.pool,
         "args": args,
         "kwargs": kwargs,
-        "result": None if record.result is None else json.loads(record.result),
+        "result": result,
         "error": None
         if record.error is None
         else {
@@ -137,7 +147,18 @@ def job_values(record: JobRecord, now: float) -> dict[str, Any]:
             {"attempt": one.attempt, "reason": one.reason, "at": moment(one.at), "charged": one.charged}
             for one in record.history
         ],
+        **({"unreadable": unreadable} if unreadable else {}),
     }
+
+
+def _read(name: str, text: str | None, read: Callable[[str], T], unreadable: dict[str, str]) -> T | None:
+    if text is None:
+        return None
+    try:
+        return read(text)
+    except (ValueError, TypeError, RecursionError):
+        unreadable[name] = text
+        return None
 
 
 def _run(record: JobRecord, now: float) -> float | None:
