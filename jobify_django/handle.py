@@ -162,8 +162,9 @@ class Job(Generic[R]):
         Args:
             timeout: seconds; ``None`` waits without end.
 
-        Raises ``WaitTimeout``; ``JobNotFound`` if the store does not hold the job; ``WaitDeadlock`` inside a
-        job, if no worker but those that wait could run this one.
+        Raises ``WaitTimeout``; ``JobNotFound`` if the store does not hold the job; ``WaitDeadlock`` if it was
+        pushed in a transaction that is still open here, or inside a job, if no worker but those that wait
+        could run this one.
         """
         if on_event_loop():
             return self.await_end(timeout)
@@ -234,8 +235,9 @@ class Job(Generic[R]):
             """Cancel the job.
 
             A job that has not started never will. A running ``async def`` is cancelled where it awaits; a
-            running ``def`` cannot be stopped and ends as it ends. Returns whether there was anything left
-            to cancel (where an event loop runs: an awaitable of that); raises ``JobNotFound``.
+            running ``def`` cannot be stopped and ends as it ends. Returns whether it had not ended yet, which
+            is ``True`` for a running job that cannot be stopped, too (where an event loop runs: an awaitable
+            of that); raises ``JobNotFound``.
             """
             return self.acancel() if on_event_loop() else self._cancel()
 

@@ -171,7 +171,7 @@ class JobAdmin(JobModelAdmin):
             self.log_change(request, models.Queue(name=name), text)  # type: ignore[arg-type]
 
     def _tell(self, request: HttpRequest, tally: action.Tally, text: str) -> None:
-        self.message_user(request, text, messages.SUCCESS if tally.changed else messages.WARNING)
+        self.message_user(request, text, messages.WARNING if tally.vain else messages.SUCCESS)
         for words in tally.problems:
             self.message_user(request, words, messages.ERROR)
 

@@ -56,6 +56,7 @@ class Pool:
         workers: jobs of each queue to run at once; given, it stands above settings and live tuning.
         peers: the slots of all queues of this process, shared between its pools.
         budget: stop claiming after so many jobs.
+        quiet: tell nobody of jobs that end well.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class Pool:
         workers: int | None = None,
         peers: dict[str, Slots] | None = None,
         budget: Budget | None = None,
+        quiet: bool = False,
     ) -> None:
         self.id = new_id()
         self.store = store
         self.queues = {queue.name: queue for queue in queues}
         self._kind = kind
         self._fixed = workers
+        self._quiet_jobs = quiet
         self._peers = {} if peers is None else peers
         self.slots = {q.name: Slots(q, workers or q.workers, self._peers) for q in queues}
         self._lease = {queue.name: queue.lease for queue in queues}
@@ -454,7 +457,7 @@ class Pool:
 
     def _settle(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
         why = refusals(self.store, refused)
-        everything = bool(refused) or heard()
+        everything = bool(refused) or (heard() and not self._quiet_jobs)
         for outcome in outcomes:
             running = self.completer.settle(outcome.id, outcome.attempt)
             if running is not None and (everything or outcome.status is not SUCCESSFUL):

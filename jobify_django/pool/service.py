@@ -7,14 +7,20 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
+from asgiref.sync import sync_to_async
+from django.apps import apps
+
+from jobify_django.bell import as_sync_code, sync_code_waits
 from jobify_django.conf import get_settings
-from jobify_django.exceptions import UnknownQueue
+from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
 from jobify_django.log import get_log, shown
 from jobify_django.pool.dryness import Left
 from jobify_django.pool.pool import Budget, Pool
 from jobify_django.pool.workers import Slots
 from jobify_django.stores import queues_by_store
 from jobify_django.stores.base import QueueStats
+
+APP = "jobify_django"
 
 logger = get_log("jobify.worker")
 
@@ -89,8 +95,33 @@ class Service:
                 pool.store.close()
         return stats
 
+    async def look(self) -> None:
+        """Read every store once before the start, and raise what would keep the pools from ever working.
+
+        A store that is only away is told in the log: pools survive that, at their start too. Raises
+        ``StoreUnmigrated``; what ``start`` does; and what Django, or a test, forbids here.
+        """
+        await self._assert_seen()
+        try:
+            await asyncio.to_thread(self.survey)
+        except StoreUnmigrated:
+            raise
+        except StoreError as error:
+            logger.error("event=started-without-store error=%r", str(error))
+
     async def start(self) -> None:
-        """Start every pool on the running event loop."""
+        """Start every pool on the running event loop.
+
+        Raises ``StoreError`` where a transaction is open on a store's database that its pool could not see
+        into: one of this thread, or of the sync code that waits for this coroutine.
+        """
+        await self._assert_seen()
+        if apps.apps_ready and not apps.is_installed(APP):
+            logger.warning(
+                "event=not-installed: %r is not in INSTALLED_APPS, so no module named tasks is imported by "
+                "itself, and no system check looks at settings.JOBIFY",
+                APP,
+            )
         try:
             for place, pool in enumerate(self.pools):
                 await pool.start()
@@ -98,6 +129,16 @@ class Service:
         except BaseException:
             await self.drain(0)  # or the pools of the other stores would go on
             raise
+
+    async def _assert_seen(self) -> None:
+        unseen = as_sync_code(self._unseen)
+        if not unseen and sync_code_waits():
+            unseen = await sync_to_async(self._unseen, thread_sensitive=True)()
+        if unseen:
+            raise StoreError(f"workers started here would see no job: {unseen}")
+
+    def _unseen(self) -> str:
+        return next(filter(None, (pool.store.unseen() for pool in self.pools)), "")
 
     def stop_claiming(self) -> None:
         """Start no further job; ``drain`` does the rest. A signal handler may call it at any point."""
@@ -189,8 +230,12 @@ async def serving(
         workers: jobs of each queue to run at once; stands above settings and live tuning.
         grace: seconds that running jobs have to end when the block ends; ``JOBIFY["GRACE"]`` by default.
         kind: how the pools call themselves.
+
+    Raises ``StoreUnmigrated`` before anything starts, and ``StoreError`` inside ``TestCase`` or ``atomic()``
+    on a store's database: the workers would never see what is pushed there.
     """
     service = Service(queues, kind=kind, workers=workers)
+    await service.look()
     await service.start()
     try:
         yield service

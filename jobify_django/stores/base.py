@@ -479,6 +479,15 @@ class Store(ABC):
         """Whether this thread has a transaction open that ``add`` would be part of."""
         return False
 
+    def unseen(self, id: str = "") -> str:
+        """Return why nobody else sees what this thread has added, and what to do, in sentences; an empty text
+        where it is seen at once.
+
+        Args:
+            id: only if this job is among it.
+        """
+        return ""
+
     def repair(self) -> bool:
         """Look for and mend bookkeeping that a hand has put wrong; return whether any was found."""
         return False

@@ -173,17 +173,36 @@ def test_retrying_many_tells_what_came_of_each(everything: Client, add_job: AddJ
     assert "3 retried" in entry.change_message
 
 
-def test_cancelling_many_tells_what_came_of_each(everything: Client, add_job: AddJob) -> None:
+def running(task: str) -> dict[str, Any]:
+    return {"task": task, "status": "running", "started_at": 1_700_000_001.0, "attempt": 1}
+
+
+def test_cancelling_many_tells_what_came_of_each(
+    everything: Client, add_job: AddJob, noop: Task[..., None], anoop: Task[..., None]
+) -> None:
     waiting = add_job()
     delayed = add_job(status="delayed", eligible_at=time.time() + 3_600)
-    running = add_job(status="running", started_at=1_700_000_001.0, attempt=1)
+    asked, deaf, strange = (add_job(**running(name)) for name in (anoop.name, noop.name, "not.known"))
     ended = add_job(status="successful")
 
-    page = act(everything, "cancel_jobs", waiting, delayed, running, ended)
+    page = act(everything, "cancel_jobs", waiting, delayed, asked, deaf, strange, ended)
 
-    assert "2 cancelled, 1 is running and was asked to stop, 1 was already successful." in page
-    running.refresh_from_db()
-    assert running.cancel_requested
+    assert (
+        "2 cancelled, 1 is running and was asked to stop, "
+        "1 is running and was asked to stop; its task is not known here, "
+        "1 is running and cannot be stopped: a “def” ends as it ends, 1 was already successful." in page
+    )
+    for job in (asked, deaf, strange):
+        job.refresh_from_db()
+        assert job.cancel_requested
+
+
+def test_cancelling_what_cannot_be_stopped_is_no_success(
+    everything: Client, add_job: AddJob, noop: Task[..., None]
+) -> None:
+    page = act(everything, "cancel_jobs", add_job(**running(noop.name)))
+
+    assert '<li class="warning">0 cancelled, 1 is running and cannot be stopped' in page
 
 
 def test_jobs_of_a_queue_that_is_gone_are_told_apart(everything: Client, add_job: AddJob) -> None:

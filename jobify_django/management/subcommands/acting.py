@@ -5,23 +5,34 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentParser
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from django.core.management.base import CommandError, OutputWrapper
 
+from jobify_django import cancelling
+from jobify_django.cancelling import Fate
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import JobifyError, StoreError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
 from jobify_django.management.subcommands.looking import add_filters, found, refuse_mistyped
-from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, seconds
+from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, seconds, usage
 from jobify_django.stores import queues_by_store, stores
 from jobify_django.stores.base import Store
 from jobify_django.task import tasks
 
 T = TypeVar("T")
+
+FATES = {
+    Fate.CANCELLED: "cancelled",
+    Fate.ASKED: "running asked to end",
+    Fate.UNSTOPPABLE: "running cannot be stopped: a 'def' ends as it ends",
+    Fate.UNSURE: "running of a task that is not known here: asked to end, which a 'def' does not",
+    Fate.OVER: "had ended",
+}
+ALWAYS_SAID = (Fate.CANCELLED, Fate.ASKED, Fate.OVER)
 
 MOST = 10_000
 """Jobs that one call changes at most."""
@@ -67,14 +78,14 @@ def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"{_short(text)} is no JSON ({error}); write e.g. '[1, \"a\"]'.") from error
+        raise usage(f"{_short(text)} is no JSON ({error}); write e.g. '[1, \"a\"]'.") from error
     if isinstance(value, list):
         return value, {}
     if isinstance(value, dict) and set(value) <= {"args", "kwargs"}:
         args, kwargs = value.get("args", []), value.get("kwargs", {})
         if isinstance(args, list) and isinstance(kwargs, dict):
             return args, kwargs
-    raise CommandError(f'{_short(text)} is neither a list nor {{"args": [...], "kwargs": {{...}}}}.')
+    raise usage(f'{_short(text)} is neither a list nor {{"args": [...], "kwargs": {{...}}}}.')
 
 
 def _short(text: str) -> str:
@@ -106,10 +117,9 @@ def cancel(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
     if options["dry_run"]:
         out.write(f"{total} would be cancelled")
         return
-    before = _in_parts(chosen, lambda store, ids: store.cancel(ids).values(), progress)
-    running = before.count(JobStatus.RUNNING)
-    ended = sum(status.ended for status in before)
-    out.write(f"{len(before) - running - ended} cancelled, {running} running asked to end, {ended} had ended")
+    fates = Counter(_in_parts(chosen, lambda store, ids: cancelling.cancel(store, ids).values(), progress))
+    said = (f"{fates[fate]} {words}" for fate, words in FATES.items() if fates[fate] or fate in ALWAYS_SAID)
+    out.write(", ".join(said))
 
 
 def _in_parts(
@@ -139,7 +149,7 @@ def _chosen(statuses: list[JobStatus], *, ids: list[str], yes: bool, **options: 
     """Return ids by the name of the store that holds them."""
     filters = {key: options[key] for key in ("status", "queue", "task")}
     if bool(ids) == any(filters.values()):
-        raise CommandError("name jobs by their ids, or by --status, --queue, --task: one of the two.")
+        raise usage("name jobs by their ids, or by --status, --queue, --task: one of the two.")
     chosen: dict[str, list[str]] = defaultdict(list)
     if ids:
         for id in ids:
@@ -149,7 +159,7 @@ def _chosen(statuses: list[JobStatus], *, ids: list[str], yes: bool, **options: 
                 raise CommandError(str(error)) from error
         return chosen
     if not (yes or options["dry_run"]):
-        raise CommandError("this may change many jobs: look with --dry-run, then say --yes.")
+        raise usage("this may change many jobs: look with --dry-run, then say --yes.")
     wanted = [filters["status"]] if filters["status"] else [str(status) for status in statuses]
     for status in wanted:
         for record in found(**{**filters, "status": status}, limit=MOST):

@@ -22,8 +22,9 @@ from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobStatus
 from jobify_django.management.subcommands.finding import Finding, duration, looked, reachable, said
-from jobify_django.management.subcommands.output import document, elsewhere, plain, seconds
+from jobify_django.management.subcommands.output import document, elsewhere, seconds
 from jobify_django.management.subcommands.running import running
+from jobify_django.management.subcommands.table import plain
 from jobify_django.queue import queue
 from jobify_django.stores.base import QueueStats, Store
 from jobify_django.task import tasks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from argparse import ArgumentParser
 from typing import Any
@@ -12,7 +14,8 @@ from jobify_django.conf import did_you_mean, get_settings
 from jobify_django.exceptions import JobNotFound, StoreError, UnknownQueue
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
-from jobify_django.management.subcommands.output import document, job_values, plain, seconds, table
+from jobify_django.management.subcommands.output import clocks, document, job_values, seconds, usage
+from jobify_django.management.subcommands.table import plain, plain_lines, table, width_of, words
 from jobify_django.queue import queue
 from jobify_django.stores import queues_by_store
 from jobify_django.task import tasks
@@ -29,38 +32,57 @@ STATUS = (
     "paused",
     "oldest",
 )
-LIST = ("id", "task", "queue", "status", "priority", "attempts", "pushed_at")
+LIST = ("id", "task", "queue", "status", "priority", "attempts", "age", "run")
+LONG_LIST = (*LIST, "pushed_at")
 WATCH_EVERY = 2.0
 SINCE = 10_000
 """Jobs that ``--since`` looks through."""
 
 
 def add_status(parser: ArgumentParser) -> None:
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    add_look(parser)
     parser.add_argument("--watch", action="store_true", help="show it again every two seconds until Ctrl+C")
 
 
-def status(out: OutputWrapper, *, format: str, watch: bool, **options: Any) -> None:
+def add_look(parser: ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--wide", action="store_true", help="the whole table, wider than the terminal or not")
+
+
+def status(out: OutputWrapper, *, err: OutputWrapper, watch: bool, **options: Any) -> None:
     """Show every queue: depth against bound, running, workers of each process, pools alive."""
-    while True:
-        rows = [_row(name) for name in get_settings().queues]
-        out.write(document(rows) if format == "json" else table(STATUS, rows))
-        errors = " ".join(sorted({row["error"] for row in rows if "error" in row}))
-        if not watch:
-            break
-        if errors and format == "table":
-            out.write(errors)
-        out.flush()
-        time.sleep(WATCH_EVERY)
-    if errors:
+    errors = _show_status(out, **options)
+    if not watch and errors:
         raise CommandError(errors)
+    with contextlib.suppress(KeyboardInterrupt):
+        while watch:
+            if errors:
+                err.write(errors)
+            out.flush()
+            time.sleep(WATCH_EVERY)
+            errors = _show_status(out, **options)
+
+
+def _show_status(out: OutputWrapper, *, format: str, wide: bool, **options: Any) -> str:
+    """Write how the queues stand, and return why some of them do not answer."""
+    rows = [_row(name) for name in get_settings().queues]
+    if format == "json":
+        out.write(document(rows))
+    else:
+        width = None if wide else width_of(out)
+        out.write(table(STATUS, map(_status_words, rows), width=width, spare=("order", "delayed", "pools")))
+    return plain(" ".join(sorted({row["error"] for row in rows if "error" in row})))
+
+
+def _status_words(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "waiting": "?"} if "error" in row else {**row, "oldest": words(row["oldest"])}
 
 
 def _row(name: str) -> dict[str, Any]:
     try:
         stats = queue(name).stats()
     except StoreError as error:
-        return {"queue": name, "error": str(error), "waiting": "?"}
+        return {"queue": name, "error": str(error)}
     return {
         "queue": name,
         "waiting": stats.waiting,
@@ -85,13 +107,15 @@ def add_list(parser: ArgumentParser) -> None:
     add_filters(parser)
     parser.add_argument("--since", help="only jobs pushed in the last 90s, 15m, 5h, 7d")
     parser.add_argument("--limit", type=int, default=50, help="how many at most (default 50)")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    add_look(parser)
 
 
-def list_jobs(out: OutputWrapper, *, format: str, since: str | None, limit: int, **options: Any) -> None:
+def list_jobs(
+    out: OutputWrapper, *, format: str, wide: bool, since: str | None, limit: int, **options: Any
+) -> None:
     """List jobs: waiting ones in the order they will start, others newest first."""
     if limit < 1:
-        raise CommandError(f"--limit is {limit}; give 1 or more.")
+        raise usage(f"--limit is {limit}; give 1 or more.")
     if since is None:
         records = found(limit=limit, **options)
     else:
@@ -100,8 +124,20 @@ def list_jobs(out: OutputWrapper, *, format: str, since: str | None, limit: int,
         records = young[:limit]
     if not records:
         refuse_mistyped(options["task"])
-    rows = [job_values(record) for record in records]
-    out.write(document(rows) if format == "json" else table(LIST, rows))
+    now = clocks()
+    rows = [job_values(record, now.get(record.queue, time.time())) for record in records]
+    if format == "json":
+        out.write(document(rows))
+        return
+    width = None if wide else width_of(out)
+    columns = LONG_LIST if width is None else LIST
+    spare = ("priority", "attempts", "queue")
+    out.write(table(columns, map(_job_words, rows), width=width, spare=spare, dotted="task"))
+
+
+def _job_words(row: dict[str, Any]) -> dict[str, Any]:
+    run = None if row["run"] is None else words(row["run"])
+    return {**row, "age": words(int(row["age"])), "run": run}
 
 
 def found(
@@ -129,15 +165,29 @@ def refuse_mistyped(task: str | None) -> None:
 
 def add_show(parser: ArgumentParser) -> None:
     parser.add_argument("id", help="the job's id")
+    parser.add_argument("--format", choices=("text", "json"), help="by default text on a terminal, or json")
 
 
-def show(out: OutputWrapper, *, id: str, **options: Any) -> None:
-    """Show all of one job, as JSON, and its traceback."""
+def show(out: OutputWrapper, *, id: str, format: str | None, **options: Any) -> None:
+    """Show all of one job, with its traceback: as text on a terminal, otherwise as JSON."""
     try:
         job = get_job(id)
     except JobNotFound as error:
         raise CommandError(str(error)) from error
-    record = job.record()
-    out.write(document(job_values(record)))
-    if record.error is not None and record.error.traceback:
-        out.write("\n".join(plain(line) for line in record.error.traceback.splitlines()))
+    values = job_values(job.record(), clocks().get(job.queue, time.time()))
+    as_text = out.isatty() if format is None else format == "text"
+    out.write(_text(values) if as_text else document(values))
+
+
+def _text(job: dict[str, Any]) -> str:
+    """Return a job for people: a line for each value it has, and the traceback last."""
+    error = job["error"] or {}
+    values = {**job, "age": words(int(job["age"])), "run": None if job["run"] is None else words(job["run"])}
+    values["error"] = f"{error['type']}: {error['message']}" if error else None
+    lines = []
+    for name, value in values.items():
+        several = value if name == "interruptions" else [value]
+        for one in several:
+            if one not in (None, ""):
+                lines.append(f"{name:<13} {plain(one if isinstance(one, str) else json.dumps(one))}")
+    return "\n".join([*lines, *([plain_lines(error["traceback"])] if error.get("traceback") else [])])

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from django.db import connections, transaction
+from django.apps import apps
+from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django.conf import QueueSettings
@@ -18,6 +19,9 @@ from jobify_django.ordering import Order
 from jobify_django.outage import Outage
 from jobify_django.stores.base import Trouble
 from jobify_django.stores.hints import Probe
+
+APP = "jobify_django"
+ROUTER = "jobify_django.router.JobifyRouter"
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -168,6 +172,27 @@ class Database(ABC):
         """Whether this thread has a transaction open on the database."""
         wrapper = self._wrapper
         return wrapper.in_atomic_block or not autocommits(wrapper)
+
+    def unseen(self) -> str:
+        """Return what ``Store.unseen`` does."""
+        # Without autocommit a transaction is open all the time, and need not have anything in it.
+        if any(getattr(block, "_from_testcase", False) for block in self._wrapper.atomic_blocks):
+            return (
+                f"a test keeps a transaction open on database {self.alias!r} and never commits it, so no "
+                "worker sees what is pushed here. Use TransactionTestCase instead of TestCase, or "
+                "pytest-django's @pytest.mark.django_db(transaction=True); or use the STORE 'memory' there."
+            )
+        if self._wrapper.in_atomic_block:
+            return (
+                f"an atomic() block is open on database {self.alias!r} here, so no worker sees what was "
+                "pushed in it. Do this after the block."
+            )
+        return ""
+
+    def waiting_for_commit(self) -> Iterable[Callable[[], None]]:
+        """Return what ``after_commit`` is to call when the open transaction commits."""
+        wrapper: Any = self._wrapper
+        return (call for _, call, *_ in wrapper.run_on_commit)
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Run ``call`` when the open ``atomic`` commits, or now if there is none; what it raises is logged.
@@ -339,7 +364,20 @@ def chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
 
 def unmigrated(alias: str, reason: str) -> StoreUnmigrated:
     """Return the error of a database without this version's tables."""
-    option = "" if alias == "default" else f" --database {alias}"
-    return StoreUnmigrated(
-        f"database {alias!r} lacks this version's tables ({reason}): run 'manage.py migrate{option}'."
+    return StoreUnmigrated(f"database {alias!r} lacks this version's tables ({reason}): {_way_out(alias)}")
+
+
+def _way_out(alias: str) -> str:
+    migrate = f"run 'manage.py migrate{'' if alias == 'default' else f' --database {alias}'}'"
+    if apps.apps_ready and not apps.is_installed(APP):
+        return f"{APP!r} is not in INSTALLED_APPS. Add it there, then {migrate}."
+    if not router.allow_migrate(alias, APP, model_name="job"):
+        return (
+            f"DATABASE_ROUTERS keep them off it, so 'migrate' would not make them there. Put {ROUTER!r} "
+            f"before your own routers, then {migrate}; or name the database that has them in "
+            "JOBIFY['DATABASE']."
+        )
+    return (
+        f"{migrate}. If that finds nothing to do, this process has another database than the one that is "
+        "migrated, or its user may not see the tables."
     )

@@ -135,7 +135,7 @@ class DatabaseStore(Store):
         except Crowded as crowded:
             added = crowded.args[0]
         if added.taken:
-            self._tell_work([queue.name])
+            self._db.after_commit(partial(self._tell, "work", queue.name, specs))
         return added
 
     def _add(self, queue: QueueSettings, specs: Sequence[JobSpec], whole: bool, db: Connection) -> Added:
@@ -744,6 +744,18 @@ class DatabaseStore(Store):
     def in_transaction(self) -> bool:
         return self._db.in_transaction()
 
+    def unseen(self, id: str = "") -> str:
+        if id and not any(spec.id == id for spec in self._uncommitted()):
+            return ""
+        return self._db.unseen()
+
+    def _uncommitted(self) -> Iterable[JobSpec]:
+        """Return what this thread's open ``atomic`` has added."""
+        for call in self._db.waiting_for_commit():
+            if isinstance(call, partial) and call.func == self._tell:
+                for specs in call.args[2:]:
+                    yield from specs
+
     def repair(self) -> bool:
         if not self._db.repair():
             return False
@@ -767,7 +779,7 @@ class DatabaseStore(Store):
         for queue in set(queues):
             self._db.after_commit(partial(self._tell, "room", queue))
 
-    def _tell(self, kind: Literal["work", "room"], queue: str) -> None:
+    def _tell(self, kind: Literal["work", "room"], queue: str, added: Sequence[JobSpec] = ()) -> None:
         self.hints.work(queue) if kind == "work" else self.hints.room(queue)
         self._db.say(kind, queue)
 
