@@ -115,6 +115,12 @@ def test_a_program_reads_one_json_document(jobify: Configure, settings: Any) -> 
     assert by_id["asgi"]["level"] == "FAIL"
 
 
+@database
+def test_nothing_is_said_twice(jobify: Configure) -> None:
+    said = report()
+    assert len(said) == len(set(said))
+
+
 # What it sees
 
 

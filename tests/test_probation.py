@@ -10,7 +10,7 @@ import pytest
 
 from jobify_django import Job, JobStatus, queue
 from jobify_django.job import Claim
-from jobify_django.pool import probation, workers
+from jobify_django.pool import dryness, probation, workers
 from jobify_django.pool.probation import LOOK_AGAIN, PROBATION, Probation
 from jobify_django.pool.workers import Slots
 from jobify_django.stores.base import Claimed, Suspects
@@ -177,6 +177,7 @@ def test_a_queue_with_a_suspect_that_has_to_wait_is_not_dry(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probation, "PROBATION", 0.0)
+    monkeypatch.setattr(dryness, "PUZZLED", 0.0)
     jobify(QUEUES={"quick": {"STORE": "memory"}})
     _, gate = a_suspect(deaths=2, queue="quick")
     suspect, second = a_suspect()

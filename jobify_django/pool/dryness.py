@@ -57,13 +57,17 @@ class Dryness:
         self._puzzled_at: float | None = None
         self.asked = 0
         """How often somebody has asked; 0 while nobody does, and then nothing is looked at."""
-        self.left: Sequence[Left] | None = None
-        """What is left, once the pool is dry."""
+        self._answer: tuple[int, Sequence[Left]] = (0, ())
 
     def ask(self) -> None:
         """Begin anew: what was found before says nothing of now."""
-        self.left = None
         self.asked += 1
+
+    @property
+    def left(self) -> Sequence[Left] | None:
+        """What is left, once whoever asked last has an answer: the pool is dry."""
+        answered, left = self._answer
+        return left if answered == self.asked else None
 
     def note(self, asked: int, empty: Collection[str] | None, *, spent: bool) -> bool:
         """Take down a turn, and return whether the pool is dry.
@@ -73,7 +77,7 @@ class Dryness:
             empty: the queues that had nothing to start; ``None`` if anything runs, or waits for its turn.
             spent: whether the pool may start nothing more.
         """
-        if not asked or asked != self.asked:
+        if asked != self.asked or self.left is not None:
             return False
         if self._heard != asked or empty is None:
             self._heard, self._empty = asked, set()
@@ -84,8 +88,8 @@ class Dryness:
             left = ()
         elif len(self._empty) == len(self._queues):
             left = self._survey()
-        if asked == self.asked:
-            self.left = left
+        if left is not None:
+            self._answer = (asked, left)
         return left is not None
 
     def _survey(self) -> Sequence[Left] | None:

@@ -21,7 +21,7 @@ from jobify_django.asgi import Lifespan
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobStatus
-from jobify_django.management.subcommands.finding import Finding, duration, looked, reachable, said
+from jobify_django.management.subcommands.finding import Finding, Level, duration, looked, reachable, said
 from jobify_django.management.subcommands.output import document, elsewhere, seconds
 from jobify_django.management.subcommands.running import running
 from jobify_django.management.subcommands.table import plain
@@ -38,7 +38,7 @@ LONG = 3600.0
 LONG_WAIT = 60.0
 """Seconds after which a job that waits beside idle workers is worth a warning."""
 
-BAD = {"fail": ("FAIL",), "warn": ("FAIL", "WARN")}
+BAD: dict[str, tuple[Level, ...]] = {"fail": ("FAIL",), "warn": ("FAIL", "WARN")}
 
 
 def add_doctor(parser: ArgumentParser) -> None:
@@ -118,7 +118,7 @@ def _findings(owns_process: bool, long: float) -> Iterator[Finding]:
 
 
 def _settings() -> Iterator[Finding]:
-    messages = checks.run_checks(tags=["jobify"], include_deployment_checks=False)
+    messages = checks.run_checks(tags=["jobify"], databases=[])  # those come with the tables
     yield from map(said, messages)
     if not any(message.level >= checks.ERROR for message in messages):
         yield Finding("PASS", "settings.JOBIFY is right")
