@@ -74,6 +74,27 @@ def queues_by_store(names: list[str] | None = None) -> dict[Store, list[QueueSet
     return grouped
 
 
+def every_store() -> list[Store]:
+    """Return every store that jobs may be in: those of the settings, and the database store where its tables
+    are, for a project that has moved all its queues to another one may have left jobs there.
+
+    Raises ``ImproperlyConfigured`` for a store of the settings that cannot be made.
+    """
+    named = list(queues_by_store())
+    return [*named, *_left_behind(named)]
+
+
+def _left_behind(named: list[Store]) -> list[Store]:
+    try:
+        database = stores["database"]
+    except Exception:  # its alias may stand for no database at all; no queue needs it
+        return []
+    # One of its subclasses is another way to the same tables.
+    if any(isinstance(store, type(database)) for store in named) or not database.is_set_up():
+        return []
+    return [database]
+
+
 def _forget(*, setting: str, **kwargs: object) -> None:
     if setting == "JOBIFY":
         stores.forget()

@@ -20,7 +20,8 @@ from jobify_django.exceptions import StoreError
 from jobify_django.job import JobStatus
 from jobify_django.management.subcommands.output import elsewhere
 from jobify_django.queue import queue
-from jobify_django.stores import queues_by_store
+from jobify_django.stores import every_store, queues_by_store
+from jobify_django.strays import strays_in
 from jobify_django.task import tasks
 
 SAMPLE = 1_000
@@ -59,6 +60,7 @@ def _findings(owns_process: bool) -> Iterator[Finding]:
     yield Finding("PASS", "settings.JOBIFY is right")
     yield from _tables()
     yield from _workers(owns_process)
+    yield from _strays()
     yield from _stores()
     yield from _tasks()
     yield _asgi()
@@ -99,6 +101,18 @@ def _workers(owns_process: bool) -> Iterator[Finding]:
             yield Finding("PASS", f"queue {name}: {len(stats.pools)} pools alive, {stats.waiting} jobs wait")
         if stats.paused:
             yield Finding("WARN", f"queue {name} is paused", f"manage.py jobs resume {name}")
+
+
+def _strays() -> Iterator[Finding]:
+    for store in every_store():
+        with contextlib.suppress(StoreError):  # said above, of its queues
+            for stray in strays_in(store):
+                stats = stray.stats
+                text = (
+                    f"queue {stray.name} ({stray.note}): {len(stats.pools)} pools alive, {stats.waiting} "
+                    f"jobs wait, {stats.delayed} are delayed and {stats.running} run in store {store.alias}"
+                )
+                yield Finding("PASS", text) if stats.pools else Finding("WARN", text, stray.remedy)
 
 
 def _stores() -> Iterator[Finding]:

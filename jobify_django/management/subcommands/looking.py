@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import CommandError, OutputWrapper
 
 from jobify_django.conf import get_settings
-from jobify_django.exceptions import JobNotFound, StoreError, UnknownQueue
+from jobify_django.exceptions import JobNotFound, StoreError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
+from jobify_django.management.subcommands.choosing import found
 from jobify_django.management.subcommands.output import document, job_values, plain, seconds, table
 from jobify_django.queue import queue
-from jobify_django.stores import queues_by_store
+from jobify_django.stores import every_store
+from jobify_django.strays import strays_in
 
 STATUS = (
     "queue",
@@ -42,8 +46,9 @@ def add_status(parser: ArgumentParser) -> None:
 def status(out: OutputWrapper, *, format: str, watch: bool, **options: Any) -> None:
     """Show every queue: depth against bound, running, workers of each process, pools alive."""
     while True:
-        rows = [_row(name) for name in get_settings().queues]
-        out.write(document(rows) if format == "json" else table(STATUS, rows))
+        rows = [*(_row(name) for name in get_settings().queues), *_stray_rows()]
+        columns = (*STATUS, "note") if any("note" in row for row in rows) else STATUS
+        out.write(document(rows) if format == "json" else table(columns, rows))
         errors = " ".join(sorted({row["error"] for row in rows if "error" in row}))
         if not watch:
             break
@@ -74,10 +79,28 @@ def _row(name: str) -> dict[str, Any]:
     }
 
 
+def _stray_rows() -> Iterator[dict[str, Any]]:
+    """Return the queues with jobs that the settings do not look for where they are."""
+    for store in every_store():
+        with contextlib.suppress(StoreError):  # said by the rows of its queues
+            for stray in strays_in(store):
+                yield {
+                    "queue": stray.name,
+                    "store": store.alias,
+                    "waiting": stray.stats.waiting,
+                    "delayed": stray.stats.delayed,
+                    "running": stray.stats.running,
+                    "pools": len(stray.stats.pools),
+                    "oldest": round(stray.stats.oldest_wait, 3),
+                    "note": stray.note,
+                }
+
+
 def add_filters(parser: ArgumentParser) -> None:
     parser.add_argument("--status", choices=[str(one) for one in JobStatus])
     parser.add_argument("--queue", help="only jobs of this queue")
     parser.add_argument("--task", help="only jobs of this task, by its name")
+    parser.add_argument("--store", help="only jobs in this store: database, memory, a dotted path")
 
 
 def add_list(parser: ArgumentParser) -> None:
@@ -99,22 +122,6 @@ def list_jobs(out: OutputWrapper, *, format: str, since: str | None, limit: int,
         records = young[:limit]
     rows = [job_values(record) for record in records]
     out.write(document(rows) if format == "json" else table(LIST, rows))
-
-
-def found(
-    *, status: str | None = None, queue: str | None = None, task: str | None = None, limit: int, **rest: Any
-) -> list[Any]:
-    """Return the records that the filters name, over all stores."""
-    try:
-        if queue is not None:
-            get_settings().queue(queue)
-    except UnknownQueue as error:
-        raise CommandError(str(error)) from error
-    wanted = None if status is None else JobStatus(status)
-    records: list[Any] = []
-    for store in queues_by_store(None if queue is None else [queue]):
-        records += store.find(queue=queue, status=wanted, task=task, limit=limit)
-    return records[:limit]
 
 
 def add_show(parser: ArgumentParser) -> None:
