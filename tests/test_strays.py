@@ -7,13 +7,16 @@ import json
 import threading
 from collections.abc import Collection
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 
 from jobify_django import Job, JobNotFound, JobStatus, UnknownQueue, aget_job, get_job, task
+from jobify_django.asgi import lifespan
 from jobify_django.models import Job as Row
 from jobify_django.pool import serving
 from jobify_django.pool.unserved import Unserved
@@ -23,7 +26,8 @@ from jobify_django.stores.memory import MemoryStore
 from jobify_django.task import tasks
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import Ground, a_queue
-from tests.child import until
+from tests.child import Child, until
+from tests.test_lifespan import Host, forbidden
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -102,6 +106,19 @@ def test_a_database_without_tables_spoils_no_transaction(
         with pytest.raises(JobNotFound):
             get_job("nobody")
         assert Row.objects.count() == 0
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="about SQLite's files")
+def test_looking_makes_no_database_file(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.JOBIFY = {"STORE": "memory"}
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "NAME", tmp_path / "none.sqlite3")
+
+    assert every_store() == [stores["memory"]]
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_that_a_subclass_leads_to_is_looked_into_once(settings: Any) -> None:
@@ -279,13 +296,27 @@ def test_a_job_is_found_waited_for_and_cancelled_wherever_it_is(old: list[Job[in
     assert job.queue == "old"
     assert job.cancel()
     job.wait(timeout=5)
-    assert asyncio.run(_status(old[0].id)) is JobStatus.CANCELLED
+    assert async_to_sync(_status)(old[0].id) is JobStatus.CANCELLED
 
 
 async def _status(id: str) -> JobStatus:
     job = await aget_job(id)
     await job.wait(timeout=5)
     return job.status
+
+
+def test_where_no_database_may_be_asked_a_job_is_unknown_as_ever(
+    settings: Any, django_db_blocker: Any
+) -> None:
+    settings.JOBIFY = {"STORE": "memory"}
+
+    async def look() -> None:
+        with pytest.raises(JobNotFound):
+            get_job("nobody")  # Django refuses its databases where an event loop runs
+
+    asyncio.run(look())
+    with django_db_blocker.block(), pytest.raises(JobNotFound):
+        get_job("nobody")
 
 
 def test_a_push_to_a_queue_that_is_gone_is_refused(settings: Any) -> None:
@@ -314,6 +345,50 @@ def test_workers_say_that_jobs_wait_where_nobody_looks(
     (line,) = warnings(caplog)
     assert "event=unserved queue='old' store=database waiting=2 delayed=1: this process's settings " in line
     assert line.endswith("manage.py jobs cancel --queue old --store database --yes")
+
+
+async def test_workers_inside_the_web_process_say_it_too(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.JOBIFY = {"QUEUES": {"old": {}}}
+    await add.using(queue="old").push(1)
+    settings.JOBIFY = {"STORE": "memory", "GRACE": 0.1}
+
+    host = Host(lifespan(forbidden))
+    await host.tell("startup")
+    await asyncio.to_thread(until, lambda: bool(warnings(caplog)))
+    await host.tell("shutdown")
+    await host.task
+
+    assert "queue='old' store=database waiting=1" in caplog.text
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("arguments", [(), ("--processes", "2")], ids=["alone", "processes"])
+def test_runjobs_says_it_once(
+    settings: Any, child_environment: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    settings.JOBIFY = {"QUEUES": {"old": {}}}
+    add.using(queue="old").push(1)
+    changed = {"DJANGO_SETTINGS_MODULE": "tests.servers.settings", "TEST_JOBIFY": "{}"}
+
+    with Child(["-m", "django", "runjobs", "--batch", *arguments], {**child_environment, **changed}) as child:
+        assert child.end() == 0
+
+    assert child.output.count("event=unserved queue='old' store=database waiting=1") == 1
+
+
+@pytest.mark.parametrize("change", [{}], ids=["taken out"], indirect=False)
+def test_jobs_run_once_the_settings_are_as_they_were(settings: Any, old: list[Job[int]]) -> None:
+    settings.JOBIFY = {"QUEUES": {"old": {}}}
+
+    async def serve() -> None:
+        async with serving(["old"]) as service:
+            await service.until_dry()
+
+    asyncio.run(serve())
+
+    assert statuses(old) == ["successful", "successful", "delayed"]
 
 
 def test_a_part_that_is_left_to_others_is_no_reason_to_warn(
@@ -375,7 +450,9 @@ def test_a_store_that_is_away_is_no_end_of_the_looking(
     assert "event=upkeep-failed error='a bug'" in caplog.text
 
 
-def test_running_jobs_of_a_dead_pool_are_rescued_although_their_queue_is_gone(settings: Any) -> None:
+def test_running_jobs_of_a_dead_pool_are_rescued_although_their_queue_is_gone(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     settings.JOBIFY = {"QUEUES": {"old": {}}}
     job = add.using(queue="old").push(1)
     Row.objects.update(status="running", attempt=1, pool="dead", started_at=1.0, lease_until=2.0)
@@ -383,9 +460,10 @@ def test_running_jobs_of_a_dead_pool_are_rescued_although_their_queue_is_gone(se
 
     async def serve() -> None:
         async with serving():
-            await asyncio.to_thread(until, lambda: get_job(job.id).status is JobStatus.WAITING)
+            await asyncio.to_thread(until, lambda: f"event=rescued id={job.id}" in caplog.text)
 
     asyncio.run(serve())
+    assert get_job(job.id).status is JobStatus.WAITING
 
 
 def test_running_jobs_of_a_dead_pool_are_rescued_from_a_store_that_has_no_pool_left(
