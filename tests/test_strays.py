@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 
-from jobify_django import Job, JobNotFound, JobStatus, UnknownQueue, aget_job, get_job, task
+from jobify_django import Job, JobNotFound, JobStatus, StoreError, UnknownQueue, aget_job, get_job, task
 from jobify_django.asgi import lifespan
 from jobify_django.models import Job as Row
 from jobify_django.pool import serving
@@ -427,7 +427,47 @@ def test_a_queue_is_said_once_and_again_when_it_was_gone(
     assert len(warnings(caplog)) == 2
 
 
-def test_a_store_that_is_away_is_no_end_of_the_looking(
+def test_a_store_that_is_away_keeps_nobody_from_looking_into_the_others(
+    settings: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.JOBIFY = {"STORE": "memory", "QUEUES": {"old": {}}}
+    add.using(queue="old").push(1)
+    memory = stores["memory"]
+    settings.JOBIFY = {"QUEUES": {"visits": {"STORE": "memory"}}}
+    monkeypatch.setitem(stores._stores, "memory", memory)
+
+    def away() -> Collection[str]:
+        raise StoreError("the database is away.")
+
+    monkeypatch.setattr(stores["database"], "queues", away)
+
+    Unserved([]).look()
+
+    (line,) = warnings(caplog)
+    assert "queue='old' store=memory" in line
+
+
+def test_no_room_for_its_thread_keeps_no_worker_from_starting(
+    settings: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.JOBIFY = {}
+    unserved = Unserved([])
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "jobify-upkeep-unserved":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    unserved.start()
+    unserved.stop()
+    unserved.join()
+
+    assert "event=upkeep-failed" in caplog.text
+
+
+def test_a_bug_is_no_end_of_the_looking(
     old: list[Job[int]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = stores["database"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from jobify_django.job import JobError, JobStatus
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
 from jobify_django.queue import queue
-from jobify_django.stores import every_store, queues_by_store, stores
+from jobify_django.stores import every_store, left_behind, queues_by_store, stores
 from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.database.rows import error_from
@@ -301,9 +300,7 @@ def all_stores(problems: list[str]) -> list[Store]:
             found.update(dict.fromkeys(queues_by_store([name])))
         except Exception as error:
             problems.append(problem(error))
-    with contextlib.suppress(Exception):  # the jobs of the list are there, whatever the settings say
-        found.setdefault(stores["database"])
-    return list(found)
+    return [*found, *left_behind(found)]
 
 
 def problem(error: Exception) -> str:

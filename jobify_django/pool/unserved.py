@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Collection
 
@@ -34,7 +35,7 @@ class Unserved:
 
     def __init__(self, served: Collection[Store]) -> None:
         self._served = served
-        self._said: set[tuple[Store, str]] = set()
+        self._said: dict[Store, set[str]] = {}
         self._deserted: set[Store] = set()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -42,8 +43,12 @@ class Unserved:
     def start(self) -> None:
         """Begin, on a thread of its own."""
         thread = threading.Thread(target=self._run, name="jobify-upkeep-unserved", daemon=True)
-        thread.start()
-        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no room for it; jobs run all the same
+            logger.warning("event=upkeep-failed error=%r", str(error))
+        else:
+            self._thread = thread
 
     def stop(self) -> None:
         """End soon."""
@@ -58,8 +63,6 @@ class Unserved:
         while True:
             try:
                 self.look()
-            except StoreError:
-                pass  # the pools say that it is away
             except Exception as error:
                 logger.warning("event=upkeep-failed error=%r", str(error), exc_info=error)
             finally:
@@ -69,20 +72,18 @@ class Unserved:
 
     def look(self) -> None:
         """Look once, and say what is new."""
-        found = {
-            (stray.store, stray.name): stray
-            for store in every_store()
-            for stray in self._in(store)
-            if not stray.stats.pools and (stray.stats.waiting or stray.stats.delayed)
-        }
-        for place in found.keys() - self._said:
-            _warn(found[place])
-        self._said = set(found)
+        for store in every_store():
+            with contextlib.suppress(StoreError):  # its pools say that it is away
+                if store not in self._served:
+                    self._rescue(store)
+                self._look_into(store)
 
-    def _in(self, store: Store) -> list[Stray]:
-        if store not in self._served:
-            self._rescue(store)
-        return strays_in(store)
+    def _look_into(self, store: Store) -> None:
+        found = {stray.name: stray for stray in strays_in(store) if _waits(stray)}
+        said = self._said.get(store, set())
+        self._said[store] = set(found)
+        for name in sorted(found.keys() - said):
+            _warn(found[name])
 
     def _rescue(self, store: Store) -> None:
         """Take the jobs of dead pools back where no pool is alive to do it, or they would run for ever.
@@ -103,6 +104,10 @@ class Unserved:
                     one.pool,
                     one.status,
                 )
+
+
+def _waits(stray: Stray) -> bool:
+    return not stray.stats.pools and bool(stray.stats.waiting or stray.stats.delayed)
 
 
 def _warn(stray: Stray) -> None:

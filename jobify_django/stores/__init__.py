@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Collection
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -81,10 +82,11 @@ def every_store() -> list[Store]:
     Raises ``ImproperlyConfigured`` for a store of the settings that cannot be made.
     """
     named = list(queues_by_store())
-    return [*named, *_left_behind(named)]
+    return [*named, *left_behind(named)]
 
 
-def _left_behind(named: list[Store]) -> list[Store]:
+def left_behind(named: Collection[Store]) -> list[Store]:
+    """Return the database store if its tables are there and none of these stores leads to them."""
     try:
         database = stores["database"]
     except Exception:  # its alias may stand for no database at all; no queue needs it

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -17,6 +18,7 @@ from jobify_django.job import Interruption
 from jobify_django.models import Job
 from tests.admin.conftest import AddJob
 
+MOST_QUERIES = 8 if connection.vendor != "mysql" else 12  # there the queues are looked up one by one
 LIST = "admin:jobify_django_job_changelist"
 
 
@@ -114,7 +116,7 @@ def test_large_columns_are_not_read_for_the_list(
     everything: Client, add_job: AddJob, django_assert_max_num_queries: Any
 ) -> None:
     add_job()
-    with django_assert_max_num_queries(8) as queries:
+    with django_assert_max_num_queries(MOST_QUERIES) as queries:
         listed(everything)
 
     of_jobs = [query["sql"] for query in queries.captured_queries if "jobify_job" in query["sql"]]
@@ -140,7 +142,7 @@ def test_the_database_counts_no_further_than_the_page_tells(
     everything: Client, add_job: AddJob, django_assert_max_num_queries: Any
 ) -> None:
     add_job()
-    with django_assert_max_num_queries(8) as queries:
+    with django_assert_max_num_queries(MOST_QUERIES) as queries:
         listed(everything)
 
     (count,) = [query["sql"] for query in queries.captured_queries if "COUNT(*)" in query["sql"]]
