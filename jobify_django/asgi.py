@@ -147,7 +147,9 @@ class Lifespan:
         return message
 
     async def _start(self) -> Service:
-        service = Service(self._queues, exclude=self._exclude, kind="lifespan", workers=self._workers)
+        service = Service(
+            self._queues, exclude=self._exclude, kind="lifespan", workers=self._workers, look_around=True
+        )
         await service.look()
         start = asyncio.create_task(service.start())
         try:

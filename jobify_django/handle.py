@@ -21,7 +21,7 @@ from jobify_django.job import (
     JobStatus,
 )
 from jobify_django.payload import decode, decode_call
-from jobify_django.stores import queues_by_store, stores
+from jobify_django.stores import every_store, stores
 from jobify_django.stores.base import Anchor, Store
 from jobify_django.watch import until_ended
 
@@ -277,10 +277,15 @@ def revived(store: str, queue: str, pushed_at: float, values: dict[str, Any]) ->
 
 def get_job(id: str) -> Job[Any]:
     """Return the job of this id, in whichever store it is; raises ``JobNotFound``."""
-    for store in queues_by_store():
+    for store in every_store():
         if (record := store.get((id,)).get(id)) is not None:
             return Job(store, record.queue, record)
-    raise JobNotFound(f"no store holds a job {id!r}: it was never committed, or it ended and was pruned.")
+    raise JobNotFound(no_store_holds(id))
+
+
+def no_store_holds(id: str) -> str:
+    """Return what is said of an id that no store knows."""
+    return f"no store holds a job {id!r}: it was never committed, or it ended and was pruned."
 
 
 async def aget_job(id: str) -> Job[Any]:

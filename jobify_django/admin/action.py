@@ -15,10 +15,17 @@ from jobify_django.exceptions import JobifyError
 from jobify_django.models import Job
 from jobify_django.stores import stores
 from jobify_django.stores.base import Store
+from jobify_django.stores.database import DatabaseStore
+from jobify_django.strays import unserved
 
 GONE = "gone"
 
 RUNS = (Fate.ASKED, Fate.UNSURE, Fate.UNSTOPPABLE)
+Jobs = Iterable[tuple[str, str]]
+"""The ids of jobs, with their queues."""
+
+StoreOf = Callable[[str], Store]
+"""Tells the store that the jobs of a queue are in."""
 
 
 @dataclass
@@ -56,19 +63,30 @@ class Tally:
         return parts
 
 
-def retry(jobs: Iterable[tuple[str, str]]) -> Tally:
-    """Make failed and cancelled jobs (id, queue) wait again."""
+def store_of_the_table(queue: str) -> Store:
+    """Return the store that jobs of the list are in, whatever the settings say of their queue by now."""
+    settings = get_settings().queues.get(queue)
+    if settings is not None and isinstance(store := stores.of(settings), DatabaseStore):
+        return store
+    return stores["database"]
+
+
+def retry(jobs: Jobs, store_of: StoreOf) -> Tally:
+    """Make failed and cancelled jobs wait again, but not where nobody would run them."""
 
     def act(store: Store, queue: str, ids: Collection[str], tally: Tally) -> None:
+        if reason := unserved(store, [queue]).get(queue):
+            tally.problems.append(reason)
+            return
         retried = set(store.retry(ids))
         tally.done[queue] += len(retried)
         _leave(store, [id for id in ids if id not in retried], tally)
 
-    return _each_queue(jobs, act)
+    return _each_queue(jobs, store_of, act)
 
 
-def cancel(jobs: Iterable[tuple[str, str]]) -> Tally:
-    """Cancel jobs (id, queue) that have not started, and ask running ones to stop."""
+def cancel(jobs: Jobs, store_of: StoreOf) -> Tally:
+    """Cancel jobs that have not started, and ask running ones to stop."""
 
     def act(store: Store, queue: str, ids: Collection[str], tally: Tally) -> None:
         fates = cancelling.cancel(store, ids)
@@ -82,7 +100,10 @@ def cancel(jobs: Iterable[tuple[str, str]]) -> Tally:
         left = [id for id in ids if fates.get(id) in (None, Fate.OVER)]
         _leave(store, left, tally)
 
-    return _each_queue(jobs, act)
+    return _each_queue(jobs, store_of, act)
+
+
+Act = Callable[[Jobs, StoreOf], Tally]
 
 
 def _leave(store: Store, ids: Collection[str], tally: Tally) -> None:
@@ -103,7 +124,7 @@ def cancelled_words(tally: Tally) -> str:
 
 
 def _each_queue(
-    jobs: Iterable[tuple[str, str]], act: Callable[[Store, str, Collection[str], Tally], None]
+    jobs: Jobs, store_of: StoreOf, act: Callable[[Store, str, Collection[str], Tally], None]
 ) -> Tally:
     by_queue: dict[str, list[str]] = {}
     for id, queue in jobs:
@@ -111,7 +132,7 @@ def _each_queue(
     tally = Tally()
     for queue, ids in by_queue.items():
         try:
-            act(stores.of(get_settings().queue(queue)), queue, ids, tally)
+            act(store_of(queue), queue, ids, tally)
         except JobifyError as error:
             tally.problems.append(str(error))
     return tally

@@ -16,6 +16,7 @@ from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
 from jobify_django.log import get_log, shown
 from jobify_django.pool.dryness import Left
 from jobify_django.pool.pool import Budget, Pool
+from jobify_django.pool.unserved import Unserved
 from jobify_django.pool.workers import Slots
 from jobify_django.stores import queues_by_store
 from jobify_django.stores.base import QueueStats
@@ -45,6 +46,7 @@ class Service:
         kind: the door it was started through.
         workers: jobs of each queue to run at once; stands above settings and live tuning.
         max_jobs: stop claiming after so many jobs.
+        look_around: say when jobs wait in queues that nobody serves.
 
     Raises ``UnknownQueue`` for a name that is not configured, or if no queue is left.
     """
@@ -57,6 +59,7 @@ class Service:
         kind: str = "code",
         workers: int | None = None,
         max_jobs: int | None = None,
+        look_around: bool = False,
     ) -> None:
         settings = get_settings()
         for name in (*(queues or ()), *exclude):
@@ -71,6 +74,7 @@ class Service:
         self._peers: dict[str, Slots] = {}
         self._supervisors: list[asyncio.Task[None]] = []
         self.pools = [self._pool(store, served) for store, served in queues_by_store(self.names).items()]
+        self._unserved = Unserved([pool.store for pool in self.pools]) if look_around else None
 
     def _pool(self, store: object, queues: Sequence[object]) -> Pool:
         return Pool(
@@ -126,6 +130,8 @@ class Service:
             for place, pool in enumerate(self.pools):
                 await pool.start()
                 self._supervisors.append(asyncio.create_task(self._supervise(place)))
+            if self._unserved is not None:
+                self._unserved.start()
         except BaseException:
             await self.drain(0)  # or the pools of the other stores would go on
             raise
@@ -153,8 +159,12 @@ class Service:
         """
         for supervisor in self._supervisors:
             supervisor.cancel()
+        if self._unserved is not None:
+            self._unserved.stop()
         seconds = get_settings().grace if grace is None else grace
         released = await asyncio.gather(*(pool.drain(seconds) for pool in self.pools))
+        if self._unserved is not None:
+            self._unserved.join()
         return [id for ids in released for id in ids]
 
     def hurry(self) -> None:
@@ -234,7 +244,7 @@ async def serving(
     Raises ``StoreUnmigrated`` before anything starts, and ``StoreError`` inside ``TestCase`` or ``atomic()``
     on a store's database: the workers would never see what is pushed there.
     """
-    service = Service(queues, kind=kind, workers=workers)
+    service = Service(queues, kind=kind, workers=workers, look_around=True)
     await service.look()
     await service.start()
     try:

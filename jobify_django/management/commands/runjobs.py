@@ -159,6 +159,7 @@ class Command(BaseCommand):
                 kind="runjobs",
                 workers=options["workers"],
                 max_jobs=options["max_jobs"],
+                look_around=options["child"] is None or options["child"][0] <= 1,  # one for all processes
             )
         except UnknownQueue as error:
             option = "--queues" if options["queues"] else "--exclude"

@@ -26,7 +26,9 @@ from jobify_django.management.subcommands.output import document, elsewhere, sec
 from jobify_django.management.subcommands.running import running
 from jobify_django.management.subcommands.table import plain
 from jobify_django.queue import queue
+from jobify_django.stores import every_store
 from jobify_django.stores.base import QueueStats, Store
+from jobify_django.strays import strays_in
 from jobify_django.task import tasks
 
 SAMPLE = 1_000
@@ -107,6 +109,8 @@ def _findings(owns_process: bool, long: float) -> Iterator[Finding]:
         yield from looked("tables", "the app's tables", _tables)
         for settings in queues.values():
             yield from looked("queue", f"queue {settings.name}", partial(_queue, settings, owns_process))
+        for store in every_store():
+            yield from looked("strays", f"store {store.alias}", partial(_strays, store))
         for store, served in reachable().items():
             subject = f"store {store.alias}"
             yield from looked("store", subject, partial(_store, store))
@@ -189,6 +193,20 @@ def _beside_idle_workers(settings: QueueSettings, stats: QueueStats) -> Iterator
         return
     fix = "look for event=held in the logs of the workers: they may not know the tasks of these jobs"
     yield Finding("WARN", text, fix, "queue-held")
+
+
+def _strays(store: Store) -> Iterator[Finding]:
+    with contextlib.suppress(StoreError):  # said of its queues
+        for stray in strays_in(store):
+            stats = stray.stats
+            text = (
+                f"queue {stray.name} ({stray.note}): {len(stats.pools)} pools alive, {stats.waiting} "
+                f"jobs wait, {stats.delayed} are delayed and {stats.running} run in store {store.alias}"
+            )
+            if stats.pools:
+                yield Finding("PASS", text)
+            else:
+                yield Finding("WARN", text, stray.remedy, "queue-not-in-settings")
 
 
 def _store(store: Store) -> Iterator[Finding]:

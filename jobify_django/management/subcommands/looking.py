@@ -6,19 +6,21 @@ import contextlib
 import json
 import time
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import CommandError, OutputWrapper
 
-from jobify_django.conf import did_you_mean, get_settings
-from jobify_django.exceptions import JobNotFound, StoreError, UnknownQueue
+from jobify_django.conf import get_settings
+from jobify_django.exceptions import JobNotFound, StoreError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
+from jobify_django.management.subcommands.choosing import found, refuse_mistyped
 from jobify_django.management.subcommands.output import clocks, document, job_values, seconds, usage
 from jobify_django.management.subcommands.table import plain, plain_lines, table, width_of, words
 from jobify_django.queue import queue
-from jobify_django.stores import queues_by_store
-from jobify_django.task import tasks
+from jobify_django.stores import every_store
+from jobify_django.strays import strays_in
 
 STATUS = (
     "queue",
@@ -65,12 +67,13 @@ def status(out: OutputWrapper, *, err: OutputWrapper, watch: bool, **options: An
 
 def _show_status(out: OutputWrapper, *, format: str, wide: bool, **options: Any) -> str:
     """Write how the queues stand, and return why some of them do not answer."""
-    rows = [_row(name) for name in get_settings().queues]
+    rows = [*(_row(name) for name in get_settings().queues), *_stray_rows()]
     if format == "json":
         out.write(document(rows))
     else:
+        columns = (*STATUS, "note") if any("note" in row for row in rows) else STATUS
         width = None if wide else width_of(out)
-        out.write(table(STATUS, map(_status_words, rows), width=width, spare=("order", "delayed", "pools")))
+        out.write(table(columns, map(_status_words, rows), width=width, spare=("order", "delayed", "pools")))
     return plain(" ".join(sorted({row["error"] for row in rows if "error" in row})))
 
 
@@ -97,10 +100,28 @@ def _row(name: str) -> dict[str, Any]:
     }
 
 
+def _stray_rows() -> Iterator[dict[str, Any]]:
+    """Return the queues with jobs that the settings do not look for where they are."""
+    for store in every_store():
+        with contextlib.suppress(StoreError):  # said by the rows of its queues
+            for stray in strays_in(store):
+                yield {
+                    "queue": stray.name,
+                    "store": store.alias,
+                    "waiting": stray.stats.waiting,
+                    "delayed": stray.stats.delayed,
+                    "running": stray.stats.running,
+                    "pools": len(stray.stats.pools),
+                    "oldest": round(stray.stats.oldest_wait, 3),
+                    "note": stray.note,
+                }
+
+
 def add_filters(parser: ArgumentParser) -> None:
     parser.add_argument("--status", choices=[str(one) for one in JobStatus])
     parser.add_argument("--queue", help="only jobs of this queue")
     parser.add_argument("--task", help="only jobs of this task, by its name")
+    parser.add_argument("--store", help="only jobs in this store: database, memory, a dotted path")
 
 
 def add_list(parser: ArgumentParser) -> None:
@@ -138,29 +159,6 @@ def list_jobs(
 def _job_words(row: dict[str, Any]) -> dict[str, Any]:
     run = None if row["run"] is None else words(row["run"])
     return {**row, "age": words(int(row["age"])), "run": run}
-
-
-def found(
-    *, status: str | None = None, queue: str | None = None, task: str | None = None, limit: int, **rest: Any
-) -> list[Any]:
-    """Return the records that the filters name, over all stores."""
-    try:
-        if queue is not None:
-            get_settings().queue(queue)
-    except UnknownQueue as error:
-        raise CommandError(str(error)) from error
-    wanted = None if status is None else JobStatus(status)
-    records: list[Any] = []
-    for store in queues_by_store(None if queue is None else [queue]):
-        records += store.find(queue=queue, status=wanted, task=task, limit=limit)
-    return records[:limit]
-
-
-def refuse_mistyped(task: str | None) -> None:
-    """Raise ``CommandError`` for a task of which there are no jobs, if it is almost the name of another."""
-    names = [one.name for one in tasks]
-    if task is not None and task not in names and (guess := did_you_mean(task, names)):
-        raise CommandError(f"there are no such jobs of task {task!r}{guess}.")
 
 
 def add_show(parser: ArgumentParser) -> None:

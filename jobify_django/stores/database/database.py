@@ -55,6 +55,24 @@ FINISH = """
     WHERE id = ? AND attempt = ? AND status = 'running'"""
 
 
+TABLES = {"jobify_job", "jobify_queue", "jobify_pool"}
+
+
+def _from_name_to_name(status: str) -> str:
+    """Return a SELECT of the queues of jobs with a status, which looks one row up for each of them."""
+    first = f"SELECT min(queue) FROM jobify_job WHERE status = '{status}'"
+    return f"""
+        {status}(queue) AS (
+            {first} UNION ALL
+            SELECT ({first} AND queue > {status}.queue) FROM {status} WHERE {status}.queue IS NOT NULL)"""
+
+
+UNENDED = ("waiting", "delayed", "running")
+QUEUES = f"""
+    WITH RECURSIVE {", ".join(map(_from_name_to_name, UNENDED))}
+    {" UNION ".join(f"SELECT queue FROM {status} WHERE queue IS NOT NULL" for status in UNENDED)}"""
+
+
 class Cursor(Protocol):
     """What ``execute`` returns."""
 
@@ -251,6 +269,22 @@ class Database(ABC):
 
     def say(self, kind: str, queue: str = "") -> None:  # noqa: B027 - most have other ways, or none
         """Tell other processes of a change that is committed."""
+
+    def queues(self, db: Connection) -> Collection[str]:
+        """Return the names of the queues that hold jobs which have not ended."""
+        return [name for (name,) in db.execute(QUEUES).fetchall()]
+
+    def has_tables(self) -> bool:
+        """Return whether the database answers and has our tables, of whatever version; never raises.
+
+        A statement that fails for want of a table would spoil the caller's transaction: so it asks for them.
+        """
+        try:
+            wrapper = self._wrapper
+            with wrapper.cursor() as cursor:
+                return set(wrapper.introspection.table_names(cursor)) >= TABLES
+        except Exception:  # the database's, and whoever keeps this thread from it: a test case, an event loop
+            return False
 
     def troubles(self, db: Connection) -> Sequence[Trouble]:
         """Return what ``Store.troubles`` does."""

@@ -601,6 +601,12 @@ class DatabaseStore(Store):
             )
         return found
 
+    def queues(self) -> Collection[str]:
+        return self._db.read(self._db.queues)
+
+    def is_set_up(self) -> bool:
+        return self._db.has_tables()
+
     # Live values and pools
 
     def states(self, queues: Collection[str]) -> Mapping[str, QueueState]:
