@@ -159,10 +159,11 @@ def _read_committed(store: Store, id: str, anchor: Anchor | None, timeout: float
     if anchor is not None:
         return anchor.record()
     # In one call: an event loop runs each on another thread.
-    record, unseen = yield Call(lambda: (store.get((id,)).get(id), timeout != 0 and store.unseen(id)))
-    if unseen:
+    found, unseen = yield Call(lambda: (store.get((id,)).get(id), timeout != 0 and store.unseen(id)))
+    record = _found(found, id)
+    if unseen and not record.status.ended:
         raise WaitDeadlock(f"job {id} is not committed, and waiting for it here would never end: {unseen}")
-    return _found(record, id)
+    return record
 
 
 def _read(store: Store, id: str, anchor: Anchor | None) -> Steps[JobRecord]:

@@ -77,6 +77,12 @@ class InATestCase(TestCase):
         with pytest.raises(WaitTimeout):
             job.wait(timeout=0)  # it only looks
 
+    def test_a_job_that_has_ended_in_the_same_transaction_is_no_wait(self) -> None:
+        job = add.push(1, 2)
+        job.cancel()
+        job.wait()
+        get_job(job.id).wait()
+
     async def test_an_awaited_wait_ends_at_once(self) -> None:
         job = await add.push(1, 2)
         with pytest.raises(WaitDeadlock, match=IN_A_TEST):
