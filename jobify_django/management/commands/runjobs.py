@@ -202,7 +202,7 @@ class Command(BaseCommand):
         idle = ["--log-format"] * (format is not None) + [f"-v {verbosity}"] * (verbosity != 1)
         if idle:
             which = " and ".join(idle)
-            self._say(f"{which} changes nothing here: the project's LOGGING has a handler, and it decides.")
+            self._say(f"no effect of {which}: the project's LOGGING has a handler for the log, and decides.")
         if verbosity and not logs.shows_events():
             self._say(
                 "the project's LOGGING decides what is logged, and shows no line for a job that ends well: "
