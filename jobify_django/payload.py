@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jobify_django.exceptions import InvalidPayload
-from jobify_django.fault import PLAIN, Fault, first_fault, is_deep
+from jobify_django.fault import MAX_DEPTH, PLAIN, Fault, first_fault, is_deep
 
 NO_ARGUMENTS = "[[],{}]"
 
@@ -17,6 +17,9 @@ MOST_SHOWN = 40_000
 
 MOST_READ = 1024 * 1024
 """Characters above which a text is not even read to lay it out: no page needs a gigabyte for one."""
+
+SHALLOW = 2 * MAX_DEPTH
+"""Characters in which no more levels fit than are allowed."""
 
 UNREADABLE = object()
 """Stands for the value of a text that cannot be read."""
@@ -61,7 +64,7 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> st
         text = _encode([args, kwargs])
         read = json.loads(text)
         same = read[0] == list(args) and read[1] == kwargs
-        if len(text) <= limit and same and not is_deep(text, read, around=2):
+        if len(text) <= limit and same and (len(text) <= SHALLOW or not is_deep(text, read, around=2)):
             return text
     except Exception:
         pass  # said below, with the argument it was

@@ -502,27 +502,29 @@ class Pushing(Coroutine[Any, Any, Any]):
         self._calls = calls
         self._one = one
         self._end: _End | None = None
-        self._others: list[asyncio.Future[None]] | None = None
+        self._others: tuple[asyncio.Future[None], ...] | None = None
         self._driven: dict[object, Generator[Any, Any, Any]] | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
         if self._others is not None:
             return (yield from self._again())
-        self._others = []
+        self._others = ()
         try:
             value = yield from self._task._pushing(self._calls, one=self._one)
         except BaseException as error:
             self._settle(None, error if isinstance(error, Exception) else self._cancelled())
             del self  # the error holds this frame, and must not hold what holds the error
             raise
-        self._settle(value, None)
+        self._end = value, None
+        if self._others:
+            self._settle(value, None)
         return value
 
     def _again(self) -> Generator[Any, Any, Any]:
         """Give what the push gave to one who came later."""
         if self._end is None:
             ended = asyncio.get_running_loop().create_future()
-            self._others.append(ended)  # type: ignore[union-attr]
+            self._others = (*self._others, ended)  # type: ignore[misc]
             yield from ended
         value, error = self._end  # type: ignore[misc]
         if error is not None:
@@ -531,7 +533,7 @@ class Pushing(Coroutine[Any, Any, Any]):
 
     def _settle(self, value: Any, error: Exception | None) -> None:
         self._end = value, error
-        others, self._others = self._others or [], []
+        others, self._others = self._others or (), ()
         for ended in others:
             if not ended.done() and not ended.get_loop().is_closed():
                 ended.set_result(None)

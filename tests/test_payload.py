@@ -26,8 +26,10 @@ from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobify_django import InvalidPayload
+from jobify_django import InvalidPayload, Job, task
+from jobify_django.job import JobSpec, new_id
 from jobify_django.payload import decode, decode_call, encode, encode_call
+from jobify_django.stores.memory import MemoryStore
 
 LIMIT = 10**6
 SCALARS = (
@@ -48,6 +50,10 @@ ANYTHING = st.recursive(
     ),
     max_leaves=10,
 )
+
+
+@task
+def noop(value: Any = None) -> None: ...
 
 
 class Colour(enum.Enum):
@@ -227,6 +233,24 @@ def test_form_data_is_refused_as_what_it_is(data: str) -> None:
             r"it is a (QueryDict|MultiValueDict), and JSON makes something else of it", str(error)
         )
     assert decode(encode(QueryDict(data).dict(), root="args", limit=LIMIT)) == QueryDict(data).dict()
+
+
+def test_a_handle_and_a_task_go_by_what_names_them() -> None:
+    handle: Job[Any] = Job(
+        MemoryStore("of a test"), "default", JobSpec(new_id(), "shop.tasks.charge", "[[],{}]")
+    )
+
+    assert str(refused([handle])).endswith("it is a Job. Pass value.id, and use get_job(id) in the task.")
+    assert str(refused([noop])).endswith("it is a Task. Pass value.name.")
+
+
+async def test_a_push_as_an_argument_is_to_be_awaited_first(settings: Any) -> None:
+    settings.JOBIFY = {"STORE": "memory"}
+    inner: Any = noop.push()
+
+    with pytest.raises(InvalidPayload, match="Pass the id of the job that it gives: await it first"):
+        await noop.push(inner)
+    inner.close()
 
 
 def test_an_awaitable_is_to_be_awaited_first() -> None:

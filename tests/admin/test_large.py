@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from jobify_django.job import Interruption
-from jobify_django.models import Job
+from jobify_django.models import Job, QueueChange
 from tests.admin.conftest import AddJob
 
 MOST = 1_000_000
@@ -74,6 +74,26 @@ def test_a_page_stays_small_whatever_the_error_and_the_history_are(
     overview = everything.get(reverse("admin:jobify_django_overview_changelist"))
     assert overview.status_code == 200
     assert len(overview.content) < MOST
+
+
+def test_an_error_a_history_and_a_change_that_nobody_can_read_are_no_server_error(
+    everything: Client, add_job: AddJob
+) -> None:
+    deep = nested(200_000)
+    job = add_job(status="failed", error=deep, history=deep)
+    QueueChange.objects.create(
+        queue="default", version=1, actor="'" * 150, source="code", changed_at=1.0, before=deep, after="1"
+    )
+
+    assert "an error that cannot be read" in page_of(everything, job)
+    for address in (
+        reverse("admin:jobify_django_overview_changelist"),
+        reverse("admin:jobify_django_queue_change", args=["default"]),
+        reverse("admin:jobify_django_job_changelist"),
+    ):
+        answer = everything.get(address)
+        assert answer.status_code == 200
+        assert len(answer.content) < MOST
 
 
 def test_a_page_says_exactly_how_much_it_leaves_out(everything: Client, add_job: AddJob) -> None:
