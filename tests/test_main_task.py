@@ -16,7 +16,7 @@ from jobify_django.registry import tasks
 from tests.child import PATIENCE
 from tests.workshop import Configure, at_work, both, database, memory
 
-SAID = "event=main-task task='__main__.tidy' queue='default': the module it is declared in"
+SAID = "event=main-task task=__main__.tidy queue=default: the module it is declared in"
 SHELL_C = {"__name__": "django.core.management.commands.shell"}  # where "manage.py shell -c" runs its code
 
 

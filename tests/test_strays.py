@@ -343,7 +343,7 @@ def test_workers_say_that_jobs_wait_where_nobody_looks(
     asyncio.run(serve())
 
     (line,) = warnings(caplog)
-    assert "event=unserved queue='old' store=database waiting=2 delayed=1: this process's settings " in line
+    assert "event=unserved queue=old store=database waiting=2 delayed=1: this process's settings " in line
     assert line.endswith("manage.py jobs cancel --queue old --store database --yes")
 
 
@@ -375,7 +375,7 @@ def test_runjobs_says_it_once(
     with Child(["-m", "django", "runjobs", "--batch", *arguments], {**child_environment, **changed}) as child:
         assert child.end() == 0
 
-    assert child.output.count("event=unserved queue='old' store=database waiting=1") == 1
+    assert child.output.count("event=unserved queue=old store=database waiting=1") == 1
 
 
 @pytest.mark.parametrize("change", [{}], ids=["taken out"], indirect=False)
@@ -521,7 +521,7 @@ def test_running_jobs_of_a_dead_pool_are_rescued_from_a_store_that_has_no_pool_l
 
     assert get_job(job.id).status is JobStatus.WAITING
     assert f"event=rescued id={job.id}" in caplog.text
-    assert "event=unserved queue='default' store=database waiting=1" in caplog.text
+    assert "event=unserved queue=default store=database waiting=1" in caplog.text
 
 
 def test_looking_leaves_no_connection_behind(old: list[Job[int]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from django.db import connections
 
 from jobify_django.exceptions import StoreError
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
 from jobify_django.strays import Stray, strays_in
@@ -98,10 +98,10 @@ class Unserved:
             for one in store.rescue():
                 logger.warning(
                     "event=rescued id=%s task=%s attempt=%d from=%s now=%s",
-                    one.id,
-                    one.task,
+                    shown(one.id),
+                    shown(one.task),
                     one.attempt,
-                    one.pool,
+                    shown(one.pool),
                     one.status,
                 )
 
@@ -112,10 +112,10 @@ def _waits(stray: Stray) -> bool:
 
 def _warn(stray: Stray) -> None:
     logger.warning(
-        "event=unserved queue=%r store=%s waiting=%d delayed=%d: %s, and no live pool serves it there, so "
+        "event=unserved queue=%s store=%s waiting=%d delayed=%d: %s, and no live pool serves it there, so "
         "its jobs wait; %s",
-        stray.name,
-        stray.store.alias,
+        shown(stray.name),
+        shown(stray.store.alias),
         stray.stats.waiting,
         stray.stats.delayed,
         stray.fault,

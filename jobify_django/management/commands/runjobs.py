@@ -289,7 +289,7 @@ def _until(service: Service, options: Mapping[str, Any]) -> Callable[[], Corouti
     async def until_dry() -> int:
         left = await service.until_dry()
         for queue, jobs, reason in left:
-            logger.warning("event=left queue=%s jobs=%d reason=%r", queue, jobs, reason)
+            logger.warning("event=left queue=%s jobs=%d reason=%r", shown(queue), jobs, reason)
         return LEFT if left else 0
 
     async def until_spent() -> int:
