@@ -513,6 +513,8 @@ OURS = {
     "django.get_version()",
     "platform.python_version()",
     "parent.pid",
+    "stray.fault",
+    "stray.remedy",
 }
 
 

@@ -360,7 +360,7 @@ async def test_workers_inside_the_web_process_say_it_too(
     await host.tell("shutdown")
     await host.task
 
-    assert "queue='old' store=database waiting=1" in caplog.text
+    assert "queue=old store=database waiting=1" in caplog.text
 
 
 @pytest.mark.servers
@@ -444,7 +444,7 @@ def test_a_store_that_is_away_keeps_nobody_from_looking_into_the_others(
     Unserved([]).look()
 
     (line,) = warnings(caplog)
-    assert "queue='old' store=memory" in line
+    assert "queue=old store=memory" in line
 
 
 def test_no_room_for_its_thread_keeps_no_worker_from_starting(

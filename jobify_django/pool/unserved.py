@@ -10,6 +10,7 @@ from django.db import connections
 
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, shown
+from jobify_django.pool.report import report_rescued
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
 from jobify_django.strays import Stray, strays_in
@@ -96,14 +97,7 @@ class Unserved:
             self._deserted.add(store)
         else:
             for one in store.rescue():
-                logger.warning(
-                    "event=rescued id=%s task=%s attempt=%d from=%s now=%s",
-                    shown(one.id),
-                    shown(one.task),
-                    one.attempt,
-                    shown(one.pool),
-                    one.status,
-                )
+                report_rescued(one)
 
 
 def _waits(stray: Stray) -> bool:
