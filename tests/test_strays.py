@@ -347,18 +347,19 @@ def test_workers_say_that_jobs_wait_where_nobody_looks(
     assert line.endswith("manage.py jobs cancel --queue old --store database --yes")
 
 
-async def test_workers_inside_the_web_process_say_it_too(
-    settings: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_workers_inside_the_web_process_say_it_too(settings: Any, caplog: pytest.LogCaptureFixture) -> None:
     settings.JOBIFY = {"QUEUES": {"old": {}}}
-    await add.using(queue="old").push(1)
+    add.using(queue="old").push(1)
     settings.JOBIFY = {"STORE": "memory", "GRACE": 0.1}
 
-    host = Host(lifespan(forbidden))
-    await host.tell("startup")
-    await asyncio.to_thread(until, lambda: bool(warnings(caplog)))
-    await host.tell("shutdown")
-    await host.task
+    async def live() -> None:
+        host = Host(lifespan(forbidden))
+        await host.tell("startup")
+        await asyncio.to_thread(until, lambda: bool(warnings(caplog)))
+        await host.tell("shutdown")
+        await host.task
+
+    asyncio.run(live())
 
     assert "queue=old store=database waiting=1" in caplog.text
 
