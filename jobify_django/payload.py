@@ -41,8 +41,11 @@ def encode(value: object, *, root: str, limit: int) -> str:
 
 
 def decode(text: str) -> Any:
-    """Return the value of a text that ``encode`` made."""
-    return json.loads(text)
+    """Return the value of a text that ``encode`` made; raises ``InvalidPayload`` for any other."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _unreadable("result", str(error)) from error
 
 
 def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> str:
@@ -62,11 +65,24 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> st
 
 
 def decode_call(text: str) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments of a text that ``encode_call`` made."""
+    """Return the arguments of a text that ``encode_call`` made; raises ``InvalidPayload`` for any other."""
     if text == NO_ARGUMENTS:
         return [], {}
-    args, kwargs = json.loads(text)
+    try:
+        args, kwargs = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _unreadable("arguments", str(error)) from error
+    if type(args) is not list or type(kwargs) is not dict:
+        raise _unreadable("arguments", "they are no list and dict")
     return args, kwargs
+
+
+def _unreadable(what: str, why: str) -> InvalidPayload:
+    return InvalidPayload(
+        f"the job's stored {what} cannot be read: {why}. Something else than a push or a worker has written "
+        "them: push the job anew.",
+        what,
+    )
 
 
 def _explained(value: object, root: str, error: Exception | None) -> InvalidPayload:

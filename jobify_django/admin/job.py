@@ -23,10 +23,14 @@ from jobify_django import models
 from jobify_django.admin import action, page
 from jobify_django.admin.filter import QueueFilter, StatusFilter, TaskFilter
 from jobify_django.admin.paginator import CappedPaginator
-from jobify_django.admin.row import all_stores, problem
+from jobify_django.admin.row import all_stores, printable_error, problem, status_label
 from jobify_django.conf import get_settings
+from jobify_django.exceptions import InvalidPayload
 from jobify_django.job import JobRecord, JobStatus
+from jobify_django.payload import decode, decode_call
+from jobify_django.shown import brief, printable
 from jobify_django.stores import stores
+from jobify_django.stores.database.rows import moment
 from jobify_django.templatetags.jobify import breakable, duration, stamp
 
 if TYPE_CHECKING:
@@ -124,11 +128,12 @@ class JobAdmin(JobModelAdmin):
 
     @admin.display(description=gettext_lazy("wait"))
     def wait(self, job: models.Job) -> str:
-        return _wait_words(job.status, job.eligible_at, job.started_at, job.ended_at)
+        eligible_at, started_at, ended_at = map(_seconds, (job.eligible_at, job.started_at, job.ended_at))
+        return _wait_words(job.status, eligible_at, started_at, ended_at)
 
     @admin.display(description=gettext_lazy("duration"))
     def duration(self, job: models.Job) -> str:
-        return _run_words(job.status, job.started_at, job.ended_at)
+        return _run_words(job.status, _seconds(job.started_at), _seconds(job.ended_at))
 
     # Actions
 
@@ -198,12 +203,13 @@ class JobAdmin(JobModelAdmin):
         context = {
             **page.context(self.admin_site, request, _("Job %(id)s") % {"id": job.id}, crumbs),
             "job": job,
-            "state": models.Job.Status(job.status).label,
+            "state": status_label(job.status),
             "wait": _wait_words(job.status, job.eligible_at, job.started_at, job.ended_at),
             "duration": _run_words(job.status, job.started_at, job.ended_at),
             "events": timeline(job),
             "may_retry": again and self.has_retry_permission(request),
-            "may_cancel": not job.status.ended
+            "may_cancel": job.status.known
+            and not job.status.ended
             and not job.cancel_requested
             and self.has_cancel_permission(request),
             "queue_address": self._queue_address(request, job.queue),
@@ -260,14 +266,14 @@ class JobAdmin(JobModelAdmin):
         raise Http404(" ".join([_("No store holds this job: it ended and was pruned."), *problems]))
 
     def _payload(self, request: HttpRequest, job: JobRecord) -> dict[str, Any]:
-        error = {"error_type": job.error.type if job.error else ""}
+        error = {"error_type": printable(job.error.type) if job.error else ""}
         if not request.user.has_perm("jobify_django.view_job_payload"):
             return {"sees_payload": False, **error}
         return {
             "sees_payload": True,
             "arguments": _call(job.arguments),
             "result": None if job.result is None else _readable(job.result),
-            "error": job.error,
+            "error": job.error and printable_error(job.error),
             **error,
         }
 
@@ -288,19 +294,27 @@ def timeline(job: JobRecord) -> Sequence[Event]:
     for entry in job.history:
         words = _("attempt %(attempt)d: %(reason)s") if entry.attempt else _("%(reason)s")
         detail = _("counted as a crash") if entry.charged else ""
-        events.append(Event(entry.at, words % {"attempt": entry.attempt, "reason": entry.reason}, detail))
+        words %= {"attempt": entry.attempt, "reason": printable(entry.reason)}
+        events.append(Event(entry.at, words, detail))
     if job.started_at is not None and job.attempt:
         detail = _("by pool %(pool)s") % {"pool": job.pool} if job.pool else ""
         events.append(
             Event(job.started_at, _("attempt %(attempt)d started") % {"attempt": job.attempt}, detail)
         )
     if job.ended_at is not None:
-        events.append(Event(job.ended_at, str(models.Job.Status(job.status).label)))
+        events.append(Event(job.ended_at, status_label(job.status)))
     return sorted(events, key=lambda event: event.at)
 
 
-def _wait_words(status: str, eligible_at: float, started_at: float | None, ended_at: float | None) -> str:
+def _seconds(value: object) -> float | None:
+    """Return a time of a row; ``None`` for what is none."""
+    return moment(value, None)
+
+
+def _wait_words(status: str, eligible_at: float | None, started_at: float | None, ended_at: float | None) -> str:
     now = time.time()
+    if eligible_at is None:
+        return duration(None)
     if status == JobStatus.DELAYED and eligible_at > now:
         return _("due in %(duration)s") % {"duration": duration(eligible_at - now)}
     if status in (JobStatus.WAITING, JobStatus.DELAYED):
@@ -320,17 +334,22 @@ def _run_words(status: str, started_at: float | None, ended_at: float | None) ->
 def _call(arguments: str) -> str:
     """Return a job's arguments as ``manage.py jobs push`` takes them."""
     try:
-        args, kwargs = json.loads(arguments)
-    except (ValueError, TypeError):
-        return arguments
-    return json.dumps({"args": args, "kwargs": kwargs} if kwargs else args, indent=2, ensure_ascii=False)
+        args, kwargs = decode_call(arguments)
+        value = {"args": args, "kwargs": kwargs} if kwargs else args
+        return printable(json.dumps(value, indent=2, ensure_ascii=False))
+    except (InvalidPayload, RecursionError):
+        return _unreadable(arguments)
 
 
 def _readable(text: str) -> str:
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except ValueError:
-        return text
+        return printable(json.dumps(decode(text), indent=2, ensure_ascii=False))
+    except (InvalidPayload, RecursionError):
+        return _unreadable(text)
+
+
+def _unreadable(text: str) -> str:
+    return _("cannot be read: %(text)s") % {"text": brief(text)}
 
 
 def _database_store() -> Any:

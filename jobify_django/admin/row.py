@@ -19,10 +19,11 @@ from jobify_django.job import JobError, JobStatus
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
 from jobify_django.queue import queue
+from jobify_django.shown import brief, printable
 from jobify_django.stores import queues_by_store, stores
 from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database.rows import error_from
+from jobify_django.stores.database.rows import error_from, moment, text
 
 logger = get_log("jobify.admin")
 
@@ -179,8 +180,24 @@ def queue_row(name: str) -> QueueRow:
 
 
 def queue_rows() -> list[QueueRow]:
-    """Return every queue of the settings."""
-    return [queue_row(name) for name in get_settings().queues]
+    """Return every queue of the settings, with one look at each store."""
+    settings = get_settings()
+    by_store: dict[str, list[QueueSettings]] = {}
+    for one in settings.queues.values():
+        by_store.setdefault(one.store, []).append(one)
+    rows = {row.name: row for queues in by_store.values() for row in _rows_of(queues)}
+    return [rows[name] for name in settings.queues]
+
+
+def _rows_of(queues: Sequence[QueueSettings]) -> list[QueueRow]:
+    """Return queues of one store; if it fails, all of them say so."""
+    try:
+        store = stores.of(queues[0])
+        found = store.stats(queues)
+        return [QueueRow(one, found[one.name], store.shared) for one in queues]
+    except Exception as error:
+        words = problem(error)
+        return [QueueRow(one, problem=words) for one in queues]
 
 
 def pool_rows(rows: Iterable[QueueRow]) -> list[PoolRow]:
@@ -221,14 +238,17 @@ def _failures(store: Store) -> list[Failure]:
     unknown = JobError("", "")
     if not isinstance(store, DatabaseStore):
         records = store.find(status=JobStatus.FAILED, limit=NEWEST_FAILURES)
-        return [Failure(r.id, r.queue, r.task, r.ended_at or 0.0, r.error or unknown) for r in records]
+        return [
+            Failure(r.id, r.queue, r.task, r.ended_at or 0.0, printable_error(r.error or unknown))
+            for r in records
+        ]
     # Through the index of ended jobs: the arguments and results of other rows are never read.
     jobs = models.Job.objects.using(get_settings().database).filter(
         status=JobStatus.FAILED.value, ended_at__isnull=False
     )
     values = jobs.order_by("-ended_at").values_list("id", "queue", "task", "ended_at", "error")
     return [
-        Failure(id, queue, task, ended_at or 0.0, error_from(error) or unknown)
+        Failure(text(id), text(queue), text(task), moment(ended_at, 0.0), error_from(error) or unknown)
         for id, queue, task, ended_at, error in values[:NEWEST_FAILURES]
     ]
 
@@ -285,8 +305,19 @@ def change_words(before: dict[str, Any], after: dict[str, Any]) -> str:
     return "; ".join(words) or _("no value changed")
 
 
+def status_label(status: str) -> str:
+    """Return a job's status in words; one of a newer release is named as it is stored."""
+    labels = dict(models.Job.Status.choices)
+    return str(labels.get(status) or _("unknown status “%(status)s”") % {"status": status})
+
+
+def printable_error(error: JobError) -> JobError:
+    """Return an error that a page can hold, whatever its task raised."""
+    return JobError(printable(error.type), printable(error.message), printable(error.traceback))
+
+
 def _difference(before: str, after: str) -> str:
     try:
-        return change_words(json.loads(before), json.loads(after))
-    except (ValueError, AttributeError, TypeError):
-        return f"{before} → {after}"
+        return brief(change_words(json.loads(before), json.loads(after)))
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return f"{brief(text(before))} → {brief(text(after))}"

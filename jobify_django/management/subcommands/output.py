@@ -11,8 +11,10 @@ from typing import Any
 from django.core.management.base import CommandError, OutputWrapper
 
 from jobify_django.conf import QueueSettings
+from jobify_django.exceptions import InvalidPayload
 from jobify_django.job import JobRecord
-from jobify_django.payload import decode_call
+from jobify_django.payload import decode, decode_call
+from jobify_django.shown import brief
 from jobify_django.stores import stores
 
 
@@ -61,7 +63,7 @@ def moment(at: float | None) -> str | None:
 
 def job_values(record: JobRecord) -> dict[str, Any]:
     """Return a job as JSON values."""
-    args, kwargs = decode_call(record.arguments)
+    args, kwargs = _call(record.arguments)
     return {
         "id": record.id,
         "task": record.task,
@@ -77,7 +79,7 @@ def job_values(record: JobRecord) -> dict[str, Any]:
         "pool": record.pool,
         "args": args,
         "kwargs": kwargs,
-        "result": None if record.result is None else json.loads(record.result),
+        "result": None if record.result is None else _result(record.result),
         "error": None
         if record.error is None
         else {"type": record.error.type, "message": record.error.message},
@@ -86,6 +88,25 @@ def job_values(record: JobRecord) -> dict[str, Any]:
             for one in record.history
         ],
     }
+
+
+# What cannot be read is shown as it is stored, in the place of what it should be.
+
+
+def _call(arguments: str) -> tuple[Any, Any]:
+    try:
+        return decode_call(arguments)
+    except InvalidPayload:
+        return f"cannot be read: {brief(arguments)}", {}
+
+
+def _result(text: str) -> Any:
+    try:
+        value = decode(text)
+        json.dumps(value)  # one that is nested too deeply can be read and not written
+    except (InvalidPayload, RecursionError):
+        return f"cannot be read: {brief(text)}"
+    return value
 
 
 def document(value: Any) -> str:

@@ -129,8 +129,11 @@ class Database(ABC):
     unlocked = ""
     """The same, passing over rows that somebody has locked."""
 
-    longer_history = "coalesce(substr(history, 1, length(history) - 1) || ', ', '[') || ? || ']'"
-    """A job's history, a list in JSON, and one entry more."""
+    longer_history = (
+        "CASE WHEN substr(history, 1, 2) = '[{' THEN substr(history, 1, length(history) - 1) || ', ' "
+        "ELSE '[' END || ? || ']'"
+    )
+    """A job's history, a list in JSON, and one entry more. One that is no such list begins anew."""
 
     limits: Mapping[str, Any] = MappingProxyType({})
     """The driver's options that end a wait for a server that has gone, in its own names and units."""
@@ -324,9 +327,9 @@ def marks(values: Collection[Any]) -> str:
     return f"({', '.join('?' * len(values))})"
 
 
-def chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
+def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
     """Return the items in parts that fit into one statement."""
-    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def unmigrated(alias: str, reason: str) -> StoreUnmigrated:

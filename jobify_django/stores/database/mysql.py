@@ -68,7 +68,10 @@ class MySQL(Server):
     begin = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
     limits = MappingProxyType({"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20})
     now = "SELECT unix_timestamp(now(6))"
-    longer_history = "concat(coalesce(concat(left(history, char_length(history) - 1), ', '), '['), ?, ']')"
+    longer_history = (
+        "concat(CASE WHEN left(history, 2) = '[{' "
+        "THEN concat(left(history, char_length(history) - 1), ', ') ELSE '[' END, ?, ']')"
+    )
 
     def open(self) -> None:
         super().open()
