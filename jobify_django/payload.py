@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from jobify_django.exceptions import InvalidPayload
+from jobify_django.fault import PLAIN, Fault, first_fault, is_deep
 
 NO_ARGUMENTS = "[[],{}]"
 
+MOST_SHOWN = 50_000
+"""Characters of one stored text that a page shows: with HTML's escapes, three of them are below 1 MB."""
+
+MOST_READ = 1024 * 1024
+"""Characters above which a text is not even read to lay it out: no page needs a gigabyte for one."""
+
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=True).encode
+_plain = json.JSONEncoder(ensure_ascii=False).encode
+_laid_out = json.JSONEncoder(ensure_ascii=False, indent=2).iterencode
 
 
-def encode(value: object, *, root: str, limit: int) -> str:
+def encode(value: object, *, root: str, limit: int, around: int = 0) -> str:
     """Return ``value`` as JSON text (ASCII, so that every database stores it unchanged).
 
     Args:
         value: what to encode.
         root: how the value is called in an error, as in ``args`` or ``result``.
         limit: how many bytes the text may have.
+        around: how many of its outermost levels do not count for the depth.
 
-    Raises ``InvalidPayload`` if the text would read back as anything else, or is too long.
+    Raises ``InvalidPayload`` if the text would read back as anything else, is nested too deeply or too long.
     """
     try:
         text = _encode(value)
-        same = json.loads(text) == value
-    except (TypeError, ValueError, RecursionError) as error:
-        raise _explained(value, root, error) from error
-    if not same:
-        raise _explained(value, root, None)
+        read = json.loads(text)
+        good = bool(read == value) and not is_deep(text, read, around)
+    except Exception as error:  # whatever an object of a foreign class raises when it is looked at
+        raise _explained(value, root, around, error) from error
+    if not good:
+        raise _explained(value, root, around)
     if len(text) > limit:
         raise InvalidPayload(
             f"{root} takes {len(text):,} bytes as JSON, and JOBIFY['MAX_PAYLOAD'] is {limit:,}. "
@@ -40,14 +51,6 @@ def encode(value: object, *, root: str, limit: int) -> str:
     return text
 
 
-def decode(text: str) -> Any:
-    """Return the value of a text that ``encode`` made; raises ``InvalidPayload`` for any other."""
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise _unreadable("result", str(error)) from error
-
-
 def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> str:
     """Return a call's arguments as the JSON text ``[args, kwargs]``; raises ``InvalidPayload``."""
     if not args and not kwargs:
@@ -55,64 +58,98 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> st
     try:
         text = _encode([args, kwargs])
         read = json.loads(text)
-        if len(text) <= limit and read[0] == list(args) and read[1] == kwargs:
+        same = read[0] == list(args) and read[1] == kwargs
+        if len(text) <= limit and same and not is_deep(text, read, around=2):
             return text
-    except (TypeError, ValueError, RecursionError):
+    except Exception:
         pass  # said below, with the argument it was
-    encode(list(args), root="args", limit=limit)
-    encode(kwargs, root="kwargs", limit=limit)
-    return encode([list(args), kwargs], root="args and kwargs", limit=limit)
+    encode(list(args), root="args", limit=limit, around=1)
+    encode(kwargs, root="kwargs", limit=limit, around=1)
+    return encode([list(args), kwargs], root="args and kwargs", limit=limit, around=2)
+
+
+def _explained(value: object, root: str, around: int, error: Exception | None = None) -> InvalidPayload:
+    fault = first_fault(value, root, around)
+    if fault is None:  # a class of the project's own that says it equals nothing, or a stack that is full
+        why = f"{type(error).__name__}: {error}" if error else "it does not equal what JSON reads back"
+        fault = Fault(root, why, PLAIN)
+    verb = "Return" if root == "result" else "Pass"
+    message = f"{fault.path} cannot be stored as JSON: {fault.why}. {verb} {fault.instead}."
+    return InvalidPayload(message, fault.path)
+
+
+def decode(text: str, root: str = "result") -> Any:
+    """Return the value of a text that ``encode`` made; raises ``InvalidPayload`` if it cannot be read."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _unreadable(root, f"{type(error).__name__}: {error}") from error
 
 
 def decode_call(text: str) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments of a text that ``encode_call`` made; raises ``InvalidPayload`` for any other."""
+    """Return the arguments of a text that ``encode_call`` made; raises ``InvalidPayload`` if it is none."""
     if text == NO_ARGUMENTS:
         return [], {}
-    try:
-        args, kwargs = json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise _unreadable("arguments", str(error)) from error
-    if type(args) is not list or type(kwargs) is not dict:
-        raise _unreadable("arguments", "they are no list and dict")
-    return args, kwargs
+    call = decode(text, "arguments")
+    if type(call) is list and len(call) == 2 and type(call[0]) is list and type(call[1]) is dict:
+        return call[0], call[1]
+    raise _unreadable("arguments", "they are not [[...], {...}]")
 
 
-def _unreadable(what: str, why: str) -> InvalidPayload:
+def _unreadable(root: str, why: str) -> InvalidPayload:
     return InvalidPayload(
-        f"the job's stored {what} cannot be read: {why}. Something else than a push or a worker has written "
-        "them: push the job anew.",
-        what,
+        f"the stored {root} of this job cannot be read ({why}): another hand than push wrote the text, or "
+        "cut it. 'manage.py jobs show' and the admin show it as it is; push the call anew.",
+        root,
     )
 
 
-def _explained(value: object, root: str, error: Exception | None) -> InvalidPayload:
-    try:
-        path, why = next(_faults(value, root, ()), (root, str(error) or "it is no JSON"))
-    except RecursionError:
-        path, why = root, "it is nested too deeply"
-    return InvalidPayload(f"{path} cannot be stored as JSON: {why}. Pass plain JSON values, or an id.", path)
+class Shown(NamedTuple):
+    """A stored text for a page.
+
+    Attributes:
+        text: what to show.
+        left_out: how many more characters there are.
+    """
+
+    text: str
+    left_out: int = 0
 
 
-def _faults(value: object, path: str, parents: tuple[int, ...]) -> Iterator[tuple[str, str]]:
-    """Yield where a value does not survive JSON, and why."""
-    if id(value) in parents:
-        yield path, "it contains itself"
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield path, f"{value!r} is no JSON number"
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                yield f"{path}[{key!r}]", f"the key is {_a(key)}, and JSON makes it a string"
-            yield from _faults(item, f"{path}[{key!r}]", (*parents, id(value)))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _faults(item, f"{path}[{index}]", (*parents, id(value)))
-    elif isinstance(value, tuple):
-        yield path, "it is a tuple, and JSON makes it a list"
-    elif not isinstance(value, (str, int, float, type(None))):
-        yield path, f"it is {_a(value)}"
+def shown(text: object, limit: int = MOST_SHOWN, arrange: Callable[[Any], Any] | None = None) -> Shown:
+    """Return a stored text for people, at most ``limit`` characters of it. Never raises, whatever it is.
+
+    JSON is laid out with indents if it fits then, else on one line. What cannot be read (no JSON, nested
+    too deeply, larger than ``MOST_READ``) is shown as it stands.
+
+    Args:
+        text: what the row holds.
+        limit: how many characters a page has room for.
+        arrange: makes of the value that was read the one to show; if it raises, the text stands as it is.
+    """
+    words = text if isinstance(text, str) else repr(text)
+    if len(words) <= MOST_READ:
+        with contextlib.suppress(Exception):  # what cannot be read is shown as it stands
+            value = json.loads(words) if arrange is None else arrange(json.loads(words))
+            words = _plain(value)
+            words = _in_lines(value, limit) or words
+    return cut(words, limit)
 
 
-def _a(value: object) -> str:
-    name = type(value).__qualname__
-    return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"
+def cut(text: str, limit: int = MOST_SHOWN) -> Shown:
+    """Return a text for a page that is no JSON, at most ``limit`` characters of it. Never raises."""
+    # A lone surrogate, which JSON can carry, is nothing that a page can be encoded with.
+    words = text[:limit].encode("utf-8", "backslashreplace").decode()
+    return Shown(words, max(0, len(text) - limit))
+
+
+def _in_lines(value: object, limit: int) -> str | None:
+    """Return JSON with indents, unless that takes more than ``limit``: deep in it, most would be spaces."""
+    parts: list[str] = []
+    size = 0
+    for part in _laid_out(value):
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            return None
+    return "".join(parts)

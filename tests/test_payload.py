@@ -92,7 +92,7 @@ def test_any_other_value_is_refused_and_never_changed(value: object) -> None:
         ([b"a"], "args[0]", "it is a bytes"),
         ([datetime.date(2026, 1, 1)], "args[0]", "it is a date"),
         ([decimal.Decimal("1.0")], "args[0]", "it is a Decimal"),
-        ([uuid.UUID(int=1)], "args[0]", "it is an UUID"),
+        ([uuid.UUID(int=1)], "args[0]", "it is a UUID"),
         ([Colour.RED], "args[0]", "it is a Colour"),
         ([object()], "args[0]", "it is an object"),
     ],

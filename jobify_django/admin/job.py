@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,7 @@ from jobify_django.admin.row import all_stores, printable_error, problem, status
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import InvalidPayload
 from jobify_django.job import JobRecord, JobStatus
-from jobify_django.payload import decode, decode_call
-from jobify_django.shown import brief, printable
+from jobify_django.payload import cut, decode, decode_call, shown
 from jobify_django.stores import stores
 from jobify_django.stores.database.rows import moment
 from jobify_django.templatetags.jobify import breakable, duration, stamp
@@ -266,7 +264,7 @@ class JobAdmin(JobModelAdmin):
         raise Http404(" ".join([_("No store holds this job: it ended and was pruned."), *problems]))
 
     def _payload(self, request: HttpRequest, job: JobRecord) -> dict[str, Any]:
-        error = {"error_type": printable(job.error.type) if job.error else ""}
+        error = {"error_type": cut(job.error.type).text if job.error else ""}
         if not request.user.has_perm("jobify_django.view_job_payload"):
             return {"sees_payload": False, **error}
         return {
@@ -294,7 +292,7 @@ def timeline(job: JobRecord) -> Sequence[Event]:
     for entry in job.history:
         words = _("attempt %(attempt)d: %(reason)s") if entry.attempt else _("%(reason)s")
         detail = _("counted as a crash") if entry.charged else ""
-        words %= {"attempt": entry.attempt, "reason": printable(entry.reason)}
+        words %= {"attempt": entry.attempt, "reason": cut(entry.reason).text}
         events.append(Event(entry.at, words, detail))
     if job.started_at is not None and job.attempt:
         detail = _("by pool %(pool)s") % {"pool": job.pool} if job.pool else ""
@@ -333,23 +331,26 @@ def _run_words(status: str, started_at: float | None, ended_at: float | None) ->
 
 def _call(arguments: str) -> str:
     """Return a job's arguments as ``manage.py jobs push`` takes them."""
-    try:
-        args, kwargs = decode_call(arguments)
-        value = {"args": args, "kwargs": kwargs} if kwargs else args
-        return printable(json.dumps(value, indent=2, ensure_ascii=False))
-    except (InvalidPayload, RecursionError):
-        return _unreadable(arguments)
+
+    def arrange(call: list[Any]) -> Any:
+        args, kwargs = call
+        return {"args": args, "kwargs": kwargs} if kwargs else args
+
+    return _stored(arguments, decode_call, arrange)
 
 
 def _readable(text: str) -> str:
+    return _stored(text, decode)
+
+
+def _stored(
+    text: str, read: Callable[[str], object], arrange: Callable[[Any], Any] | None = None
+) -> str:
     try:
-        return printable(json.dumps(decode(text), indent=2, ensure_ascii=False))
-    except (InvalidPayload, RecursionError):
-        return _unreadable(text)
-
-
-def _unreadable(text: str) -> str:
-    return _("cannot be read: %(text)s") % {"text": brief(text)}
+        read(text)
+    except InvalidPayload:
+        return _("cannot be read: %(text)s") % {"text": cut(text).text}
+    return shown(text, arrange=arrange).text
 
 
 def _database_store() -> Any:

@@ -18,12 +18,12 @@ from jobify_django.exceptions import JobifyError
 from jobify_django.job import JobError, JobStatus
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
+from jobify_django.payload import cut
 from jobify_django.queue import queue
-from jobify_django.shown import brief, printable
 from jobify_django.stores import queues_by_store, stores
 from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database.rows import error_from, moment, text
+from jobify_django.stores.database.rows import brief, error_from, moment, text
 
 logger = get_log("jobify.admin")
 
@@ -313,11 +313,11 @@ def status_label(status: str) -> str:
 
 def printable_error(error: JobError) -> JobError:
     """Return an error that a page can hold, whatever its task raised."""
-    return JobError(printable(error.type), printable(error.message), printable(error.traceback))
+    return JobError(cut(error.type).text, cut(error.message).text, cut(error.traceback).text)
 
 
 def _difference(before: str, after: str) -> str:
     try:
         return brief(change_words(json.loads(before), json.loads(after)))
     except (ValueError, AttributeError, TypeError, RecursionError):
-        return f"{brief(text(before))} → {brief(text(after))}"
+        return f"{brief(before)} → {brief(after)}"

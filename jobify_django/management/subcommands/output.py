@@ -13,8 +13,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import InvalidPayload
 from jobify_django.job import JobRecord
-from jobify_django.payload import decode, decode_call
-from jobify_django.shown import brief
+from jobify_django.payload import cut, decode, decode_call
 from jobify_django.stores import stores
 
 
@@ -97,7 +96,7 @@ def _call(arguments: str) -> tuple[Any, Any]:
     try:
         return decode_call(arguments)
     except InvalidPayload:
-        return f"cannot be read: {brief(arguments)}", {}
+        return f"cannot be read: {cut(arguments).text}", {}
 
 
 def _result(text: str) -> Any:
@@ -105,7 +104,7 @@ def _result(text: str) -> Any:
         value = decode(text)
         json.dumps(value)  # one that is nested too deeply can be read and not written
     except (InvalidPayload, RecursionError):
-        return f"cannot be read: {brief(text)}"
+        return f"cannot be read: {cut(text).text}"
     return value
 
 

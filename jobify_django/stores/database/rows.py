@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS
 from jobify_django.job import Claim, Interruption, JobError, JobRecord, known_status, make_claim, make_record
 from jobify_django.ordering import ORDERS, Order
-from jobify_django.shown import brief, printable
+from jobify_django.payload import cut
 from jobify_django.stores.base import PoolQueue, PoolRecord, QueueState
 
 V = TypeVar("V")
@@ -26,6 +26,9 @@ RECORD = (
     "started_at, ended_at, lease_until, pool, cancel_requested, result, error, history"
 )
 STATE = 'version, workers, maxsize, "order", paused, reordering'
+
+LONGEST = 2_000
+"""Characters that are shown of a text that cannot be read."""
 
 FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
 """The first and the last second that a date can stand for, from the year 1 to 9999."""
@@ -124,7 +127,7 @@ def error_from(stored: object) -> JobError | None:
     if stored is None:
         return None
     found = _value(JobError, _loaded(stored))
-    return found or JobError("", f"an error that cannot be read: {brief(text(stored))}")
+    return found or JobError("", f"an error that cannot be read: {brief(stored)}")
 
 
 def history_from(stored: object, at: float) -> tuple[Interruption, ...]:
@@ -133,7 +136,7 @@ def history_from(stored: object, at: float) -> tuple[Interruption, ...]:
         return ()
 
     def unread(what: str, entry: object) -> Interruption:
-        return Interruption(0, f"{what} that cannot be read: {brief(text(entry))}", at, "", charged=False)
+        return Interruption(0, f"{what} that cannot be read: {brief(entry)}", at, "", charged=False)
 
     entries = _loaded(stored)
     if not isinstance(entries, list):
@@ -178,6 +181,12 @@ def order_from(value: object) -> Order | None:
     return value if value in ORDERS else None  # type: ignore[return-value]
 
 
+def brief(stored: object) -> str:
+    """Return the beginning of a stored text, and how much more of it there is."""
+    words, left_out = cut(text(stored), LONGEST)
+    return f"{words} (and {left_out:,} characters more)" if left_out else words
+
+
 def _loaded(stored: object) -> object:
     try:
         return json.loads(stored)  # type: ignore[arg-type]
@@ -209,4 +218,8 @@ def _typed(value: object, kind: type) -> object:
         return None if isinstance(value, bool) else moment(value, None)
     if type(value) is not kind:
         return None
-    return printable(value) if kind is str else value  # type: ignore[arg-type]
+    return _printable(value) if isinstance(value, str) else value
+
+
+def _printable(value: str) -> str:
+    return cut(value, len(value)).text
