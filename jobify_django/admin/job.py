@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from jobify_django.exceptions import InvalidPayload
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import cut, decode, decode_call, shown
 from jobify_django.stores import stores
-from jobify_django.stores.database.rows import moment
+from jobify_django.stores.database.rows import moment, text
 from jobify_django.templatetags.jobify import breakable, duration, stamp
 
 if TYPE_CHECKING:
@@ -98,6 +99,15 @@ class JobAdmin(JobModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[models.Job]:
         return models.Job.objects.using(get_settings().database).defer(*LARGE).order_by(*self.ordering)
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """List the jobs."""
+        store = _database_store()
+        # All rows of the page are read in here, and those of an action.
+        with contextlib.nullcontext() if store is None else store.legible():
+            return super().changelist_view(request, extra_context)
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[models.Job], search_term: str
     ) -> tuple[QuerySet[models.Job], bool]:
@@ -113,7 +123,7 @@ class JobAdmin(JobModelAdmin):
     @admin.display(description=gettext_lazy("status"))
     def state(self, job: models.Job) -> str:
         return format_html(
-            '<span class="jobify-state jobify-{}">{}</span>', job.status, job.get_status_display()
+            '<span class="jobify-state jobify-{}">{}</span>', job.status, status_label(text(job.status))
         )
 
     @admin.display(description=gettext_lazy("task"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from jobify_django.job import JobError, JobStatus
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
 from jobify_django.payload import cut
-from jobify_django.queue import queue
+from jobify_django.queue import queue, survey
 from jobify_django.stores import queues_by_store, stores
 from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
 from jobify_django.stores.database import DatabaseStore
@@ -180,24 +181,17 @@ def queue_row(name: str) -> QueueRow:
 
 
 def queue_rows() -> list[QueueRow]:
-    """Return every queue of the settings, with one look at each store."""
+    """Return every queue of the settings."""
     settings = get_settings()
-    by_store: dict[str, list[QueueSettings]] = {}
-    for one in settings.queues.values():
-        by_store.setdefault(one.store, []).append(one)
-    rows = {row.name: row for queues in by_store.values() for row in _rows_of(queues)}
-    return [rows[name] for name in settings.queues]
-
-
-def _rows_of(queues: Sequence[QueueSettings]) -> list[QueueRow]:
-    """Return queues of one store; if it fails, all of them say so."""
-    try:
-        store = stores.of(queues[0])
-        found = store.stats(queues)
-        return [QueueRow(one, found[one.name], store.shared) for one in queues]
-    except Exception as error:
-        words = problem(error)
-        return [QueueRow(one, problem=words) for one in queues]
+    words: dict[int, str] = {}  # one store's error is told once
+    rows = []
+    for name, found in survey().items():
+        if isinstance(found, Exception):
+            said = words.get(id(found)) or words.setdefault(id(found), problem(found))
+            rows.append(QueueRow(settings.queue(name), problem=said))
+        else:
+            rows.append(QueueRow(settings.queue(name), found, stores.of(settings.queue(name)).shared))
+    return rows
 
 
 def pool_rows(rows: Iterable[QueueRow]) -> list[PoolRow]:
@@ -247,18 +241,23 @@ def _failures(store: Store) -> list[Failure]:
         status=JobStatus.FAILED.value, ended_at__isnull=False
     )
     values = jobs.order_by("-ended_at").values_list("id", "queue", "task", "ended_at", "error")
+    with store.legible():
+        found = list(values[:NEWEST_FAILURES])
     return [
         Failure(text(id), text(queue), text(task), moment(ended_at, 0.0), error_from(error) or unknown)
-        for id, queue, task, ended_at, error in values[:NEWEST_FAILURES]
+        for id, queue, task, ended_at, error in found
     ]
 
 
 def newest_changes(name: str) -> list[Change]:
     """Return the newest entries of a queue's audit trail; only the database store keeps one."""
     rows = models.QueueChange.objects.using(get_settings().database).filter(queue=name).order_by("-id")
+    store = stores.of(get_settings().queue(name))
+    with store.legible() if isinstance(store, DatabaseStore) else contextlib.nullcontext():
+        rows = list(rows[:NEWEST_CHANGES])
     return [
         Change(row.version, row.actor, row.source, row.changed_at, _difference(row.before, row.after))
-        for row in rows[:NEWEST_CHANGES]
+        for row in rows
     ]
 
 

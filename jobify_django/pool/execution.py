@@ -19,6 +19,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django.conf import get_settings
+from jobify_django.file import moved
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Claim, JobError, Outcome, make_outcome
 from jobify_django.line import Inside, inside
 from jobify_django.log import get_log
@@ -170,6 +171,8 @@ def _tidy_connections(claim: Claim) -> None:
             elif altered(connection):
                 end_session(connection)
                 _drop(connection)
+            elif moved(connection):
+                connection.close()
             else:
                 connection.close_if_unusable_or_obsolete()
 

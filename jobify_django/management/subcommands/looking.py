@@ -13,8 +13,9 @@ from jobify_django.exceptions import JobNotFound, StoreError, UnknownQueue
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
 from jobify_django.management.subcommands.output import document, job_values, plain, seconds, table
-from jobify_django.queue import queue
+from jobify_django.queue import survey
 from jobify_django.stores import queues_by_store
+from jobify_django.stores.base import QueueStats
 
 STATUS = (
     "queue",
@@ -42,7 +43,7 @@ def add_status(parser: ArgumentParser) -> None:
 def status(out: OutputWrapper, *, format: str, watch: bool, **options: Any) -> None:
     """Show every queue: depth against bound, running, workers of each process, pools alive."""
     while True:
-        rows = [_row(name) for name in get_settings().queues]
+        rows = [_row(name, stats) for name, stats in survey().items()]
         out.write(document(rows) if format == "json" else table(STATUS, rows))
         errors = " ".join(sorted({row["error"] for row in rows if "error" in row}))
         if not watch:
@@ -55,11 +56,11 @@ def status(out: OutputWrapper, *, format: str, watch: bool, **options: Any) -> N
         raise CommandError(errors)
 
 
-def _row(name: str) -> dict[str, Any]:
-    try:
-        stats = queue(name).stats()
-    except StoreError as error:
-        return {"queue": name, "error": str(error), "waiting": "?"}
+def _row(name: str, stats: QueueStats | Exception) -> dict[str, Any]:
+    if isinstance(stats, StoreError):
+        return {"queue": name, "error": str(stats), "waiting": "?"}
+    if isinstance(stats, Exception):
+        raise stats
     return {
         "queue": name,
         "waiting": stats.waiting,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -130,8 +132,8 @@ class Database(ABC):
     """The same, passing over rows that somebody has locked."""
 
     longer_history = (
-        "CASE WHEN substr(history, 1, 2) = '[{' THEN substr(history, 1, length(history) - 1) || ', ' "
-        "ELSE '[' END || ? || ']'"
+        "CASE WHEN substr(history, 1, 2) = '[{' AND substr(history, length(history) - 1, 2) = '}]' "
+        "THEN substr(history, 1, length(history) - 1) || ', ' ELSE '[' END || ? || ']'"
     )
     """A job's history, a list in JSON, and one entry more. One that is no such list begins anew."""
 
@@ -169,6 +171,10 @@ class Database(ABC):
         """Whether this thread has a transaction open on the database."""
         wrapper = self._wrapper
         return wrapper.in_atomic_block or not autocommits(wrapper)
+
+    def legible(self) -> AbstractContextManager[None]:
+        """Return a block in which Django's own queries of this thread read every text, whatever its bytes."""
+        return contextlib.nullcontext()
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Run ``call`` when the open ``atomic`` commits, or now if there is none; what it raises is logged.

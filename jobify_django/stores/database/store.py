@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -98,11 +99,11 @@ LEASES = """
 EXPIRED = "FROM jobify_job WHERE status = 'running' AND lease_until < ?"
 AHEAD = "status = 'running' AND lease_until > ?"
 # The rows are locked since they were read. A status here would let a planner go by its index instead of the
-# ids, and wait for rows that others have locked.
+# ids, and wait for rows that others have locked. An attempt's number would leave out one that is no number.
 COME_BACK = """
     UPDATE jobify_job SET status = ?, ended_at = ?, pool = ?, error = ?, crashes = crashes + ?, history = %s,
                           lease_until = NULL
-    WHERE attempt = ? AND id IN """
+    WHERE id IN """
 DATABASES = {
     "sqlite": "jobify_django.stores.database.sqlite.SQLite",
     "postgresql": "jobify_django.stores.database.postgresql.PostgreSQL",
@@ -502,7 +503,7 @@ class DatabaseStore(Store):
             statuses.append(status)
             end = (now, record.pool) if status.ended else (None, "")
             told = interruption_text(Interruption(record.attempt, reason, now, record.pool, charged))
-            values = (str(status), *end, error_text(error), int(charged), told, record.attempt)
+            values = (str(status), *end, error_text(error), int(charged), told)
             alike.setdefault(values, []).append(record.id)
         for values, ids in alike.items():
             for part in chunks(ids):
@@ -739,6 +740,10 @@ class DatabaseStore(Store):
 
     def troubles(self) -> Sequence[Trouble]:
         return self._db.read(self._db.troubles)
+
+    def legible(self) -> AbstractContextManager[None]:
+        """Return a block in which Django's own queries of the tables read every text, whatever its bytes."""
+        return self._db.legible()
 
     def open(self) -> None:
         self._db.open()
