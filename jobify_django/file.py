@@ -28,14 +28,14 @@ class File(NamedTuple):
     Attributes:
         path: where it was opened.
         identity: which file that was.
-        log: which file was the log.
-        index: which file was the log's index.
+        wal: which file was the log.
+        shm: which file was the log's index.
     """
 
     path: str
     identity: Identity | None
-    log: Identity | None = None
-    index: Identity | None = None
+    wal: Identity | None = None
+    shm: Identity | None = None
 
 
 def moved(connection: BaseDatabaseWrapper) -> File | None:
@@ -49,7 +49,7 @@ def moved(connection: BaseDatabaseWrapper) -> File | None:
 def identity(path: str, unknown: Identity | None = None) -> Identity | None:
     """Return which file is there; ``None`` for none, ``unknown`` where the system does not tell."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - a Path takes as long to make as the look itself
+        found = os.stat(path)
     except FileNotFoundError:
         return None
     except OSError:
@@ -90,7 +90,7 @@ class Log(NamedTuple):
 def log_beside(path: str) -> Log | None:
     """Return the write-ahead log beside a database; ``None`` without one, or one that holds nothing."""
     try:
-        with open(f"{path}-wal", "rb") as file:  # noqa: PTH123
+        with open(f"{path}-wal", "rb") as file:
             header = file.read(WAL_HEADER)
     except OSError:
         return None
@@ -105,7 +105,7 @@ def has_open(path: str) -> bool:
     """Whether this process has the file open that is there now; so it is taken to be without ``/proc``."""
     wanted = identity(path)
     try:
-        numbers = os.listdir("/proc/self/fd")  # noqa: PTH208
+        numbers = os.listdir("/proc/self/fd")
     except OSError:
         return wanted is not None
     return wanted is not None and any(identity(f"/proc/self/fd/{number}") == wanted for number in numbers)

@@ -319,7 +319,9 @@ def _seconds(value: object) -> float | None:
     return moment(value, None)
 
 
-def _wait_words(status: str, eligible_at: float | None, started_at: float | None, ended_at: float | None) -> str:
+def _wait_words(
+    status: str, eligible_at: float | None, started_at: float | None, ended_at: float | None
+) -> str:
     now = time.time()
     if eligible_at is None:
         return duration(None)
@@ -353,9 +355,7 @@ def _readable(text: str) -> str:
     return _stored(text, decode)
 
 
-def _stored(
-    text: str, read: Callable[[str], object], arrange: Callable[[Any], Any] | None = None
-) -> str:
+def _stored(text: str, read: Callable[[str], object], arrange: Callable[[Any], Any] | None = None) -> str:
     try:
         read(text)
     except InvalidPayload:

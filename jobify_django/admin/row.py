@@ -254,10 +254,10 @@ def newest_changes(name: str) -> list[Change]:
     rows = models.QueueChange.objects.using(get_settings().database).filter(queue=name).order_by("-id")
     store = stores.of(get_settings().queue(name))
     with store.legible() if isinstance(store, DatabaseStore) else contextlib.nullcontext():
-        rows = list(rows[:NEWEST_CHANGES])
+        newest = list(rows[:NEWEST_CHANGES])
     return [
         Change(row.version, row.actor, row.source, row.changed_at, _difference(row.before, row.after))
-        for row in rows
+        for row in newest
     ]
 
 

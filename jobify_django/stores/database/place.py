@@ -35,13 +35,13 @@ class Place:
             self._told = (file.identity, now)
             self._path = file.path
             # As long as the connection is open, no other file gets their numbers.
-            same_log = file.log is not None and identity(f"{file.path}-wal") == file.log
-            same_index = file.index is not None and identity(f"{file.path}-shm") == file.index
+            same_log = file.wal is not None and identity(f"{file.path}-wal") == file.wal
+            same_index = file.shm is not None and identity(f"{file.path}-shm") == file.shm
             self._log = log_beside(file.path) if same_log else None
-            self._index = file.index if same_index else None
+            self._index = file.shm if same_index else None
         logger.critical(
-            "event=database-replaced path=%r now=%s: this process had the file open that was there before. It "
-            "leaves that one and goes on with what is there now; jobs that ran meanwhile may run again",
+            "event=database-replaced path=%r now=%s: this process had the file open that was there before. "
+            "It leaves that one and goes on with what is there now; jobs that ran meanwhile may run again",
             file.path,
             "gone" if now is None else "another-file",
         )
@@ -64,7 +64,8 @@ class Place:
             self._index = None
         if self._log is not None or self._index is not None:
             raise StoreError(
-                f"database {self._alias!r}: {self._path!r} was replaced, and beside it lies the write-ahead log of "
-                "the file before, through which SQLite would read the new one. Remove the files that end in -wal "
-                "and -shm there, and put the backup in its place once more; then this goes on by itself."
+                f"database {self._alias!r}: {self._path!r} was replaced, and beside it lies the write-ahead "
+                "log of the file before, through which SQLite would read the new one. Remove the files there "
+                "that end in -wal and -shm, and put the backup in its place once more; then this goes on by "
+                "itself."
             )

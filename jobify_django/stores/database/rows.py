@@ -62,9 +62,9 @@ def to_record(row: tuple[Any, ...]) -> JobRecord:
 def to_claim(row: tuple[Any, ...]) -> Claim:
     """Return the value of a row of ``CLAIMED``'s columns."""
     id, attempt, queue, task, arguments, priority, pushed_at, eligible_at, started_at, crashes = row
-    if type(task) is type(arguments) is str and type(priority) is type(crashes) is int:
-        if type(pushed_at) is type(eligible_at) is float:  # all but every row
-            return make_claim(row)
+    texts = type(task) is type(arguments) is str
+    if texts and type(priority) is type(crashes) is int and type(pushed_at) is type(eligible_at) is float:
+        return make_claim(row)  # all but every row
     pushed_at = moment(pushed_at, started_at)
     eligible_at = moment(eligible_at, pushed_at)
     priority, crashes = whole(priority, 0), whole(crashes, 0)
@@ -171,14 +171,14 @@ def within(value: object, most: int) -> int | None:
 
 def moment(value: object, otherwise: N) -> float | N:
     """Return a stored time, cut down to what a date can stand for; ``otherwise`` where it is none."""
-    if not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124 - NaN
+    if not isinstance(value, (int, float)) or value != value:
         return otherwise
     return value if FIRST <= value <= LAST else min(max(value, FIRST), LAST)
 
 
 def order_from(value: object) -> Order | None:
     """Return a stored order; ``None`` for one that this version does not know."""
-    return value if value in ORDERS else None  # type: ignore[return-value]
+    return value if value in ORDERS else None
 
 
 def brief(stored: object) -> str:
@@ -198,7 +198,7 @@ def _value(kind: type[V], values: object) -> V | None:
     """Return a dataclass of the fields it knows; ``None`` if one is missing, or is of another type."""
     if not isinstance(values, dict):
         return None
-    types = _types(kind)
+    types: Mapping[str, type] = _types(kind)  # type: ignore[arg-type]
     known = {name: _typed(values[name], types[name]) for name in types if name in values}
     try:
         return None if None in known.values() else kind(**known)

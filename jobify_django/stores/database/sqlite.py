@@ -166,7 +166,9 @@ class SQLite(Database):
 
         def version() -> object:
             if moved(wrapper):
-                raise StoreError(f"database {self.alias!r} is another file now.")  # and the next probe is there
+                raise StoreError(
+                    f"database {self.alias!r} is another file now."
+                )  # and the next probe is there
             return execute("PRAGMA data_version").fetchone()[0]
 
         def watch() -> Watch | None:

@@ -814,10 +814,10 @@ def _by_ids(db: Connection, start: str, ids: Sequence[str], end: str = "") -> li
 def _ended(db: Connection, before: Mapping[JobStatus, float], limit: int, lock: str = "") -> list[str]:
     """Return the ids of jobs that ended so before a moment of each status."""
     ids: list[str] = []
-    for status, moment in before.items():
+    for status, until in before.items():
         if limit > len(ids):
             old = f"SELECT id FROM jobify_job WHERE status = '{status}' AND ended_at < ? LIMIT ? {lock}"
-            ids += [id for (id,) in db.execute(old, (moment, limit - len(ids))).fetchall()]
+            ids += [id for (id,) in db.execute(old, (until, limit - len(ids))).fetchall()]
     return ids
 
 
