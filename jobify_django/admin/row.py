@@ -229,13 +229,9 @@ def newest_failures() -> tuple[list[Failure], list[str]]:
 
 
 def _failures(store: Store) -> list[Failure]:
-    unknown = JobError("", "")
     if not isinstance(store, DatabaseStore):
         records = store.find(status=JobStatus.FAILED, limit=NEWEST_FAILURES)
-        return [
-            Failure(r.id, r.queue, r.task, r.ended_at or 0.0, printable_error(r.error or unknown))
-            for r in records
-        ]
+        return [Failure(r.id, r.queue, r.task, r.ended_at or 0.0, _error(r.error)) for r in records]
     # Through the index of ended jobs: the arguments and results of other rows are never read.
     jobs = models.Job.objects.using(get_settings().database).filter(
         status=JobStatus.FAILED.value, ended_at__isnull=False
@@ -244,7 +240,7 @@ def _failures(store: Store) -> list[Failure]:
     with store.legible():
         found = list(values[:NEWEST_FAILURES])
     return [
-        Failure(text(id), text(queue), text(task), moment(ended_at, 0.0), error_from(error) or unknown)
+        Failure(text(id), text(queue), text(task), moment(ended_at, 0.0), _error(error_from(error)))
         for id, queue, task, ended_at, error in found
     ]
 
@@ -308,6 +304,10 @@ def status_label(status: str) -> str:
     """Return a job's status in words; one of a newer release is named as it is stored."""
     labels = dict(models.Job.Status.choices)
     return str(labels.get(status) or _("unknown status “%(status)s”") % {"status": status})
+
+
+def _error(error: JobError | None) -> JobError:
+    return JobError("", "") if error is None else printable_error(error)
 
 
 def printable_error(error: JobError) -> JobError:

@@ -1,7 +1,7 @@
 """Rows of the tables, to and from values.
 
 A newer release may have written more, and somebody's hand anything at all. What cannot be read costs its own
-row some of its display: every value that leaves here is of the type it is declared as, and can be printed.
+row some of its display: every value that leaves here is of the type it is declared as.
 """
 
 from __future__ import annotations
@@ -216,10 +216,4 @@ def _typed(value: object, kind: type) -> object:
     """Return a value of this type; ``None`` for another one."""
     if kind is float:
         return None if isinstance(value, bool) else moment(value, None)
-    if type(value) is not kind:
-        return None
-    return _printable(value) if isinstance(value, str) else value
-
-
-def _printable(value: str) -> str:
-    return cut(value, len(value)).text
+    return value if type(value) is kind else None

@@ -99,17 +99,19 @@ LEASES = """
 EXPIRED = "FROM jobify_job WHERE status = 'running' AND lease_until < ?"
 AHEAD = "status = 'running' AND lease_until > ?"
 # The rows are locked since they were read. A status here would let a planner go by its index instead of the
-# ids, and wait for rows that others have locked. An attempt's number would leave out one that is no number.
+# ids, and wait for rows that others have locked. An attempt's number would leave out one that is no number,
+# and one job whose crashes the column cannot count on would hold up all that come back with it.
 COME_BACK = """
-    UPDATE jobify_job SET status = ?, ended_at = ?, pool = ?, error = ?, crashes = crashes + ?, history = %s,
-                          lease_until = NULL
+    UPDATE jobify_job SET status = ?, ended_at = ?, pool = ?, error = ?, history = %s, lease_until = NULL,
+                          crashes = CASE WHEN crashes < 32767 THEN crashes + ? ELSE crashes END
     WHERE id IN """
 DATABASES = {
     "sqlite": "jobify_django.stores.database.sqlite.SQLite",
     "postgresql": "jobify_django.stores.database.postgresql.PostgreSQL",
     "mysql": "jobify_django.stores.database.mysql.MySQL",
 }
-KEYS: Mapping[Order, str] = {"priority": "-priority", "lifo": "-sequence", "fifo": "0"}
+# Not "-priority": the least number that the column holds has no opposite there.
+KEYS: Mapping[Order, str] = {"priority": "0 - priority", "lifo": "-sequence", "fifo": "0"}
 
 
 class DatabaseStore(Store):
@@ -503,7 +505,7 @@ class DatabaseStore(Store):
             statuses.append(status)
             end = (now, record.pool) if status.ended else (None, "")
             told = interruption_text(Interruption(record.attempt, reason, now, record.pool, charged))
-            values = (str(status), *end, error_text(error), int(charged), told)
+            values = (str(status), *end, error_text(error), told, int(charged))
             alike.setdefault(values, []).append(record.id)
         for values, ids in alike.items():
             for part in chunks(ids):
