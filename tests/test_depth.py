@@ -160,7 +160,7 @@ def test_a_text_that_the_stack_leaves_no_room_to_read_is_shown_as_it_stands() ->
             decode(text)
         return shown(text)
 
-    assert dig(sys.getrecursionlimit() - len(inspect.stack()) - 200) == (text, 0)
+    assert dig(sys.getrecursionlimit() - len(inspect.stack()) - 200)[:2] == (text, 0)
 
 
 # On a page
@@ -178,6 +178,6 @@ def test_any_text_can_be_shown(text: object) -> None:
 
 
 def test_a_text_that_is_cut_says_by_how_much() -> None:
-    assert shown('"' + "x" * 100 + '"', limit=10) == ('"' + "x" * 9, 92)
-    assert cut("x" * 10, 10) == ("x" * 10, 0)
-    assert cut("x" * 11, 10) == ("x" * 10, 1)
+    assert shown('"' + "x" * 100 + '"', limit=10)[:2] == ('"' + "x" * 9, 92)
+    assert cut("x" * 10, 10)[:2] == ("x" * 10, 0)
+    assert cut("x" * 11, 10)[:2] == ("x" * 10, 1)

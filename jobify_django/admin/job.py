@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,11 +22,10 @@ from jobify_django import models
 from jobify_django.admin import action, page
 from jobify_django.admin.filter import QueueFilter, StatusFilter, TaskFilter
 from jobify_django.admin.paginator import CappedPaginator
-from jobify_django.admin.row import all_stores, problem, status_label
+from jobify_django.admin.row import all_stores, legible, problem, status_label
 from jobify_django.conf import get_settings
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import cut, shown
-from jobify_django.stores import stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.database.rows import moment, text
 from jobify_django.templatetags.jobify import breakable, duration, stamp
@@ -109,9 +107,7 @@ class JobAdmin(JobModelAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """List the jobs."""
-        store = _database_store()
-        # All rows of the page are read in here, and those of an action.
-        with contextlib.nullcontext() if store is None else store.legible():
+        with legible():  # all rows of the page are read in here, and those of an action
             return super().changelist_view(request, extra_context)
 
     def get_search_results(
@@ -353,10 +349,3 @@ def _as_pushed(call: Any) -> Any:
     if type(args) is not list or type(kwargs) is not dict:
         raise ValueError("no call")
     return {"args": args, "kwargs": kwargs} if kwargs else args
-
-
-def _database_store() -> Any:
-    try:
-        return stores["database"]
-    except Exception:
-        return None

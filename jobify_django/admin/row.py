@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -295,13 +295,21 @@ def _failures(store: Store) -> list[Failure]:
 def newest_changes(name: str) -> list[Change]:
     """Return the newest entries of a queue's audit trail; only the database store keeps one."""
     rows = models.QueueChange.objects.using(get_settings().database).filter(queue=name).order_by("-id")
-    store = stores.of(get_settings().queue(name))
-    with store.legible() if isinstance(store, DatabaseStore) else contextlib.nullcontext():
+    with legible():
         newest = list(rows[:NEWEST_CHANGES])
     return [
         Change(row.version, row.actor, row.source, row.changed_at, _difference(row.before, row.after))
         for row in newest
     ]
+
+
+def legible() -> AbstractContextManager[None]:
+    """Return a block in which Django's own queries of the tables read every text, whatever its bytes."""
+    try:
+        store = stores["database"]
+    except Exception:  # no queue need be there
+        return nullcontext()
+    return store.legible() if isinstance(store, DatabaseStore) else nullcontext()
 
 
 def keeps_changes(row: QueueRow) -> bool:

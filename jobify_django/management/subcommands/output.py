@@ -18,6 +18,7 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import UNREADABLE, in_lines, readable
 from jobify_django.stores import queues_by_store, stores
+from jobify_django.stores.database import rows
 
 T = TypeVar("T")
 
@@ -92,13 +93,9 @@ def usage(message: str) -> CommandError:
 
 
 def moment(at: float | None) -> str | None:
-    """Return a time in UTC as ISO 8601 text, or ``None`` for one that no calendar has."""
-    if at is None:
-        return None
-    try:
-        return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    except (ValueError, OverflowError, OSError):  # somebody's hand has written it
-        return None
+    """Return a time in UTC as ISO 8601 text; one that no calendar has is the first or the last it has."""
+    within = rows.moment(at, None)
+    return None if within is None else datetime.fromtimestamp(within, UTC).isoformat(timespec="milliseconds")
 
 
 def clocks() -> Mapping[str, float]:
