@@ -26,9 +26,10 @@ from jobify_django.handle import Job, aget_job, get_job
 from jobify_django.job import JobStatus
 from jobify_django.queue import Queue, queue
 from jobify_django.stores.base import QueueStats
-from jobify_django.task import Task, task
+from jobify_django.task import AsyncTask, Task, task
 
 __all__ = [
+    "AsyncTask",
     "DuplicateTask",
     "InvalidPayload",
     "InvalidTask",

@@ -18,8 +18,8 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from jobify_django.exceptions import StoreError, StoreUnmigrated
-from jobify_django.log import get_log
+from jobify_django.exceptions import StoreError
+from jobify_django.log import get_log, listed
 from jobify_django.pool import Service
 from jobify_django.pool.loop import tell_loop
 
@@ -147,14 +147,10 @@ class Lifespan:
         return message
 
     async def _start(self) -> Service:
-        service = Service(self._queues, exclude=self._exclude, kind="lifespan", workers=self._workers)
-        try:
-            await asyncio.to_thread(service.survey)
-        except StoreUnmigrated:
-            raise
-        except StoreError as error:
-            # The pools survive a database that is away, at start-up too; the site may serve what needs none.
-            logger.error("event=started-without-store error=%r", str(error))
+        service = Service(
+            self._queues, exclude=self._exclude, kind="lifespan", workers=self._workers, look_around=True
+        )
+        await service.look()
         start = asyncio.create_task(service.start())
         try:
             await asyncio.shield(start)
@@ -163,7 +159,7 @@ class Lifespan:
             service.hurry()
             await service.drain(0)
             raise
-        logger.info("event=started kind=lifespan queues=%s", ",".join(service.names))
+        logger.info("event=started kind=lifespan queues=%s", listed(service.names))
         return service
 
 

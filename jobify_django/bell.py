@@ -223,3 +223,17 @@ def sync_code_waits() -> bool:
             return True
         executor = getattr(executor, "_old_executor", None)
     return asyncio.get_running_loop() in AsyncToSync.loop_thread_executors
+
+
+def as_sync_code(function: Callable[[], T]) -> T:
+    """Call a function, which does not block, from a coroutine as if no event loop ran in this thread.
+
+    Django hides from a coroutine the connections that sync code of the same thread has, and asks asyncio
+    whether one runs.
+    """
+    loop = asyncio.get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        return function()
+    finally:
+        asyncio._set_running_loop(loop)

@@ -15,9 +15,10 @@ from django.db import connections, router
 from jobify_django.conf import QueueSettings, Settings, get_settings, problems
 from jobify_django.exceptions import UnknownBand, UnknownQueue
 from jobify_django.models import Job
+from jobify_django.registry import tasks
 from jobify_django.stores import stores
 from jobify_django.stores.database.store import DATABASES
-from jobify_django.task import Task, tasks
+from jobify_django.task import Task
 
 ROUTER = "jobify_django.router.JobifyRouter"
 
@@ -113,8 +114,7 @@ def _tasks(settings: Settings) -> Iterator[CheckMessage]:
 
 
 def _about(task: Task[Any, Any], message: str, id: str) -> Error:
-    code = task.function.__code__
-    return Error(f"Task {task.name} ({code.co_filename}:{code.co_firstlineno}): {message}.", id=id)
+    return Error(f"Task {task.name} ({task.place}): {message}.", id=id)
 
 
 def _sqlite(alias: str, connection: Any) -> Iterator[CheckMessage]:
@@ -135,11 +135,15 @@ def _sqlite(alias: str, connection: Any) -> Iterator[CheckMessage]:
             id="jobify.W003",
         )
     elif not wal_is_safe(sqlite3.sqlite_version_info):
-        yield Warning(
-            f"SQLite {sqlite3.sqlite_version} has a rare bug that can corrupt a WAL database when two "
-            "connections write and checkpoint at once.",
-            hint="Use SQLite 3.51.3 or later (or 3.50.7, or 3.44.6), and keep backups.",
-            id="jobify.W004",
+        # Information: there is no better mode to advise, for the rollback journal makes everybody wait, and
+        # few can choose their SQLite.
+        yield Info(
+            f"Database {alias!r} is right to use WAL, and SQLite {sqlite3.sqlite_version} has a bug in it "
+            "that may damage a file when two connections checkpoint and a third writes in one moment. It is "
+            "as rare as a failing disk.",
+            hint="Keep WAL, and back the file up as against a failing disk. SQLite 3.51.3, 3.50.7 and 3.44.6 "
+            "have mended it.",
+            id="jobify.I002",
         )
 
 

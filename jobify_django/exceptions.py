@@ -127,7 +127,8 @@ class WaitTimeout(JobifyError, TimeoutError):
 
 
 class WaitDeadlock(JobifyError):
-    """A job waits for another whose queue has no worker left but those that wait: it would wait for ever."""
+    """A wait would never end: the job was pushed in a transaction that is still open here, or a job waits for
+    another whose queue has no worker left but those that wait."""
 
 
 class JobFailed(JobifyError):
@@ -155,7 +156,8 @@ class StoreError(JobifyError):
 
 
 class StoreUnmigrated(StoreError):
-    """The database lacks the tables or columns of this version: run ``manage.py migrate``."""
+    """The database lacks the tables or columns of this version. The message says what makes them: adding the
+    app to ``INSTALLED_APPS``, a router, or ``manage.py migrate``."""
 
 
 class StoreUncertain(StoreError):

@@ -21,7 +21,7 @@ from jobify_django.job import (
     JobStatus,
 )
 from jobify_django.payload import decode, decode_call
-from jobify_django.stores import queues_by_store, stores
+from jobify_django.stores import every_store, stores
 from jobify_django.stores.base import Anchor, Store
 from jobify_django.watch import until_ended
 
@@ -162,8 +162,9 @@ class Job(Generic[R]):
         Args:
             timeout: seconds; ``None`` waits without end.
 
-        Raises ``WaitTimeout``; ``JobNotFound`` if the store does not hold the job; ``WaitDeadlock`` inside a
-        job, if no worker but those that wait could run this one.
+        Raises ``WaitTimeout``; ``JobNotFound`` if the store does not hold the job; ``WaitDeadlock`` if it was
+        pushed in a transaction that is still open here, or inside a job, if no worker but those that wait
+        could run this one.
         """
         if on_event_loop():
             return self.await_end(timeout)
@@ -234,8 +235,9 @@ class Job(Generic[R]):
             """Cancel the job.
 
             A job that has not started never will. A running ``async def`` is cancelled where it awaits; a
-            running ``def`` cannot be stopped and ends as it ends. Returns whether there was anything left
-            to cancel (where an event loop runs: an awaitable of that); raises ``JobNotFound``.
+            running ``def`` cannot be stopped and ends as it ends. Returns whether it had not ended yet, which
+            is ``True`` for a running job that cannot be stopped, too (where an event loop runs: an awaitable
+            of that); raises ``JobNotFound``.
             """
             return self.acancel() if on_event_loop() else self._cancel()
 
@@ -275,10 +277,15 @@ def revived(store: str, queue: str, pushed_at: float, values: dict[str, Any]) ->
 
 def get_job(id: str) -> Job[Any]:
     """Return the job of this id, in whichever store it is; raises ``JobNotFound``."""
-    for store in queues_by_store():
+    for store in every_store():
         if (record := store.get((id,)).get(id)) is not None:
             return Job(store, record.queue, record)
-    raise JobNotFound(f"no store holds a job {id!r}: it was never committed, or it ended and was pruned.")
+    raise JobNotFound(no_store_holds(id))
+
+
+def no_store_holds(id: str) -> str:
+    """Return what is said of an id that no store knows."""
+    return f"no store holds a job {id!r}: it was never committed, or it ended and was pruned."
 
 
 async def aget_job(id: str) -> Job[Any]:

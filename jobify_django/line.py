@@ -120,7 +120,7 @@ class Admission:
         self.anchors = [*self.anchors, *added.anchors] if self.anchors else added.anchors
         if self._taken == len(self.specs):
             return True
-        self.line.full_at = time.monotonic()
+        self.line.see_full(added)
         return False
 
     def steps(self, bell: Bell) -> Steps[None]:
@@ -183,10 +183,11 @@ class Admission:
                 if job is not None:
                     seconds = min(seconds, LOOK_AT_WORKERS)
                     if not job.may_go_on(self.queue.name):
-                        raise self._full(
+                        reason = (
                             "The push comes from a job, and no worker of this queue is left here that does "
                             "not wait too (workers were tuned down), so waiting on could not make room."
                         )
+                        return (yield from self._refuse(reason))
                 if left <= 0:
                     return (yield from self._refuse(f"The push waited {self._timeout:g} s for room."))
                 yield Pause(min(seconds, left))
@@ -195,7 +196,7 @@ class Admission:
 
     def _refuse(self, reason: str) -> Steps[None]:
         """Raise ``QueueFull``, but not without a look: who asks for the others may be unable to."""
-        if self.line.seen_full or not (yield from self._attempt(self.add)):
+        if self.line.seen_full or not (yield from self._attempt(self._add_unless_seen)):
             raise self._full(reason)
 
     def _attempt(self, add: Callable[[], Added | None]) -> Steps[bool]:
@@ -212,18 +213,22 @@ class Admission:
         # line, the others need not ask the store too.
         return self.add() if self.overtakes else None
 
+    def _add_unless_seen(self) -> Added | None:
+        # Of many that time out together one looks for all.
+        return None if self.line.seen_full else self.add()
+
     def _add_in_turn(self) -> Added:
         with self.line.asking():
             return self.add()
 
     def _full(self, reason: str) -> QueueFull:
         patience = self.queue.push_timeout
-        # A push that is refused unasked met a full queue.
-        added = self._added or Added(0, self.queue.maxsize, self.queue.maxsize)
+        # What was seen last, by whomever: this push may never have looked, or long ago.
+        depth, maxsize = self.line.figures or (self.queue.maxsize, self.queue.maxsize)
         return QueueFull(
             self.queue.name,
-            depth=added.depth,
-            maxsize=added.maxsize,
+            depth=depth,
+            maxsize=maxsize,
             retry_after=min(30, max(1, math.ceil(10 if patience is None else patience))),
             reason=reason,
             taken=self._taken,
@@ -251,7 +256,9 @@ class Line:
         self._asking = 0
         self._due = math.inf
         self._unsubscribe: Callable[[], None] | None = None
-        self.full_at = -math.inf
+        self.figures: tuple[int, int] | None = None
+        """How deep the queue was when somebody saw it full last, and its bound then."""
+        self._full_at = -math.inf
 
     @classmethod
     def of(cls, store: Store, queue: str) -> Line:
@@ -277,7 +284,12 @@ class Line:
     @property
     def seen_full(self) -> bool:
         """Whether somebody found the queue full a moment ago."""
-        return time.monotonic() - self.full_at < A_MOMENT
+        return time.monotonic() - self._full_at < A_MOMENT
+
+    def see_full(self, added: Added) -> None:
+        """Take down that somebody has found the queue full."""
+        self.figures = (added.depth, added.maxsize)
+        self._full_at = time.monotonic()
 
     def join(self, bell: Bell, place: int, most: int) -> _Ticket | None:
         """Take a place in the line, or return ``None`` if ``most`` wait already."""

@@ -7,7 +7,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.translation import gettext as _
 
 from jobify_django.exceptions import QueueFull
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 
 logger = get_log("jobify.push")
 
@@ -24,7 +24,7 @@ class QueueFullMiddleware(MiddlewareMixin):
             return None
         logger.warning(
             "refused %s: queue %r is full (%d of %d)",
-            request.path,
+            shown(request.path),
             exception.queue,
             exception.depth,
             exception.maxsize,

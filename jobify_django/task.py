@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import cached_property, partial
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
+from functools import partial, update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, Self, TypeVar, cast, overload
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.db import connections, transaction
 from django.utils import timezone
 
 from jobify_django.bell import Bell, Call, Steps, arun, on_event_loop, run, sync_code_waits
-from jobify_django.conf import QueueSettings, Settings, did_you_mean, get_settings, priority_problem, some_of
-from jobify_django.exceptions import DuplicateTask, InvalidTask, QueueFull, UnknownTask
+from jobify_django.conf import QueueSettings, Settings, get_settings, priority_problem
+from jobify_django.exceptions import InvalidTask, QueueFull
 from jobify_django.handle import Job, PushedJob
 from jobify_django.job import JobSpec, make_spec, new_id
 from jobify_django.line import Admission, Line
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.lookout import Lookout
 from jobify_django.payload import encode_call
+from jobify_django.registry import Place, declared
+from jobify_django.registry import tasks as tasks
 from jobify_django.stores import stores
 from jobify_django.stores.base import Anchor, Store
 
@@ -32,11 +35,10 @@ R = TypeVar("R")
 logger = get_log("jobify.push")
 
 UNSET: Any = object()
-LONGEST_NAME = 255
 
 
 @overload
-def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
@@ -58,6 +60,9 @@ def task(
 ) -> Any:
     """Register a module-level function as a task, so that calls of it can be pushed.
 
+    Decorators may stand below ``@task``. One that puts ``functools.wraps`` on what it returns keeps the
+    function's name and place; what another one returns needs a ``name`` here.
+
     Args:
         function: the function, where the decorator stands bare.
         name: the task's name in the store; by default the function's dotted path.
@@ -70,46 +75,127 @@ def task(
     """
     wanted = _priority_of(priority, metadata)
 
-    def register(function: Callable[..., Any]) -> Task[Any, Any]:
-        return tasks.register(Task(function, _name_of(function, name), queue=queue, priority=wanted))
+    def register(function: Callable[..., Any], depth: int = 1) -> Task[Any, Any]:
+        if isinstance(function, Task):
+            raise InvalidTask(f"{function!r} is a task already; using(...) returns a changed copy of it.")
+        chosen, place = declared(function, name, sys._getframe(depth))
+        kind = AsyncTask if iscoroutinefunction(function) else Task
+        return tasks.register(kind(function, chosen, queue=queue, priority=wanted, place=place))
 
-    return register if function is None else register(function)
+    return register if function is None else register(function, 2)
 
 
 class _Decorator:
     """How ``@task(...)`` looks to a type checker."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, function: Any, /) -> Any:
         """Register the function."""
 
 
-@dataclass(frozen=True)
+VALUES = ("function", "name", "queue", "priority", "delay_seconds", "at", "timeout", "on_commit", "place")
+
+ELSEWHERE = {
+    "delay": "push(...) adds the job; using(delay=seconds).push(...) delays it",
+    "delay_on_commit": "push(...) adds the job, as part of the transaction or at its commit",
+    "apply_async": "push(...) adds the job; using(delay=..., queue=..., priority=...).push(...) changes how",
+    "apply_async_on_commit": "push(...) adds the job, as part of the transaction or at its commit",
+    "enqueue": "push(...) adds the job",
+    "aenqueue": "await apush(...) adds the job",
+    "send": "push(...) adds the job",
+    "send_with_options": "using(delay=..., queue=..., priority=...).push(...) adds the job",
+    "defer": "push(...) adds the job",
+    "defer_async": "await apush(...) adds the job",
+    "schedule": "using(at=moment).push(...) or using(delay=seconds).push(...) adds the job",
+}
+"""Methods by which other queues add a job, and what does it here."""
+
+
+class _NoMethod(InvalidTask, AttributeError):
+    """A task was asked for another queue's method."""
+
+
 class Task(Generic[P, R]):
-    """A registered function. ``using`` returns a changed copy; the task itself never changes.
+    """A registered function. ``using`` returns a changed copy.
+
+    It stands for the function: it is called as it, has its name, docstring and signature, and
+    ``inspect.unwrap`` finds it. As a function it equals itself alone. Its attributes and methods can be
+    assigned, as ``mock.patch.object`` does; the next push, and the next job here, go by what is there.
 
     Attributes:
         function: what it calls.
         name: how the store calls it.
         queue: the queue its jobs go to.
         priority: a band or a number.
-        delay: seconds until a pushed job is eligible.
+        delay_seconds: seconds until a pushed job is eligible.
         at: when a pushed job is eligible, in seconds since the epoch.
         timeout: seconds a push waits for room; unset: the queue's ``PUSH_TIMEOUT``.
         on_commit: inside a transaction on another database than the store's, push when it commits.
+        place: the file and line where it is declared.
     """
+
+    # What a decorator above copies (functools.wraps) and a mock leaves is in the dict, what a task is is not.
+    __slots__ = (*VALUES, "__dict__", "__weakref__", "_is_async", "_metadata", "_route_kept")
 
     function: Callable[..., Any]
     name: str
-    queue: str = "default"
-    priority: str | int = 0
-    delay: float = 0.0
-    at: float | None = None
-    timeout: float | None = field(default=UNSET, repr=False)
-    on_commit: bool = True
+    queue: str
+    priority: str | int
+    delay_seconds: float
+    at: float | None
+    timeout: float | None
+    on_commit: bool
+    place: Place
+    __name__: str
+    __qualname__: str
+    _is_async: bool | None
+    _metadata: Mapping[str, Any]
+    _route_kept: _Route | None
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        *,
+        queue: str = "default",
+        priority: str | int = 0,
+        place: Place | None = None,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.queue = queue
+        self.priority = priority
+        self.delay_seconds = 0.0
+        self.at = None
+        self.timeout = UNSET
+        self.on_commit = True
+        self.place = place or Place.of(function)
+        update_wrapper(self, function, updated=())
+        self._metadata = dict(vars(self))
+
+    def __repr__(self) -> str:
+        changed = {"queue": "default", "priority": 0, "delay_seconds": 0.0, "at": None, "on_commit": True}
+        values = [f" {n}={getattr(self, n)!r}" for n, usual in changed.items() if getattr(self, n) != usual]
+        return f"<{type(self).__name__} {self.name}{''.join(values)}>"
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # pickled and copied as a function is: by its place
+
+    if not TYPE_CHECKING:  # with these two, a type checker would allow every name
+
+        def __setattr__(self, name, value):
+            object.__setattr__(self, name, value)
+            # As under a mock: what was worked out from the old value is worked out anew.
+            object.__setattr__(self, "_route_kept", None)
+            object.__setattr__(self, "_is_async", None)
+
+        def __getattr__(self, name):
+            if name in ELSEWHERE:
+                raise _NoMethod(f"a task has no .{name}(): {ELSEWHERE[name]}.")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now, as if it were no task."""
@@ -124,7 +210,7 @@ class Task(Generic[P, R]):
         at: datetime = UNSET,
         timeout: float | None = UNSET,
         on_commit: bool = UNSET,
-    ) -> Task[P, R]:
+    ) -> Self:
         """Return a copy that pushes differently.
 
         Args:
@@ -143,14 +229,26 @@ class Task(Generic[P, R]):
         if queue is not UNSET:
             changes["queue"] = queue
         if delay is not UNSET:
-            changes.update(delay=_seconds("delay", delay), at=None)
+            changes.update(delay_seconds=_seconds("delay", delay), at=None)
         if at is not UNSET:
-            changes.update(at=_epoch(at), delay=0.0)
+            changes.update(at=_epoch(at), delay_seconds=0.0)
         if timeout is not UNSET:
             changes["timeout"] = None if timeout is None else _seconds("timeout", timeout)
         if on_commit is not UNSET:
             changes["on_commit"] = bool(on_commit)
-        return replace(self, **changes)
+        return self._changed(changes)
+
+    def _changed(self, changes: Mapping[str, Any]) -> Self:
+        copy = object.__new__(type(self))
+        put = object.__setattr__
+        for name in VALUES:
+            put(copy, name, changes[name] if name in changes else getattr(self, name))
+        put(copy, "_is_async", self._is_async)
+        put(copy, "_metadata", self._metadata)
+        put(copy, "_route_kept", None)
+        # Not the whole of its dict: a mock's method there is bound to this task.
+        copy.__dict__.update(self._metadata)
+        return copy
 
     # Pushing
 
@@ -220,18 +318,22 @@ class Task(Generic[P, R]):
 
     def _route(self) -> _Route:
         settings = get_settings()
-        route: _Route | None = self.__dict__.get("route")
+        route = self._route_kept
         if route is None or route.settings is not settings or stores.of(route.queue) is not route.store:
-            route = self.__dict__["route"] = _Route.of(self, settings)
+            route = _Route.of(self, settings)
+            object.__setattr__(self, "_route_kept", route)
+            if self.place.is_main:
+                route.lookout.warn_of_main(self.name, self.queue)
         return route
 
     def _specs(self, route: _Route, calls: _Calls) -> list[JobSpec]:
         specs = []
         for args, kwargs in calls:
-            if kwargs or not self._fewest <= len(args) <= self._most:
-                self._signature.bind(*args, **kwargs)
+            if kwargs or not route.fewest <= len(args) <= route.most:
+                route.signature.bind(*args, **kwargs)
             arguments = encode_call(args, kwargs, route.settings.max_payload)
-            specs.append(make_spec((new_id(), self.name, arguments, route.priority, self.delay, self.at)))
+            given = (new_id(), self.name, arguments, route.priority, self.delay_seconds, self.at)
+            specs.append(make_spec(given))
         return specs
 
     def _steps(self, route: _Route, specs: Sequence[JobSpec], bell: Bell) -> Steps[list[Job[Any]]]:
@@ -266,30 +368,25 @@ class Task(Generic[P, R]):
         transaction.on_commit(later, using=database)
         return True
 
-    @cached_property
+    @property
     def is_async(self) -> bool:
-        """Whether the function is an ``async def``."""
-        return inspect.iscoroutinefunction(self.function)
+        """Whether its jobs run on the event loop: the function is an ``async def``, or is marked as one."""
+        known = self._is_async
+        if known is None:
+            known = iscoroutinefunction(self.function)
+            object.__setattr__(self, "_is_async", known)
+        return known
 
-    @cached_property
-    def _signature(self) -> inspect.Signature:
-        return inspect.signature(self.function)
 
-    @cached_property
-    def _positional(self) -> list[inspect.Parameter] | None:
-        """The parameters, if all of them can be given by position: then counting checks a call."""
-        parameters = list(self._signature.parameters.values())
-        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        return parameters if all(p.kind in plain for p in parameters) else None
+class AsyncTask(Task[P, R]):
+    """The task of an ``async def``: a call of it is awaited. In all else it is a ``Task``."""
 
-    @cached_property
-    def _fewest(self) -> int:
-        required = [p for p in self._positional or () if p.default is inspect.Parameter.empty]
-        return len(required)
+    __slots__ = ()
 
-    @cached_property
-    def _most(self) -> int:
-        return -1 if self._positional is None else len(self._positional)
+    @markcoroutinefunction
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        """Call the function here and now, as if it were no task; ``await`` what it returns."""
+        return self.function(*args, **kwargs)  # type: ignore[no-any-return]
 
 
 class _Later:
@@ -340,11 +437,15 @@ class _Route(NamedTuple):
     lookout: Lookout
     priority: int
     timeout: float | None
+    signature: inspect.Signature
+    fewest: int
+    most: int
 
     @classmethod
     def of(cls, task: Task[Any, Any], settings: Settings) -> _Route:
         queue = settings.queue(task.queue)
         store = stores.of(queue)
+        signature = inspect.signature(task.function)
         return cls(
             settings,
             queue,
@@ -353,6 +454,8 @@ class _Route(NamedTuple):
             store.beside("lookout", Lookout, store),
             queue.priority(task.priority),
             queue.push_timeout if task.timeout is UNSET else task.timeout,
+            signature,
+            *_positional(signature),
         )
 
     def at_once(self, specs: Sequence[JobSpec]) -> list[Job[Any]] | None:
@@ -374,6 +477,16 @@ class _Route(NamedTuple):
         if len(moments) < len(sources) or not all(moments):
             moments = [*filter(None, moments)] + [time.time()] * len(sources)
         return [Job(store, name, source, moment) for source, moment in zip(sources, moments, strict=False)]
+
+
+def _positional(signature: inspect.Signature) -> tuple[int, int]:
+    """Return how few and how many arguments fit by position, if all can be given so: then counting checks a
+    call. Otherwise ``(0, -1)``, which no call fits."""
+    parameters = signature.parameters.values()
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if any(p.kind not in plain for p in parameters):
+        return 0, -1
+    return sum(p.default is inspect.Parameter.empty for p in parameters), len(parameters)
 
 
 class Pushing(Coroutine[Any, Any, Any]):
@@ -462,67 +575,9 @@ class Pushing(Coroutine[Any, Any, Any]):
         if self._others is None:
             logger.error(
                 "a push of task %s was never awaited, so nothing was pushed: write 'await %s.push(...)'",
-                self._task.name,
-                self._task.function.__name__,
+                shown(self._task.name),
+                shown(self._task.__name__),
             )
-
-
-class Registry:
-    """The tasks of this process, by name. A worker runs what is in here and nothing else."""
-
-    def __init__(self) -> None:
-        self._tasks: dict[str, Task[Any, Any]] = {}
-
-    def register(self, new: Task[P, R]) -> Task[P, R]:
-        """Add a task; raises ``DuplicateTask`` if another function has its name."""
-        old = self._tasks.get(new.name)
-        if old is not None and _source(old.function) != _source(new.function):
-            raise DuplicateTask(
-                f"two tasks are named {new.name!r}: {_where(old.function)} and {_where(new.function)}. "
-                "Rename one, or give it a name of its own: @task(name=...)."
-            )
-        self._tasks[new.name] = new
-        return new
-
-    def __getitem__(self, name: str) -> Task[Any, Any]:
-        try:
-            return self._tasks[name]
-        except KeyError:
-            raise UnknownTask(
-                f"no task {name!r} is registered in this process{did_you_mean(name, self._tasks)}. Is the "
-                "module that declares it imported (a 'tasks' module of an installed app is), and does this "
-                f"process run the same code? Its tasks: {some_of(self._tasks)}."
-            ) from None
-
-    def get(self, name: str) -> Task[Any, Any] | None:
-        """Return the task of this name, if there is one."""
-        return self._tasks.get(name)
-
-    def __iter__(self) -> Any:
-        return iter(list(self._tasks.values()))
-
-    def forget(self, name: str) -> None:
-        """Remove a task, as tests do with one they declared."""
-        self._tasks.pop(name, None)
-
-
-tasks = Registry()
-
-
-def _name_of(function: object, name: str | None) -> str:
-    if not inspect.isfunction(function):
-        raise InvalidTask(f"{function!r} is no plain function; only a 'def' or 'async def' can be a task.")
-    path = f"{function.__module__}.{function.__qualname__}"
-    if "." in function.__qualname__ or "<" in function.__qualname__:
-        raise InvalidTask(
-            f"{path} is not at the top of its module, so a worker could not find it. Move it there."
-        )
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise InvalidTask(f"{path} is a generator; a task returns its result.")
-    chosen = path if name is None else name
-    if not chosen or len(chosen) > LONGEST_NAME or not chosen.isprintable():
-        raise InvalidTask(f"{chosen!r} is no name for a task: use 1 to {LONGEST_NAME} printable characters.")
-    return chosen
 
 
 def _priority_of(priority: str | int | None, metadata: Mapping[str, Any] | None) -> str | int:
@@ -574,12 +629,3 @@ def _calls(calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> _Calls:
                 "or a dict of keyword arguments."
             )
     return made
-
-
-def _source(function: Callable[..., Any]) -> tuple[str, int]:
-    # The same place in the same file is the same function, imported again or reloaded.
-    return function.__code__.co_filename, function.__code__.co_firstlineno
-
-
-def _where(function: Callable[..., Any]) -> str:
-    return "{}:{}".format(*_source(function))

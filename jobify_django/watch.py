@@ -35,10 +35,11 @@ def until_ended(
     """Return the job's record once it has ended. An anchor is read instead of the store.
 
     Raises ``WaitTimeout`` after ``timeout`` seconds, ``JobNotFound`` if the store does not hold the job, and
-    ``WaitDeadlock`` if a job waits for one that no worker could run meanwhile.
+    ``WaitDeadlock`` if no worker could run it meanwhile: none sees it, or each of them waits.
     """
-    if (ended := (yield from _ended(store, id, anchor))) is not None:
-        return ended
+    record = yield from _read_committed(store, id, anchor, timeout)
+    if record.status.ended:
+        return record
     job = inside.get()
     if job is None or timeout == 0:  # 0 only looks
         return (yield from _until_ended(store, id, anchor, timeout, bell))
@@ -151,6 +152,18 @@ def _until_ended(
 def _ended(store: Store, id: str, anchor: Anchor | None) -> Steps[JobRecord | None]:
     record = yield from _read(store, id, anchor)
     return record if record.status.ended else None
+
+
+def _read_committed(store: Store, id: str, anchor: Anchor | None, timeout: float | None) -> Steps[JobRecord]:
+    """Read a job that is to be waited for; raises ``WaitDeadlock`` if this thread has yet to commit it."""
+    if anchor is not None:
+        return anchor.record()
+    # In one call: an event loop runs each on another thread.
+    found, unseen = yield Call(lambda: (store.get((id,)).get(id), timeout != 0 and store.unseen(id)))
+    record = _found(found, id)
+    if unseen and not record.status.ended:
+        raise WaitDeadlock(f"job {id} is not committed, and waiting for it here would never end: {unseen}")
+    return record
 
 
 def _read(store: Store, id: str, anchor: Anchor | None) -> Steps[JobRecord]:

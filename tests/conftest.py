@@ -11,6 +11,7 @@ from django.db import connection
 from hypothesis import settings as hypothesis_settings
 
 from tests import workshop
+from tests.blocks.project import Readers, make
 from tests.child import PATIENCE
 
 HERE = Path(__file__).parent
@@ -40,6 +41,21 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
     for thread in threading.enumerate():
         if thread.name.startswith(("jobify-watch-", "jobify-pool", "jobify-upkeep", "jobify-worker-")):
             thread.join(PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def readers() -> Iterator[Readers]:
+    """Those who do what the documentation says."""
+    with Readers() as some:
+        yield some
+
+
+@pytest.fixture(scope="session")
+def projects(readers: Readers, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Projects that they begin with."""
+    directory = tmp_path_factory.mktemp("projects")
+    make(directory, readers)
+    return directory
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from jobify_django import JobStatus, QueueFull, queue, task
 from jobify_django.bell import ThreadBell
 from jobify_django.line import Line
 from jobify_django.models import Job, Queue
+from jobify_django.stores.base import Added
 from jobify_django.stores.database import DatabaseStore
 from tests.child import PATIENCE
 from tests.test_server import elsewhere, the_store
@@ -135,7 +135,7 @@ def test_a_moment_that_has_passed_overtakes_nobody_in_line(jobify: Configure) ->
     assert ticket is not None
     try:
         for late in (note.using(delay=1e-9), note.using(at=datetime.now(UTC) - timedelta(minutes=1))):
-            line.full_at = time.monotonic()  # or the push would look for itself before it is refused
+            line.see_full(Added(0, 1, 1))  # or the push would look for itself before it is refused
             with pytest.raises(QueueFull):
                 late.push()
         assert note.using(delay=60).push().status is JobStatus.DELAYED

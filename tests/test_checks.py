@@ -210,7 +210,7 @@ def test_a_database_without_wal_is_a_warning_with_the_recipe(
         ((4, 0, 0), True),
     ],
 )
-def test_an_sqlite_with_the_wal_reset_bug_is_a_warning(
+def test_an_sqlite_with_the_wal_reset_bug_is_no_reason_to_leave_wal(
     settings: Any,
     another_database: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
@@ -223,9 +223,23 @@ def test_an_sqlite_with_the_wal_reset_bug_is_a_warning(
         "DATABASE": another_database("jobs", OPTIONS={"init_command": "PRAGMA journal_mode=WAL"})
     }
     messages = found_in_database("jobs")
-    assert list(messages) == ([] if safe else ["jobify.W004"])
+    assert list(messages) == ([] if safe else ["jobify.I002"])
     if not safe:
-        assert "3.51.3 or later (or 3.50.7, or 3.44.6)" in (messages["jobify.W004"].hint or "")
+        assert messages["jobify.I002"].level == checks.INFO
+        assert "Keep WAL, and back the file up" in (messages["jobify.I002"].hint or "")
+        assert "3.51.3, 3.50.7 and 3.44.6" in (messages["jobify.I002"].hint or "")
+
+
+def test_whatever_the_sqlite_the_advice_to_use_wal_is_one_that_stays(
+    settings: Any, another_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 40, 1))  # Debian 12's
+    settings.JOBIFY = {"DATABASE": another_database("jobs")}
+    assert list(found_in_database("jobs")) == ["jobify.W003"]
+    # Followed, it leads to nothing that "check --fail-level WARNING" would refuse for ever.
+    options = {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}
+    settings.JOBIFY = {"DATABASE": another_database("wal", OPTIONS=options)}
+    assert not [one for one in found_in_database("wal").values() if one.is_serious(checks.WARNING)]
 
 
 def test_a_database_without_jobs_is_left_alone(settings: Any, another_database: Callable[..., str]) -> None:

@@ -126,7 +126,7 @@ def test_show_and_list_give_a_text_that_cannot_be_read_as_it_is(jobify: Configur
     job = stored(text)
 
     for told in (json.loads(jobs("show", job.id)), *json.loads(jobs("list", "--format", "json"))):
-        assert (told["args"], told["kwargs"], told["arguments_text"]) == (None, None, text)
+        assert (told["args"], told["kwargs"], told["unreadable"]["arguments"]) == (None, None, text)
     assert job.id in jobs("list")
 
 
@@ -138,7 +138,7 @@ def test_show_gives_a_deep_text_as_it_is_and_never_grows_with_its_depth(jobify: 
     wide = take.push(as_deep_as_allowed)
     old = stored(f"[[{deep}],{{}}]")
 
-    assert json.loads(jobs("show", old.id))["arguments_text"] == f"[[{deep}],{{}}]"
+    assert json.loads(jobs("show", old.id))["unreadable"]["arguments"] == f"[[{deep}],{{}}]"
     assert json.loads(jobs("show", wide.id))["args"] == [as_deep_as_allowed]
     assert len(jobs("list", "--format", "json")) < 500_000
 

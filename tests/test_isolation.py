@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django import JobFailed, JobStatus
 from jobify_django.job import Outcome
+from jobify_django.pool import connection as pool_connection
 from jobify_django.pool import execution
 from jobify_django.pool.session import lasting
 from tests.child import PATIENCE, until
@@ -108,7 +110,7 @@ def test_an_end_is_kept_although_tidying_up_after_it_fails(
     async def asucceed() -> str:
         return await sync_to_async(succeed)()
 
-    monkeypatch.setattr(execution, "connections", Broken())
+    monkeypatch.setattr(pool_connection, "connections", Broken())
     with at_work() as shop:
         assert run(succeed if kind == "def" else asucceed) == "done"
         until(lambda: shop.pool.slots["default"].busy == 0, "a free worker")
@@ -151,14 +153,14 @@ def test_a_cancel_that_comes_while_an_ended_job_is_tidied_up_does_not_undo_its_e
 ) -> None:
     jobify(WORKERS=1)
     tidying, go_on = threading.Event(), threading.Event()
-    theirs = execution._close_connections
+    theirs = execution.close_connections
 
     def close(*args: Any) -> None:
         tidying.set()
         assert go_on.wait(PATIENCE)
         theirs(*args)
 
-    monkeypatch.setattr(execution, "_close_connections", close)
+    monkeypatch.setattr(execution, "close_connections", close)
 
     async def succeed() -> str:
         return await sync_to_async(lambda: "done")()
@@ -189,6 +191,64 @@ def test_a_worker_thread_lives_on_when_telling_an_outcome_fails(
         monkeypatch.setattr(shop.pool._threads, "_done", fail)
         assert run(threading.get_ident) == run(threading.get_ident)
     assert [r.levelno for r in caplog.records if "event=" in r.message] == [logging.CRITICAL] * 2
+
+
+# A connection that the server ended
+
+
+by_server = pytest.mark.skipif(connection.vendor == "sqlite", reason="no server ends a connection to a file")
+ENDING = {"postgresql": "SELECT pg_terminate_backend(%s)", "mysql": "KILL %s"}
+NUMBER = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT connection_id()"}
+
+
+def lose_connection(seen: str, held: str) -> None:
+    """Have the server end this thread's connection: in a statement of its own, or unseen from outside."""
+    if held == "in atomic":
+        transaction.atomic().__enter__()
+    with connection.cursor() as cursor:
+        cursor.execute(NUMBER[connection.vendor])
+        (number,) = cursor.fetchone()
+        if seen == "seen":
+            with contextlib.suppress(OperationalError):
+                cursor.execute(ENDING[connection.vendor], [number])
+            return
+    other = connections.create_connection("default")
+    with contextlib.closing(other), other.cursor() as cursor:
+        cursor.execute(ENDING[connection.vendor], [number])
+
+
+@by_server
+@database
+@pytest.mark.parametrize("held", ["outside", "in atomic"])
+@pytest.mark.parametrize("seen", ["seen", "unseen"])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_connection_that_the_server_ended_is_no_transaction_left_open(
+    jobify: Configure, caplog: pytest.LogCaptureFixture, seen: str, held: str, kind: str
+) -> None:
+    jobify(WORKERS=1)
+
+    def lose() -> str:
+        lose_connection(seen, held)
+        return "done"
+
+    async def alose() -> str:
+        return await sync_to_async(lose)()
+
+    def look() -> int:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            return int(cursor.fetchone()[0])
+
+    with at_work():
+        assert run(lose if kind == "def" else alose) == "done"
+        assert run(look) == 1
+    assert "left a transaction open" not in caplog.text
+    lines = [r for r in caplog.records if "event=connection-dropped" in r.message]
+    if (seen, held) != ("unseen", "outside"):  # then a driver may find out at its next use only
+        assert [line.levelno for line in lines] == [logging.WARNING]
+    for line in lines:
+        assert line.exc_info is None
+        assert "it was ended by the server" in line.message
 
 
 # What a job changes on its connection

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client
-from django.urls import path
+from django.urls import path, re_path
 
 from jobify_django import QueueFull, queue, task
 from tests.workshop import Configure
@@ -44,6 +44,7 @@ async def abroken(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("push", push),
+    re_path(r"(?s)^raw/.*$", push),
     path("apush", apush),
     path("caught", caught),
     path("broken", broken),
@@ -113,6 +114,14 @@ def test_a_refusal_is_logged_as_what_it_is(client: Client, caplog: pytest.LogCap
     (said,) = caplog.records
     assert (said.name, said.levelno) == ("jobify.push", logging.WARNING)
     assert said.getMessage() == "refused /push: queue 'default' is full (1 of 1)"
+
+
+def test_a_path_cannot_forge_a_line(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    client.get("/push")
+    caplog.clear()
+    client.get("/raw/x%0Aevent=done id=forged%1B[2K")
+    (said,) = (one.getMessage() for one in caplog.records if one.name == "jobify.push")
+    assert said.startswith(r"refused '/raw/x\nevent=done id=forged\x1b[2K': queue")
 
 
 def test_a_view_may_catch_it_itself(client: Client) -> None:

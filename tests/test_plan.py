@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from django.db import connection
 
 from jobify_django.job import JobSpec, new_id
 from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqlite
-from jobify_django.stores.database.database import Which
+from jobify_django.stores.database.database import QUEUES, Which
 from jobify_django.stores.database.server import translate
 from jobify_django.stores.database.store import LEASES, LOOK
 from jobify_django.testing.conformance.ground import a_queue
@@ -38,11 +39,11 @@ ROW = """{id}, 'default', 't', '[[],{{}}]', i % 5,
     CASE WHEN i % 10 = 0 THEN 'waiting' ELSE 'successful' END, i, -(i % 5), 0, 0, 0, 0, '', FALSE"""
 
 
-def fill(rows: int) -> None:
+def fill(rows: int, row: str = ROW) -> None:
     """Put jobs into the table, below the store."""
     if not rows:
         return
-    row = ROW.format(id=IDS[connection.vendor])
+    row = row.format(id=IDS[connection.vendor])
     with connection.cursor() as cursor:
         cursor.execute(FILL[connection.vendor].format(insert=INSERT, row=row, rows=rows))
 
@@ -106,6 +107,31 @@ def test_a_large_table_is_claimed_from_and_pushed_to_in_order(jobify: Any, rows:
     claims = store.claim("pool", {"default": 3}, {"default": 60.0}).claims
 
     assert [claim.priority for claim in claims] == [100, 0, 0]
+
+
+MOST_ENDED = """{id}, CASE i % 2 WHEN 0 THEN 'even' ELSE 'odd' END, 't', '[[],{{}}]', 0,
+    CASE WHEN i % 100000 = 7 THEN 'waiting' WHEN i % 100000 = 8 THEN 'delayed' ELSE 'successful' END, i, 0,
+    0, 0, 0, 0, '', FALSE"""
+
+
+@pytest.mark.parametrize("rows", [1_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_queues_that_hold_jobs_are_found_without_a_look_at_those_that_ended(jobify: Any, rows: int) -> None:
+    fill(rows, MOST_ENDED)
+    names = {
+        "sqlite": [(QUEUES, [])],
+        "postgresql": [(QUEUES, [])],
+        "mysql": [(mysql.NEXT_NAME, ["even"]), (mysql.ANY % "waiting", ["even"])],
+    }
+
+    found = "\n".join(plan(statement, values) for statement, values in names[connection.vendor])
+
+    assert set(DatabaseStore("large").queues()) == {"even", "odd"}
+    if connection.vendor == "mysql":
+        assert "Select tables optimized away" in found
+        assert re.search(r"ref \S*jobify_job_(line|due)\S* (jobify_job_line|jobify_job_due) ", found)
+    elif rows > 1_000 or connection.vendor == "sqlite":  # PostgreSQL reads a small table whole
+        assert "jobify_job_waiting" in found
+        assert not re.search(r"Seq Scan on jobify_job|SCAN jobify_job\b", found)
 
 
 def test_the_first_and_the_last_lease_are_looked_up_apart(jobify: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from jobify_django import Job, JobStatus, queue
 from jobify_django.job import Claim
-from jobify_django.pool import probation, workers
+from jobify_django.pool import dryness, probation, workers
 from jobify_django.pool.probation import LOOK_AGAIN, PROBATION, Probation
 from jobify_django.pool.workers import Slots
 from jobify_django.stores.base import Claimed, Suspects
@@ -176,6 +177,7 @@ def test_a_queue_with_a_suspect_that_has_to_wait_is_not_dry(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probation, "PROBATION", 0.0)
+    monkeypatch.setattr(dryness, "PUZZLED", 0.0)
     jobify(QUEUES={"quick": {"STORE": "memory"}})
     _, gate = a_suspect(deaths=2, queue="quick")
     suspect, second = a_suspect()
@@ -188,12 +190,14 @@ def test_a_queue_with_a_suspect_that_has_to_wait_is_not_dry(
         until(lambda: pool.turns > turns + 1, "turns beside that job")
         queue().resume()
         turns = pool.turns
-        until(lambda: pool.turns > turns + 1, "its turns")
-        assert not pool._dry
+        dry = asyncio.run_coroutine_threadsafe(pool.until_dry(), shop.loop)
+        until(lambda: pool.turns > turns + 2, "its turns")
+        assert not dry.done()
         assert not second.began.is_set()
         gate.open()
         second.open()
         assert ended(suspect) is JobStatus.SUCCESSFUL
+        assert dry.result(PATIENCE) == []
 
 
 # When, to the second

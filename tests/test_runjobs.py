@@ -101,6 +101,63 @@ def test_batch_exits_0_at_once_when_nothing_waits(runjobs: Run) -> None:
     assert runjobs("--batch").end() == 0
 
 
+def test_batch_exits_4_and_says_what_it_had_to_leave_in_a_paused_queue(runjobs: Run, tmp_path: Path) -> None:
+    jobify: dict[str, Any] = {"QUEUES": {"default": {}, "mail": {}}}
+    left = write_line.push(str(tmp_path / "written"), "left")
+    queue("default").pause()
+    child = runjobs("--batch", "-v", "0", jobify=jobify)
+    assert child.end() == 4
+    assert "jobs=1 reason='the queue is paused'" in child.wait_for("event=left queue=default")
+    assert status_of(left) is JobStatus.WAITING
+    queue("default").resume()
+    assert runjobs("--batch", jobify=jobify).end() == 0
+    assert status_of(left) is JobStatus.SUCCESSFUL
+
+
+def test_batch_exits_4_when_jobs_of_unknown_tasks_wait(runjobs: Run, tmp_path: Path) -> None:
+    job = write_line.push(str(tmp_path / "written"), "one")
+    unknown = write_line.push(str(tmp_path / "written"), "two")
+    Row.objects.filter(id=unknown.id).update(task="shop.tasks.renamed")
+    child = runjobs("--batch")
+    assert child.end() == 4
+    assert "jobs=1" in child.wait_for("event=left queue=default")
+    assert "'shop.tasks.renamed'" in child.wait_for("event=left queue=default")
+    assert status_of(job) is JobStatus.SUCCESSFUL
+
+
+def test_batch_waits_for_other_pools_that_run_as_many_as_may_run(runjobs: Run, tmp_path: Path) -> None:
+    jobify: dict[str, Any] = {"QUEUES": {"default": {"MAX_RUNNING": 1}}}
+    first = wait_for_file.push(str(tmp_path / "started"), str(tmp_path / "go"))
+    other = runjobs(jobify=jobify)
+    until((tmp_path / "started").exists, "the start of the other pool's job")
+    second = wait_for_file.push(str(tmp_path / "second"), str(tmp_path / "go"))
+    other.send(signal.SIGTERM)  # it lets its job end, and claims no other
+    other.wait_for("event=stopping")
+    child = runjobs("--batch", jobify=jobify)
+    child.wait_for("event=waits-for-others queue=default jobs=1 max_running=1")
+    (tmp_path / "go").touch()
+    assert child.end() == 0
+    assert other.end() == 0
+    assert {status_of(first), status_of(second)} == {JobStatus.SUCCESSFUL}
+
+
+def test_a_batch_that_is_stopped_while_it_waits_for_others_exits_0(runjobs: Run, tmp_path: Path) -> None:
+    jobify: dict[str, Any] = {"QUEUES": {"default": {"MAX_RUNNING": 1}}}
+    write_line.push_many([(str(tmp_path / "written"), "one")] * 2)
+    claim = {"default": 1}
+    assert stores["database"].claim("another-pool", claim, {"default": 600.0}, caps=claim).claims
+    child = runjobs("--batch", jobify=jobify)
+    child.wait_for("event=waits-for-others")
+    assert child.end(signal.SIGTERM) == 0
+
+
+def test_jobs_that_fail_and_jobs_that_are_not_due_change_no_exit_code(runjobs: Run, tmp_path: Path) -> None:
+    failing = write_line.push(str(tmp_path), "a directory is no file")
+    write_line.using(delay=3600).push(str(tmp_path / "written"), "later")
+    assert runjobs("--batch").end() == 0
+    assert status_of(failing) is JobStatus.FAILED
+
+
 @pytest.mark.parametrize("batch", [["--batch"], []])
 def test_max_jobs_are_run_and_no_more(runjobs: Run, tmp_path: Path, batch: list[str]) -> None:
     for number in range(5):

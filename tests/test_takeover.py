@@ -47,9 +47,11 @@ class Waiter:
     def __init__(self, steps: Callable[[Bell], Steps[Any]]) -> None:
         self.bell = Counted()
         self.outcome: Any = None
+        self.error: Any = None
         self.calls = 0
         self._steps: Generator[Any, Any, Any] = steps(self.bell)
-        self.step: Any = next(self._steps)
+        self.step: Any = None
+        self._send(None)
 
     def call(self, times: int | None = None) -> Waiter:
         """Run so many of its calls, or all until it pauses or ends."""
@@ -74,7 +76,7 @@ class Waiter:
         except StopIteration as stop:
             self.outcome, self.step = stop.value or "done", None
         except (QueueFull, WaitTimeout) as error:
-            self.outcome, self.step = type(error), None
+            self.outcome, self.error, self.step = type(error), error, None
 
 
 class Clock:
@@ -360,6 +362,115 @@ def test_a_head_that_leaves_wakes_its_heir(jobify: Configure, clock: Clock) -> N
     third.close()
     assert heir.bell.rung == 1
     heir.close()
+
+
+# The figures of those who are refused
+
+
+def come_back(jobs: int) -> None:
+    """Let jobs of a pool wait again, bound or not."""
+    claims = the_store().claim("a-pool", {"default": jobs}, {"default": 60.0}).claims
+    specs = [make_spec((new_id(), note.name, "[[],{}]", 0, 0.0, None)) for _ in claims]
+    the_store().add(get_settings().queue("default"), specs)  # past those who stand in line
+    held = {claim.id: claim.attempt for claim in claims}
+    assert len(the_store().release("a-pool", held, "the test says so")) == jobs
+
+
+def figures(push: Waiter) -> tuple[int, int]:
+    """Return how deep the refused push says the queue is, and which bound it names."""
+    assert push.outcome is QueueFull
+    depth, maxsize = push.error.depth, push.error.maxsize
+    assert f"{depth} jobs wait and maxsize is {maxsize}" in str(push.error)
+    return depth, maxsize
+
+
+@both
+@pytest.mark.usefixtures("deaf")
+@pytest.mark.parametrize("timeout", [0, 0.4], ids=["at once", "in line"])
+def test_a_push_that_never_looked_itself_is_refused_with_what_the_head_saw(
+    jobify: Configure, clock: Clock, timeout: float
+) -> None:
+    jobify(MAXSIZE=5)
+    note.push_many([()] * 5)
+    head = a_push().call()
+    come_back(2)
+    queue().tune(maxsize=2)
+    clock.until_awake(head)
+    head.wake()
+    push = a_push(timeout).call()
+    if timeout:
+        clock.now += timeout
+        push.wake()
+    assert figures(push) == (7, 2)
+    assert push.calls <= 1  # whether a transaction is open; the head has looked
+    head.close()
+
+
+@both
+@pytest.mark.usefixtures("deaf")
+def test_a_push_that_looked_before_others_went_ahead_is_refused_with_what_they_saw(
+    jobify: Configure, clock: Clock
+) -> None:
+    jobify(MAXSIZE=5)
+    note.push_many([()] * 5)
+    push = a_push(0.4).call()
+    come_back(2)
+    queue().tune(maxsize=2)
+    urgent = a_push(priority=100).call()
+    calls = push.calls
+    clock.now += 0.4
+    push.wake()
+    assert figures(push) == (7, 2)
+    assert push.calls == calls
+    urgent.close()
+
+
+@both
+@pytest.mark.usefixtures("deaf")
+def test_of_many_that_time_out_together_behind_a_head_that_cannot_ask_one_looks(
+    jobify: Configure, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobify(MAXSIZE=5)
+    note.push_many([()] * 5)
+    head = a_head_that_cannot_ask()
+    pushes = [a_push(0.9).call() for _ in range(20)]
+    come_back(2)
+    queue().tune(maxsize=2)
+    looks: list[int] = []
+    add = the_store().add
+
+    def count(*args: Any, **options: Any) -> Any:
+        looks.append(1)
+        return add(*args, **options)
+
+    monkeypatch.setattr(the_store(), "add", count)
+    clock.now += 0.9
+    for push in pushes:
+        push._send(None)  # all of them before any has its turn on a thread
+    for push in pushes:
+        push.call()
+    assert {figures(push) for push in pushes} == {(7, 2)}
+    assert len(looks) == 1
+    head.close()
+
+
+@both
+@pytest.mark.usefixtures("deaf")
+def test_what_a_push_of_many_was_refused_with_is_what_others_saw_last(
+    jobify: Configure, clock: Clock
+) -> None:
+    jobify(MAXSIZE=5)
+    note.push_many([()] * 4)
+    specs: list[JobSpec] = [make_spec((new_id(), note.name, "[[],{}]", 0, 0.0, None)) for _ in range(3)]
+    many = Waiter(Admission(the_line(), get_settings().queue("default"), specs, 0.4).steps).call()
+    come_back(2)
+    queue().tune(maxsize=2)
+    urgent = a_push(priority=100).call()
+    clock.now += 0.4
+    many.wake()
+    assert figures(many) == (7, 2)
+    assert many.error.taken == 1
+    urgent.close()
 
 
 # Event loops that are gone

@@ -1,19 +1,23 @@
-"""The job list's filters. Their choices stand in the settings and the registry: no query looks for them."""
+"""The job list's filters. Their choices stand in the settings and the registry; only queues that the settings
+do not hold any more are looked for, by the index of jobs that have not ended.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin import ModelAdmin, SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
-from jobify_django.conf import get_settings
+from jobify_django.conf import QUEUE_NAME, get_settings
 from jobify_django.models import Job
+from jobify_django.stores import stores
 from jobify_django.task import tasks
 
 if TYPE_CHECKING:
@@ -54,7 +58,17 @@ class QueueFilter(FixedFilter):
     parameter_name = "queue"
 
     def values(self) -> Sequence[tuple[str, Any]]:
-        return [(name, name) for name in get_settings().queues]
+        # Ended jobs of a queue that is gone are found by its name, as the links of its page do.
+        asked = [name] if (name := self.value()) and QUEUE_NAME.fullmatch(name) else []
+        names = dict.fromkeys([*get_settings().queues, *sorted(self._held), *asked])
+        return [(name, name) for name in names]
+
+    @cached_property
+    def _held(self) -> Collection[str]:
+        try:
+            return stores["database"].queues()
+        except Exception:  # the list itself tells what is wrong
+            return ()
 
 
 class TaskFilter(FixedFilter):

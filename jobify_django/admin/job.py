@@ -26,7 +26,7 @@ from jobify_django.admin.row import all_stores, problem
 from jobify_django.conf import get_settings
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import cut, shown
-from jobify_django.stores import stores
+from jobify_django.stores.base import Store
 from jobify_django.templatetags.jobify import breakable, duration, stamp
 
 if TYPE_CHECKING:
@@ -152,11 +152,11 @@ class JobAdmin(JobModelAdmin):
         self,
         request: HttpRequest,
         queryset: QuerySet[models.Job],
-        act: Callable[[list[tuple[str, str]]], action.Tally],
+        act: action.Act,
         words: Callable[[action.Tally], str],
     ) -> None:
         jobs = list(queryset.values_list("id", "queue")[: MOST_AT_ONCE + 1])
-        tally = act(jobs[:MOST_AT_ONCE])
+        tally = act(jobs[:MOST_AT_ONCE], action.store_of_the_table)
         text = words(tally)
         if len(jobs) > MOST_AT_ONCE:
             more = ngettext(
@@ -171,7 +171,7 @@ class JobAdmin(JobModelAdmin):
             self.log_change(request, models.Queue(name=name), text)  # type: ignore[arg-type]
 
     def _tell(self, request: HttpRequest, tally: action.Tally, text: str) -> None:
-        self.message_user(request, text, messages.SUCCESS if tally.changed else messages.WARNING)
+        self.message_user(request, text, messages.WARNING if tally.vain else messages.SUCCESS)
         for words in tally.problems:
             self.message_user(request, words, messages.ERROR)
 
@@ -197,7 +197,7 @@ class JobAdmin(JobModelAdmin):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         if not self.has_view_permission(request):
             raise PermissionDenied
-        job = self._find(unquote(object_id))
+        _store, job = self._find(unquote(object_id))
         list_address = page.address(self.admin_site, "jobify_django_job_changelist")
         crumbs = [(page.plural(models.Job), list_address)]
         again = job.status in (JobStatus.FAILED, JobStatus.CANCELLED)
@@ -236,32 +236,30 @@ class JobAdmin(JobModelAdmin):
         request: HttpRequest,
         object_id: str,
         allowed: Callable[[HttpRequest], bool],
-        act: Callable[[list[tuple[str, str]]], action.Tally],
+        act: action.Act,
         words: Callable[[action.Tally], str],
     ) -> HttpResponse:
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         if not self.has_view_permission(request) or not allowed(request):
             raise PermissionDenied
-        job = self._find(unquote(object_id))
-        tally = act([(job.id, job.queue)])
+        store, job = self._find(unquote(object_id))
+        tally = act([(job.id, job.queue)], lambda queue: store)
         text = words(tally)
         self._tell(request, tally, text)
         if tally.changed:
             self.log_change(request, models.Job(id=job.id, task=job.task), text)
         return HttpResponseRedirect(page.address(self.admin_site, "jobify_django_job_change", quote(job.id)))
 
-    def _find(self, id: str) -> JobRecord:
-        """Return a job of any store; raises ``Http404``."""
+    def _find(self, id: str) -> tuple[Store, JobRecord]:
+        """Return a job of any store, and its store; raises ``Http404``."""
         problems: list[str] = []
         places = all_stores(problems)
-        if (database := _database_store()) is not None and database not in places:
-            places.append(database)  # its jobs are in the list even when no queue of the settings uses it
         if len(id) <= 36 and "\0" not in id:
             for store in places:
                 try:
                     if (found := store.get((id,)).get(id)) is not None:
-                        return found
+                        return store, found
                 except Exception as error:
                     problems.append(problem(error))
         raise Http404(" ".join([_("No store holds this job: it ended and was pruned."), *problems]))
@@ -329,10 +327,3 @@ def _as_pushed(call: Any) -> Any:
     """Return a job's arguments as ``manage.py jobs push`` takes them."""
     args, kwargs = call
     return {"args": args, "kwargs": kwargs} if kwargs else args
-
-
-def _database_store() -> Any:
-    try:
-        return stores["database"]
-    except Exception:
-        return None

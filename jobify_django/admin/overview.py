@@ -26,7 +26,9 @@ from jobify_django import models
 from jobify_django.admin import page
 from jobify_django.admin.form import TuningForm
 from jobify_django.admin.row import (
+    QueueRow,
     change_words,
+    former_row,
     keeps_changes,
     newest_changes,
     newest_failures,
@@ -34,6 +36,7 @@ from jobify_django.admin.row import (
     problem,
     queue_row,
     queue_rows,
+    readable,
 )
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import InvalidTuning, StaleVersion, StoreError
@@ -101,6 +104,8 @@ class OverviewAdmin(OverviewModelAdmin):
         rows = queue_rows()
         sees_jobs = request.user.has_perm("jobify_django.view_job")
         failures, problems = newest_failures() if sees_jobs else ([], [])
+        if not problems and not any(row.problem for row in rows):
+            readable()
         context = {
             **page.context(self.admin_site, request, page.plural(models.Overview)),
             "rows": rows,
@@ -124,8 +129,10 @@ class OverviewAdmin(OverviewModelAdmin):
         tunes = request.method == "POST"
         if not (self.has_tune_permission(request) if tunes else self.has_view_permission(request)):
             raise PermissionDenied
-        found = self._find(name)
-        return self._tune(request, found) if tunes else self._show(request, found)
+        if tunes:
+            return self._tune(request, self._find(name))
+        former = None if _known(name) else former_row(unquote(name)) or former_row(name)
+        return self._show(request, queue_row(self._find(name).name) if former is None else former)
 
     def reset_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Give the live values back to the settings."""
@@ -162,20 +169,19 @@ class OverviewAdmin(OverviewModelAdmin):
 
     # Inside
 
-    def _show(self, request: HttpRequest, found: Queue, form: TuningForm | None = None) -> HttpResponse:
-        row = queue_row(found.name)
-        may_tune = self.has_tune_permission(request)
+    def _show(self, request: HttpRequest, row: QueueRow, form: TuningForm | None = None) -> HttpResponse:
+        may_tune = self.has_tune_permission(request) and not row.stray
         if may_tune and form is None and row.stats is not None:
-            form = TuningForm(found.settings, row.stats.state)
+            form = TuningForm(row.settings, row.stats.state)
         changes, problems = [], []
-        if row.stats is not None and (kept := keeps_changes(found.name)):
+        if row.stats is not None and (kept := keeps_changes(row)):
             try:
-                changes = newest_changes(found.name)
+                changes = newest_changes(row.name)
             except Exception as error:
                 problems.append(problem(error))
         else:
             kept = False
-        title = _("Queue %(name)s") % {"name": found.name}
+        title = _("Queue %(name)s") % {"name": row.name}
         crumbs = [page.overview_crumb(self.admin_site)]
         context = {
             **page.context(self.admin_site, request, title, crumbs),
@@ -201,7 +207,7 @@ class OverviewAdmin(OverviewModelAdmin):
             messages.error(request, str(error))
             return self._back(found)
         if after is None:
-            return self._show(request, found, form)
+            return self._show(request, queue_row(found.name), form)
         if after is before:
             messages.info(request, _("Nothing was changed."))
         else:
@@ -256,10 +262,7 @@ class OverviewAdmin(OverviewModelAdmin):
         self.log_change(request, models.Queue(name=after.queue), words)  # type: ignore[arg-type]
 
     def _find(self, name: str) -> Queue:
-        names = get_settings().queues
-        # The links of the admin's log entries are quoted: "user_5Fflow".
-        known = next((given for given in (name, unquote(name)) if given in names), None)
-        if known is None:
+        if (known := _known(name)) is None:
             raise Http404(_("There is no such queue."))
         return queue(known)
 
@@ -272,6 +275,12 @@ class OverviewAdmin(OverviewModelAdmin):
         response = TemplateResponse(request, template, context)
         patch_vary_headers(response, [page.REFRESH_HEADER])
         return response
+
+
+def _known(name: str) -> str | None:
+    """Return the queue of the settings that a page's address names."""
+    # The links of the admin's log entries are quoted: "user_5Fflow".
+    return next((given for given in (name, unquote(name)) if given in get_settings().queues), None)
 
 
 def by(request: HttpRequest, state: QueueState) -> dict[str, Any]:

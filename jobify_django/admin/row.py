@@ -18,16 +18,23 @@ from jobify_django.exceptions import JobifyError
 from jobify_django.job import JobError, JobStatus
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
+from jobify_django.outage import Outage
 from jobify_django.queue import queue
-from jobify_django.stores import queues_by_store, stores
+from jobify_django.stores import every_store, left_behind, queues_by_store, stores
 from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.database.rows import error_from
+from jobify_django.strays import Stray, stand_in, strays_in
 
 logger = get_log("jobify.admin")
 
+_unreadable = Outage()
+
 NEWEST_FAILURES = 10
 NEWEST_CHANGES = 10
+
+UNREADABLE_FOR = 10.0
+"""Seconds after the last failure until a page that could read everything says so: others may ask for more."""
 
 ORDER_LABELS: dict[Order, Promise] = {
     "priority": gettext_lazy("by priority"),
@@ -53,12 +60,17 @@ class Tuned:
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One queue. Either ``stats`` or ``problem`` is given."""
+    """One queue. Either ``stats`` or ``problem`` is given.
+
+    ``stray`` says that the settings do not look for its jobs where they are: its ``settings`` are stand-ins.
+    """
 
     settings: QueueSettings
     stats: QueueStats | None = None
     shared: bool = True
     problem: str = ""
+    stray: str = ""
+    listed: bool = False
 
     @property
     def name(self) -> str:
@@ -66,7 +78,8 @@ class QueueRow:
 
     @property
     def full(self) -> bool:
-        return self.stats is not None and self.stats.waiting >= self.stats.maxsize
+        # The bound of a stand-in says nothing.
+        return self.stats is not None and not self.stray and self.stats.waiting >= self.stats.maxsize
 
     @property
     def half(self) -> int:
@@ -179,8 +192,42 @@ def queue_row(name: str) -> QueueRow:
 
 
 def queue_rows() -> list[QueueRow]:
-    """Return every queue of the settings."""
-    return [queue_row(name) for name in get_settings().queues]
+    """Return every queue of the settings, and those that they do not hold where jobs of theirs wait."""
+    return [*(queue_row(name) for name in get_settings().queues), *stray_rows([])]
+
+
+def stray_rows(problems: list[str]) -> list[QueueRow]:
+    """Return the queues with jobs that the settings do not look for; a store that fails has none."""
+    rows = []
+    for store in all_stores(problems):
+        try:
+            rows += [_stray_row(stray) for stray in strays_in(store)]
+        except Exception as error:
+            problems.append(problem(error))
+    return rows
+
+
+def former_row(name: str) -> QueueRow | None:
+    """Return a queue that the settings do not hold, if it has jobs still, or a list of changes."""
+    for row in stray_rows([]):
+        if row.name == name:
+            return row
+    try:
+        store = stores["database"]
+        if not newest_changes(name):
+            return None
+        settings = stand_in(store, name)
+        stats = store.stats([settings])[name]
+        return QueueRow(settings, stats, stray=_("not in settings"), listed=True)
+    except Exception as error:
+        problem(error)  # into the log; the page is not there
+        return None
+
+
+def _stray_row(stray: Stray) -> QueueRow:
+    words = _("in store %(store)s by now") % {"store": stray.now_in} if stray.now_in else _("not in settings")
+    listed = isinstance(stray.store, DatabaseStore)
+    return QueueRow(stray.settings, stray.stats, stray.store.shared, stray=words, listed=listed)
 
 
 def pool_rows(rows: Iterable[QueueRow]) -> list[PoolRow]:
@@ -242,28 +289,43 @@ def newest_changes(name: str) -> list[Change]:
     ]
 
 
-def keeps_changes(name: str) -> bool:
+def keeps_changes(row: QueueRow) -> bool:
     """Whether the queue's store keeps an audit trail."""
-    return isinstance(stores.of(get_settings().queue(name)), DatabaseStore)
+    return isinstance(stores.of(row.settings), DatabaseStore)
 
 
 def all_stores(problems: list[str]) -> list[Store]:
-    """Return the stores of all queues; one that cannot be made is told in ``problems``."""
+    """Return every store that may hold jobs; one that cannot be made is told in ``problems``."""
+    try:
+        return every_store()
+    except Exception:
+        pass  # which one is it?
     found: dict[Store, None] = {}
     for name in get_settings().queues:
         try:
             found.update(dict.fromkeys(queues_by_store([name])))
         except Exception as error:
             problems.append(problem(error))
-    return list(found)
+    return [*found, *left_behind(found)]
 
 
 def problem(error: Exception) -> str:
-    """Return what a page may say about an error; the log has all of it."""
-    logger.warning("an admin page could not read a store", exc_info=error)
+    """Return what a page may say about an error; the log has all of it, once."""
+    if (word := _unreadable.fail(error)) is not None:
+        logger.warning(
+            "event=store-unreadable times=%d: an admin page could not read a store",
+            word.times,
+            exc_info=error if word.new else None,
+        )
     if isinstance(error, JobifyError):
         return str(error)
     return _("The store failed (%(type)s); the log has more.") % {"type": type(error).__name__}
+
+
+def readable() -> None:
+    """Note that a page could read all it wanted."""
+    if times := _unreadable.over(UNREADABLE_FOR):
+        logger.info("event=store-readable times=%d: an admin page could read every store again", times)
 
 
 def value_label(key: str, value: object) -> str:

@@ -22,6 +22,9 @@ PASSED_ON = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1")
 
 OPTION = "--child"
 
+LEFT = 4
+"""What ``--batch`` exits with when jobs wait that it could not run. 3 is what a reloader means by "again"."""
+
 
 def heeded(names: Iterable[str]) -> list[int]:
     """Return the numbers of those signals that this system has and this process is to listen to.

@@ -10,8 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.management.child import BEAT, Lifeline
+from jobify_django.outage import Outage
 from jobify_django.pool import Service
 
 logger = get_log("jobify.worker")
@@ -67,7 +68,7 @@ class Heartbeat(Pulse):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._failed = False
+        self._untouched = Outage()
 
     def touch(self) -> None:
         """Make the file, or set its time to now; raises ``OSError``."""
@@ -85,11 +86,11 @@ class Heartbeat(Pulse):
         try:
             self.touch()
         except OSError as error:
-            if not self._failed:
-                logger.warning("event=heartbeat-failed path=%s error=%r", self._path, str(error))
-            self._failed = True
+            if self._untouched.fail(error) is not None:
+                logger.warning("event=heartbeat-failed path=%s error=%r", shown(str(self._path)), str(error))
         else:
-            self._failed = False
+            if self._untouched.over():
+                logger.info("event=heartbeat-back path=%s", shown(str(self._path)))
 
     def end(self) -> None:
         """Remove the file: the process stops."""

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from jobify_django.exceptions import StoreError
-from jobify_django.log import get_log
+from jobify_django.log import get_log, listed, shown
 from jobify_django.management.child import heeded
 from jobify_django.management.heartbeat import Pulse
 from jobify_django.pool import Service
@@ -93,7 +93,7 @@ class Process:
         service: Service,
         *,
         grace: float,
-        until: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        until: Callable[[], Coroutine[Any, Any, int]] | None = None,
         pulse: Pulse | None = None,
         ready: Callable[[], None] = lambda: None,
     ) -> int:
@@ -102,7 +102,7 @@ class Process:
         Args:
             service: the pools.
             grace: seconds that running jobs have to end.
-            until: what to wait for beside signals.
+            until: what to wait for beside signals; it returns the exit code if none came first.
             pulse: what to show meanwhile.
             ready: called once the pools run.
         """
@@ -117,7 +117,7 @@ class Process:
     async def _serve(
         self,
         service: Service,
-        until: Callable[[], Coroutine[Any, Any, None]] | None,
+        until: Callable[[], Coroutine[Any, Any, int]] | None,
         pulse: Pulse | None,
         ready: Callable[[], None],
     ) -> None:
@@ -132,6 +132,7 @@ class Process:
             waits.append(asyncio.create_task(until()))
         beats = asyncio.create_task(pulse.beat(service)) if pulse is not None else None
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        by_itself = not self.stopping
         if self.code == 1:
             service.hurry()
         released = await service.drain(self._grace)
@@ -139,6 +140,8 @@ class Process:
             if task is not None:
                 task.cancel()
         logger.info("event=stopped handed_back=%d", len(released))
+        if by_itself and self.code == 0:
+            self.code = waits[-1].result()
         self._leave_soon()
 
     def orphaned(self) -> None:
@@ -244,7 +247,7 @@ class Process:
             try:
                 released = pool.store.release(pool.id, pool.completer.held(), "its process was stuck")
                 pool.store.retire(pool.id)
-                logger.warning("event=released jobs=%s", ",".join(released))
+                logger.warning("event=released jobs=%s", listed(released))
             except StoreError as error:
                 logger.error("event=stopped-without-store error=%r", str(error))
 
@@ -254,18 +257,18 @@ class Process:
         lines = []
         for pool in self._service.pools if self._service else ():
             for name, slots in pool.slots.items():
-                lines.append(f"queue {name}: {slots.busy} of {slots.size} workers busy")
+                lines.append(f"queue {shown(name)}: {slots.busy} of {slots.size} workers busy")
                 lines += [
-                    f"  {job.claim.id} {job.claim.task} attempt {job.claim.attempt}, "
+                    f"  {listed((job.claim.id, job.claim.task), ' ')} attempt {job.claim.attempt}, "
                     f"{time.monotonic() - job.began:.1f} s"
                     for job in slots.jobs()
                 ]
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         for ident, frame in sys._current_frames().items():
-            lines.append(f"thread {names.get(ident, ident)}")
+            lines.append(f"thread {shown(names.get(ident, str(ident)))}")
             lines += "".join(traceback.format_stack(frame)).rstrip().splitlines()
         for task in self._tasks():
-            lines.append(f"job on the event loop: {task.get_name()}")
+            lines.append(f"job on the event loop: {shown(task.get_name())}")
             for frame in task.get_stack():
                 lines += "".join(traceback.format_stack(frame, 1)).rstrip().splitlines()
         logger.warning("event=snapshot\n%s", "\n".join(lines), extra={"jobify": {"event": "snapshot"}})

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from jobify_django.log import get_log
-from jobify_django.management.child import PASSED_ON, Child, heeded
+from jobify_django.management.child import LEFT, PASSED_ON, Child, heeded
 from jobify_django.management.heartbeat import EVERY, Heartbeat
 
 logger = get_log("jobify.worker")
@@ -63,8 +63,8 @@ class Supervisor:
 
     Args:
         processes: how many.
-        batch: whether a child that exits with 0 has done what there was to do. Without it, it was recycled
-            (``--max-jobs``) or asked to end, and is replaced.
+        batch: whether a child that exits with 0 (or ``LEFT``) has done what it could. Without it, it was
+            recycled (``--max-jobs``) or asked to end, and is replaced.
     """
 
     def __init__(self, processes: int, *, batch: bool) -> None:
@@ -74,6 +74,7 @@ class Supervisor:
         self._stopping = False
         self._proven = False
         self._failed = 0
+        self._last = 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -104,9 +105,15 @@ class Supervisor:
         finally:
             if heartbeat is not None:
                 heartbeat.end()
-        code = self._failed or int(any(place.code for place in self._places))
+        code = self._failed or self._code()
         logger.info("event=stopped code=%d", code)
         return code
+
+    def _code(self) -> int:
+        if any(place.code not in (0, LEFT) for place in self._places):
+            return 1
+        # Who ended last has seen what is left in the end.
+        return 0 if self._stopping else self._last
 
     # Children
 
@@ -158,10 +165,11 @@ class Supervisor:
         child.close()
         place.child, place.code = None, code
         self._proven = self._proven or self._has_proven(child)
+        self._last = code
         if self._stopping:
             self._note_stop(place, child, code)
-        elif code == 0 and (self._batch or child.ready):
-            self._note_success(place, child)
+        elif (code == 0 and (self._batch or child.ready)) or (code == LEFT and self._batch):
+            self._note_success(place, child, code)
         elif not self._proven:
             self._give_up(place, child, code)
         else:
@@ -185,13 +193,15 @@ class Supervisor:
             _ending(code),
         )
 
-    def _note_success(self, place: Place, child: Child) -> None:
+    def _note_success(self, place: Place, child: Child, code: int) -> None:
+        self._last = code
         place.deaths = 0
         place.due = None if self._batch else 0.0
         logger.info(
-            "event=process-ended process=%d pid=%d code=0%s",
+            "event=process-ended process=%d pid=%d code=%d%s",
             place.number,
             child.process.pid,
+            code,
             "" if self._batch else ": starting the next",
         )
 

@@ -1,55 +1,82 @@
 """Running one job: find the task, read the arguments, call it, and say how it ended, as an ``Outcome``.
 
-The steps are the same for ``def`` and ``async def``; only the call itself differs. Nothing a job raises
-gets past here, and once it has ended nothing that fails afterwards takes its outcome away.
+The steps are the same for ``def`` and ``async def``; only the call itself differs. What the call returns
+decides: a ``def`` around an ``async def`` begins on a thread, and the coroutine that it returns is run on the
+event loop. Nothing a job raises gets past here, and once it has ended nothing that fails afterwards takes its
+outcome away.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any
+from types import CoroutineType, TracebackType
+from typing import Any, NamedTuple, Protocol
 from weakref import getweakrefcount
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
-from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django.conf import get_settings
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Claim, JobError, Outcome, make_outcome
 from jobify_django.line import Inside, inside
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.payload import decode_call, encode
-from jobify_django.pool.session import altered, end_session
-from jobify_django.task import Task, tasks
+from jobify_django.pool.connection import close_connections, tidy_connections
+from jobify_django.registry import tasks
 
 logger = get_log("jobify.worker")
-
-IDLE = 0  # libpq's PQTRANS_IDLE: outside any transaction
 
 LONGEST_MESSAGE = 2_000
 LONGEST_TRACEBACK = 32_000
 
+HERE = os.path.join(os.path.dirname(__file__), "")
 
-def run_job(claim: Claim, pool: Inside | None = None) -> Outcome:
-    """Run a job in this thread, in a context and with database connections of its own."""
-    _tidy_connections(claim)
+LONGEST_CHAIN = 100
+"""Exceptions that an exception is followed by, or made of, whose frames are cleared."""
+
+Work = Coroutine[Any, Any, Any]
+
+
+class Attempt(Inside, Protocol):
+    """A job that runs, as whoever runs it takes down what it raised."""
+
+    exception: BaseException | None
+
+
+class Unfinished(NamedTuple):
+    """What a job that began on a thread has left to run on the event loop."""
+
+    work: Work
+    context: Context
+
+
+def run_job(claim: Claim, pool: Attempt | None = None) -> Outcome | Unfinished:
+    """Run a job in this thread, in a context and with database connections of its own.
+
+    Returns an ``Unfinished`` for ``arun_job`` if what it called is an ``async def`` after all.
+    """
+    tidy_connections(claim, before=True)
+    # A new one: no language, time zone or variable of another job.
+    context = Context()
+    outcome: Outcome | Unfinished
     try:
-        # A new context: no language, time zone or variable of another job.
-        value = Context().run(_call, claim, pool)
+        value = context.run(_call, claim, pool)
     except BaseException as error:
-        outcome = failed(claim, error)
+        outcome = failed(claim, error, pool)
     else:
-        outcome = _successful(claim, value)
-    _tidy_connections(claim)
+        unfinished = isinstance(value, CoroutineType)
+        outcome = Unfinished(value, context) if unfinished else _successful(claim, value, pool)
+    tidy_connections(claim)
     return outcome
 
 
-async def arun_job(claim: Claim, pool: Inside | None = None) -> Outcome:
-    """Run an ``async def`` job; the caller gives each its own task and context.
+async def arun_job(claim: Claim, pool: Attempt | None = None, work: Work | None = None) -> Outcome:
+    """Run an ``async def`` job, or what ``run_job`` left of one; the caller gives each its own task, and its
+    context.
 
     Raises ``CancelledError`` only when the job was cancelled from outside before it had ended.
     """
@@ -58,16 +85,18 @@ async def arun_job(claim: Claim, pool: Inside | None = None) -> Outcome:
     own = _thread()
     SyncToAsync.thread_sensitive_context.set(own)
     try:
-        value = await _call(claim, pool)
+        value = await (_call(claim, pool) if work is None else work)
+        while isinstance(value, CoroutineType):  # a decorator's own "async def" that does not await
+            value = await value
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        return failed(claim, error)
+        return failed(claim, error, pool)
     except BaseException as error:
-        return failed(claim, error)
+        return failed(claim, error, pool)
     else:
-        return _successful(claim, value)
+        return _successful(claim, value, pool)
     finally:
         threads = SyncToAsync.context_to_thread_executor
         # It has a thread only if that dictionary refers to it, weakly: the cheaper look first.
@@ -80,12 +109,14 @@ async def arun_job(claim: Claim, pool: Inside | None = None) -> Outcome:
 async def _end_thread(own: ThreadSensitiveContext, claim: Claim) -> None:
     """Close the connections of a job's own thread, which ends with the job."""
     try:
-        await asyncio.shield(sync_to_async(_close_connections)(claim))
+        await asyncio.shield(sync_to_async(close_connections)(claim))
     except asyncio.CancelledError:
         # Too late: how the job ended is known. Its thread goes on closing.
-        logger.debug("job %s of %s was cancelled after its end", claim.id, claim.task)
+        logger.debug("job %s of %s was cancelled after its end", shown(claim.id), shown(claim.task))
     except BaseException as error:
-        logger.warning("event=thread-not-tidied id=%s task=%s error=%r", claim.id, claim.task, error)
+        logger.warning(
+            "event=thread-not-tidied id=%s task=%s error=%s", shown(claim.id), shown(claim.task), shown(error)
+        )
     finally:
         executor = SyncToAsync.context_to_thread_executor.pop(own, None)
         if executor is not None:
@@ -104,13 +135,13 @@ def _thread() -> ThreadSensitiveContext:
 
 
 def _call(claim: Claim, pool: Inside | None) -> Any:
-    task: Task[Any, Any] = tasks[claim.task]
+    task = tasks[claim.task]
     args, kwargs = decode_call(claim.arguments)
     inside.set(pool)
     return task.function(*args, **kwargs)
 
 
-def _successful(claim: Claim, value: Any) -> Outcome:
+def _successful(claim: Claim, value: Any, pool: Attempt | None) -> Outcome:
     if value is None:
         result = None
     else:
@@ -118,7 +149,7 @@ def _successful(claim: Claim, value: Any) -> Outcome:
             result = encode(value, root="result", limit=get_settings().max_payload)
         except BaseException as error:
             # InvalidPayload, or whatever reading an object of the job's own classes raises.
-            return failed(claim, error)
+            return failed(claim, error, pool)
     return make_outcome((claim.id, claim.attempt, claim.queue, claim.task, SUCCESSFUL, result, None))
 
 
@@ -127,13 +158,38 @@ def cancelled(claim: Claim) -> Outcome:
     return Outcome(claim.id, claim.attempt, claim.queue, claim.task, CANCELLED)
 
 
-def failed(claim: Claim, error: BaseException) -> Outcome:
-    """Return the outcome of a job that raised."""
-    described = describe(error)
-    # The frames of a kept traceback would keep everything the job held.
+def failed(claim: Claim, error: BaseException, pool: Attempt | None = None) -> Outcome:
+    """Return the outcome of a job that raised, and take the exception down for the report."""
     with contextlib.suppress(Exception):
-        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = _its_own(error.__traceback__)
+    described = describe(error)
+    _clear_frames(error)
+    if pool is not None:
+        pool.exception = error
     return Outcome(claim.id, claim.attempt, claim.queue, claim.task, FAILED, None, described)
+
+
+def _its_own(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the job's function on, without the pool's frames, if it got there."""
+    own = trace
+    while own is not None and own.tb_frame.f_code.co_filename.startswith(HERE):
+        own = own.tb_next
+    return own or trace
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Let go of the variables in an exception's frames: they would keep everything the job held. What it
+    came from, and what a group is made of, has frames too."""
+    seen: dict[int, BaseException] = {}
+    left: list[BaseException | None] = [error]
+    while left and len(seen) < LONGEST_CHAIN:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen[id(one)] = one
+        with contextlib.suppress(Exception):
+            traceback.clear_frames(one.__traceback__)
+            left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
 
 
 def describe(error: BaseException) -> JobError:
@@ -156,91 +212,3 @@ def _frames(error: BaseException) -> str:
         return "".join(traceback.format_tb(error.__traceback__))
     except BaseException:
         return ""
-
-
-def _tidy_connections(claim: Claim) -> None:
-    """Leave this thread's connections as a request would find them: usable, fresh enough, outside any
-    transaction, and as they were made. Persistent ones (``CONN_MAX_AGE``) stay open unless a job changed
-    them."""
-    for connection in _connections():
-        with _or_replaced(connection):
-            connection.queries_log.clear()
-            if _left_open(connection):
-                _roll_back(connection, claim)
-            elif altered(connection):
-                end_session(connection)
-                _drop(connection)
-            else:
-                connection.close_if_unusable_or_obsolete()
-
-
-def _close_connections(claim: Claim) -> None:
-    for connection in _connections():
-        with _or_replaced(connection):
-            if _left_open(connection):
-                _roll_back(connection, claim)
-            else:
-                if altered(connection):
-                    end_session(connection)
-                connection.close()
-
-
-def _connections() -> Sequence[BaseDatabaseWrapper]:
-    """Return those of this thread's connections that were made."""
-    try:
-        return connections.all(initialized_only=True)
-    except BaseException as error:
-        logger.warning("event=connections-not-tidied error=%r", error)
-        return ()
-
-
-@contextlib.contextmanager
-def _or_replaced(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Give the next job a new connection if this one cannot even be tidied."""
-    try:
-        yield
-    except BaseException as error:
-        alias = connection.alias
-        logger.warning("event=connection-dropped database=%s error=%r", alias, error, exc_info=error)
-        _drop(connection)
-
-
-def _drop(connection: BaseDatabaseWrapper) -> None:
-    with contextlib.suppress(BaseException):
-        connection.close()
-    with contextlib.suppress(AttributeError):
-        del connections[connection.alias]
-
-
-def _left_open(connection: BaseDatabaseWrapper) -> bool:
-    raw: Any = connection.connection
-    if raw is None:
-        return False
-    if connection.in_atomic_block:
-        return True
-    if getattr(raw, "closed", False):
-        raise _Closed  # by the job, below Django
-    if getattr(raw, "in_transaction", False):
-        return True
-    if connection.vendor == "postgresql":
-        return bool(raw.info.transaction_status != IDLE)
-    if connection.vendor == "mysql" and connection.get_autocommit():
-        # Its driver cannot tell whether somebody has begun a transaction by hand.
-        raw.rollback()
-    return False
-
-
-class _Closed(Exception):
-    """A driver's connection was closed behind its wrapper's back."""
-
-
-def _roll_back(connection: BaseDatabaseWrapper, claim: Claim) -> None:
-    logger.error(
-        "job %s of %s left a transaction open on database %r; it was rolled back",
-        claim.id,
-        claim.task,
-        connection.alias,
-    )
-    end_session(connection)
-    # A wrapper closed inside atomic() keeps thinking that it is in there; the next job gets a new one.
-    _drop(connection)

@@ -14,18 +14,22 @@ from contextvars import Context
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import SUCCESSFUL, Claim, Outcome, new_id
-from jobify_django.log import get_log
+from jobify_django.log import get_log, listed, shown
+from jobify_django.lookout import served
+from jobify_django.outage import Outage
 from jobify_django.pool.completer import Completer
 from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
-from jobify_django.pool.execution import arun_job, cancelled, failed
+from jobify_django.pool.dryness import Dryness, Left
+from jobify_django.pool.execution import Unfinished, Work, arun_job, cancelled, failed
 from jobify_django.pool.forking import hook_forks
 from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.probation import LOOK_AGAIN, Probation
+from jobify_django.pool.refusal import refusals
 from jobify_django.pool.report import heard, report
 from jobify_django.pool.upkeep import Upkeep
 from jobify_django.pool.workers import Running, Slots, Threads
+from jobify_django.registry import tasks
 from jobify_django.stores.base import Claimed, PoolQueue, PoolRecord, QueueState, Store, Suspects
-from jobify_django.task import tasks
 
 logger = get_log("jobify.worker")
 
@@ -52,6 +56,7 @@ class Pool:
         workers: jobs of each queue to run at once; given, it stands above settings and live tuning.
         peers: the slots of all queues of this process, shared between its pools.
         budget: stop claiming after so many jobs.
+        quiet: tell nobody of jobs that end well.
     """
 
     def __init__(
@@ -63,12 +68,14 @@ class Pool:
         workers: int | None = None,
         peers: dict[str, Slots] | None = None,
         budget: Budget | None = None,
+        quiet: bool = False,
     ) -> None:
         self.id = new_id()
         self.store = store
         self.queues = {queue.name: queue for queue in queues}
         self._kind = kind
         self._fixed = workers
+        self._quiet_jobs = quiet
         self._peers = {} if peers is None else peers
         self.slots = {q.name: Slots(q, workers or q.workers, self._peers) for q in queues}
         self._lease = {queue.name: queue.lease for queue in queues}
@@ -77,7 +84,7 @@ class Pool:
         self._probation = Probation(self._peers)
         self._budget = budget or Budget(None)
         self.completer = Completer()
-        self._threads = Threads(self._ended)
+        self._threads = Threads(self._ended, self._go_on)
         self._upkeep = Upkeep(self)
         self._driver: Driver
         self._runs = False
@@ -89,9 +96,10 @@ class Pool:
         self._released: Sequence[str] = ()
         self._unsure = False
         self._backoff = 0.0
-        self._dry = False
-        self._found_empty: set[str] = set()
+        self._away = Outage()
+        self._dryness = Dryness(store, self.queues, self._caps)
         self.turns = 0
+        self.started = 0
         self._opened = False
         self._started = False
         self._started_at: float | None = None
@@ -112,6 +120,7 @@ class Pool:
         self._driver = make(self.step, self._close, self.on_death)
         self._driver.start()
         self._runs = True
+        served(self.store).update(list(self.queues))
         try:
             # After the start: a hint may ring at once, from another thread.
             self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
@@ -140,11 +149,13 @@ class Pool:
             self._grace_over = True
             await self._cancel_all()
             self._unsubscribe()
+            served(self.store).subtract(list(self.queues))
             self._upkeep.stop()
             if not await self._driver.stop(LAST_WORDS):
-                held = ",".join(self.completer.held())
                 logger.error(
-                    "event=stopped-without-store error='no answer within %g s' jobs=%s", LAST_WORDS, held
+                    "event=stopped-without-store error='no answer within %g s' jobs=%s",
+                    LAST_WORDS,
+                    listed(self.completer.held()),
                 )
             self._threads.resize(0)
         return self._released
@@ -165,12 +176,19 @@ class Pool:
             self._quiet.clear()
             await self._quiet.wait()
 
-    async def until_dry(self) -> None:
-        """Return once every queue was found empty while no job of this pool ran."""
-        while not self._dry:
+    async def until_dry(self) -> Sequence[Left]:
+        """Return once no job of this pool runs and none waits that it could run: what it has to leave.
+
+        It is found out by looking, from now on. For jobs that wait because other pools use up a queue's
+        ``MAX_RUNNING`` it waits.
+        """
+        self._dryness.ask()
+        self.wake()
+        while (left := self._dryness.left) is None:
             self._quiet.clear()
-            if not self._dry:
+            if self._dryness.left is None:
                 await self._quiet.wait()
+        return left
 
     async def until_spent(self) -> None:
         """Return once the budget is used up and no job of this pool runs."""
@@ -198,7 +216,7 @@ class Pool:
                 self.store.release_unknown(self.id, held)
             if held:
                 self._released = list(self.store.release(self.id, held, "its pool stopped"))
-                logger.warning("event=released jobs=%s", ",".join(self._released))
+                logger.warning("event=released jobs=%s", listed(self._released))
             self._upkeep.join(LAST_WORDS / 2)
             self.store.retire(self.id)
         except Exception as error:
@@ -222,7 +240,7 @@ class Pool:
 
         # Told before it is logged: nothing may stand between a death and its replacement.
         tell_loop(self.loop, tell)
-        logger.critical("event=pool-died pool=%s error=%r", self.id, error, exc_info=error)
+        logger.critical("event=pool-died pool=%s error=%s", self.id, shown(error), exc_info=error)
 
     # One turn: store what ended, claim what fits, start it
 
@@ -239,6 +257,7 @@ class Pool:
     def _turn(self) -> float:
         self._open()
         self.turns += 1
+        asked = self._dryness.asked
         outcomes = self.completer.take()
         alone = self._probation.left
         wants = {} if alone else self._wants()
@@ -254,13 +273,15 @@ class Pool:
                 raise
             return self._back_off(error)
         if self._backoff:
-            logger.info("event=store-back store=%s", self.store.alias)
+            self._away.over()
+            logger.info("event=store-back store=%s", shown(self.store.alias))
             self._backoff = 0.0
         self.apply(claimed.states)
         self._start(claimed.claims)
         self._settle(outcomes, claimed.refused)
         self._probation.note(claimed)
-        self._note_dry(wants, claimed, suspects)
+        if asked:
+            self._note_dry(asked, wants, claimed, suspects)
         # Full hands mean there may be more, but an idle worker rings when there is one.
         pause = POLL if claimed.next_due is None else min(POLL, claimed.next_due)
         return min(pause, LOOK_AGAIN if claimed.held else self._probation.left or pause)
@@ -296,13 +317,15 @@ class Pool:
     def _back_off(self, error: Exception) -> float:
         # A claim may have been committed although its reply was lost.
         self._unsure = True
-        if not self._backoff:
+        if (word := self._away.fail(error)) is not None:
+            unknown = word.new and not isinstance(error, StoreError)
             logger.error(
-                "event=store-away store=%s error=%r jobs_held=%d: trying again until it is back",
-                self.store.alias,
+                "event=store-away store=%s error=%r jobs_held=%d tries=%d: trying again until it is back",
+                shown(self.store.alias),
                 str(error),
                 len(self.completer.held()),
-                exc_info=None if isinstance(error, StoreError) else error,
+                word.times,
+                exc_info=error if unknown else None,
             )
         with contextlib.suppress(Exception):
             self.store.close()
@@ -328,6 +351,7 @@ class Pool:
                 on_loop.append(running)
             elif not self._threads.run(running):
                 refused.append(running)
+        self.started += len(claims) - len(strange)
         self._budget.spend(len(claims) - len(strange) - len(refused))
         if strange:
             self._hold_back(strange)
@@ -350,7 +374,7 @@ class Pool:
         for name in sorted({claim.task for claim in claims} - self._unknown):
             logger.warning(
                 "event=held task=%s: no such task is registered here; its jobs wait for a pool that has it",
-                name,
+                shown(name),
             )
         self._unknown.update(claim.task for claim in claims)
         self._hand_back(claims, "its task is not known here")
@@ -372,17 +396,34 @@ class Pool:
         for running in jobs:
             running.task = self.loop.create_task(self._run(running), name=running.claim.id, context=Context())
 
-    async def _run(self, running: Running) -> None:
+    def _go_on(self, running: Running, rest: Unfinished) -> None:
+        """Run on the loop what a ``def`` has left: it returned the coroutine of an ``async def``."""
+        if tell_loop(self.loop, self._start_rest, running, rest):
+            return
+        rest.work.close()
+        self._closed = True
+        running.slots.leave(running)
+        self.completer.settle(running.claim.id, running.claim.attempt)
+        self._unsure = True  # handed back by the next turn
+        self.wake()
+
+    def _start_rest(self, running: Running, rest: Unfinished) -> None:
+        work = self._run(running, rest.work)
+        running.task = self.loop.create_task(work, name=running.claim.id, context=rest.context)
+
+    async def _run(self, running: Running, work: Work | None = None) -> None:
         try:
             # It may have been told to end before there was a task to cancel.
             if running.ending is not None:
+                if work is not None:
+                    work.close()
                 raise asyncio.CancelledError
-            outcome = await arun_job(running.claim, running)
+            outcome = await arun_job(running.claim, running, work)
         except asyncio.CancelledError as error:
             if running.ending == "cancel":
                 outcome = cancelled(running.claim)
             elif running.ending is None and not await self._stops():
-                outcome = failed(running.claim, error)  # it cancelled its own task
+                outcome = failed(running.claim, error, running)  # it cancelled its own task
             else:
                 self._drop(running)
                 return
@@ -415,24 +456,20 @@ class Pool:
             self._driver.wake()
 
     def _settle(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
-        everything = bool(refused) or heard()
+        why = refusals(self.store, refused)
+        everything = bool(refused) or (heard() and not self._quiet_jobs)
         for outcome in outcomes:
             running = self.completer.settle(outcome.id, outcome.attempt)
             if running is not None and (everything or outcome.status is not SUCCESSFUL):
-                report(outcome, running, stored=not refused or outcome not in refused)
+                report(outcome, running, why.get((outcome.id, outcome.attempt), ""))
         if outcomes and self.completer.empty:
             self._ring_quiet()
 
-    def _note_dry(self, wants: Mapping[str, int], claimed: Claimed, suspects: Suspects) -> None:
+    def _note_dry(self, asked: int, wants: Mapping[str, int], claimed: Claimed, suspects: Suspects) -> None:
         # A suspect may wait although nothing was found.
-        if claimed.claims or claimed.held or suspects == "pass" or not self.completer.empty:
-            self._found_empty = set()
-        else:
-            # A small budget asks for some queues at a time, so finding all of them empty may take turns.
-            self._found_empty |= wants.keys()
+        busy = claimed.claims or claimed.held or suspects == "pass" or not self.completer.empty
         spent = self._budget.spent and self.completer.empty
-        self._dry = spent or len(self._found_empty) == len(self.slots)
-        if self._dry:
+        if self._dryness.note(asked, None if busy else wants, spent=spent):
             self._ring_quiet()
 
     def _ring_quiet(self) -> None:
@@ -486,7 +523,10 @@ class Pool:
         # One that has ended here is not lost: its outcome is on its way, or has just been stored.
         if running is not None and "lost" not in running.asked and running.slots.holds(running):
             logger.warning(
-                "event=lost id=%s task=%s attempt=%d", id, running.claim.task, running.claim.attempt
+                "event=lost id=%s task=%s attempt=%d",
+                shown(id),
+                shown(running.claim.task),
+                running.claim.attempt,
             )
             self.end(running, "lost")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Outcome
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.pool.workers import Running
 from jobify_django.signals import job_ended
 
@@ -13,25 +13,43 @@ logger = get_log("jobify.worker")
 
 EVENTS = {SUCCESSFUL: "done", FAILED: "failed", CANCELLED: "cancelled"}
 
+JOB = "id=%s task=%s queue=%s attempt=%d wait=%r run=%r"
+LINES = {
+    ("done", False): f"event=done {JOB}",
+    ("failed", True): f"event=failed {JOB} error=%r",
+    ("cancelled", False): f"event=cancelled {JOB}",
+    ("refused", False): f"event=refused {JOB} reason=%r",
+    ("refused", True): f"event=refused {JOB} error=%r reason=%r",
+}
+"""The template of each event, with and without an error: a handler may group lines by it."""
+
 
 def heard() -> bool:
     """Whether anybody wants to hear of jobs that end well."""
     return bool(job_ended.receivers) or logger.isEnabledFor(logging.INFO)
 
 
-def report(outcome: Outcome, running: Running, *, stored: bool) -> None:
-    """Log how a job ended, and tell the receivers of ``job_ended``."""
+def report(outcome: Outcome, running: Running, refusal: str = "") -> None:
+    """Log how a job ended, and tell the receivers of ``job_ended``; then the exception is let go.
+
+    Args:
+        outcome: how it ended.
+        running: the job.
+        refusal: why that was not stored; empty if it was.
+    """
+    stored = not refusal
     failed = outcome.status is FAILED
     level = logging.INFO if stored and not failed else logging.ERROR if stored else logging.WARNING
     if logger.isEnabledFor(level):
-        _log(level, outcome, running, stored)
+        _log(level, outcome, running, refusal)
     if stored and job_ended.receivers:
-        _tell(outcome)
+        _tell(outcome, running.exception)
+    running.exception = None
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: Outcome, exception: BaseException | None) -> None:
     try:
-        answers = job_ended.send_robust(sender=outcome.task, outcome=outcome)
+        answers = job_ended.send_robust(sender=outcome.task, outcome=outcome, exception=exception)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -39,7 +57,7 @@ def _tell(outcome: Outcome) -> None:
         # and a receiver with a name.
         logger.error(
             "event=receiver-failed error=%s: the receivers after it were not told",
-            _described(error),
+            shown(error),
             exc_info=error,
         )
         return
@@ -47,23 +65,15 @@ def _tell(outcome: Outcome) -> None:
         if isinstance(answer, Exception):
             logger.error(
                 "event=receiver-failed receiver=%s error=%s",
-                _described(receiver),
-                _described(answer),
+                shown(receiver),
+                shown(answer),
                 exc_info=answer,
             )
 
 
-def _described(thing: object) -> str:
-    """Return its ``repr``, or its type where that raises too."""
-    try:
-        return repr(thing)
-    except Exception:
-        return f"<{type(thing).__qualname__}>"
-
-
-def _log(level: int, outcome: Outcome, running: Running, stored: bool) -> None:
+def _log(level: int, outcome: Outcome, running: Running, refusal: str) -> None:
     claim = running.claim
-    event = EVENTS[outcome.status] if stored else "refused"
+    event = "refused" if refusal else EVENTS[outcome.status]
     wait = max(0.0, claim.started_at - claim.eligible_at)
     fields = {
         "event": event,
@@ -74,11 +84,19 @@ def _log(level: int, outcome: Outcome, running: Running, stored: bool) -> None:
         "wait": round(wait, 4),
         "run": round(running.seconds, 4),
     }
-    line = " ".join(f"{key}={value}" for key, value in fields.items())
+    values = [
+        shown(claim.id), shown(claim.task), shown(claim.queue), claim.attempt, fields["wait"], fields["run"]
+    ]  # fmt: skip
     if outcome.error is not None:
-        # %r: a message must not be able to forge a line of its own.
         fields["error"] = f"{outcome.error.type}: {outcome.error.message}"
-        line += f" error={fields['error']!r}"
-    if not stored:
-        line += " reason='another attempt holds the job now'"
-    logger.log(level, "%s", line, extra={"jobify": fields})
+        values.append(fields["error"])
+    if refusal:
+        fields["reason"] = refusal
+        values.append(refusal)
+    logger.log(
+        level,
+        LINES[event, outcome.error is not None],
+        *values,
+        exc_info=running.exception,
+        extra={"jobify": fields},
+    )

@@ -7,13 +7,21 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
+from asgiref.sync import sync_to_async
+from django.apps import apps
+
+from jobify_django.bell import as_sync_code, sync_code_waits
 from jobify_django.conf import get_settings
-from jobify_django.exceptions import UnknownQueue
-from jobify_django.log import get_log
+from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
+from jobify_django.log import get_log, shown
+from jobify_django.pool.dryness import Left
 from jobify_django.pool.pool import Budget, Pool
+from jobify_django.pool.unserved import Unserved
 from jobify_django.pool.workers import Slots
 from jobify_django.stores import queues_by_store
 from jobify_django.stores.base import QueueStats
+
+APP = "jobify_django"
 
 logger = get_log("jobify.worker")
 
@@ -38,6 +46,7 @@ class Service:
         kind: the door it was started through.
         workers: jobs of each queue to run at once; stands above settings and live tuning.
         max_jobs: stop claiming after so many jobs.
+        look_around: say when jobs wait in queues that nobody serves.
 
     Raises ``UnknownQueue`` for a name that is not configured, or if no queue is left.
     """
@@ -50,6 +59,7 @@ class Service:
         kind: str = "code",
         workers: int | None = None,
         max_jobs: int | None = None,
+        look_around: bool = False,
     ) -> None:
         settings = get_settings()
         for name in (*(queues or ()), *exclude):
@@ -64,6 +74,7 @@ class Service:
         self._peers: dict[str, Slots] = {}
         self._supervisors: list[asyncio.Task[None]] = []
         self.pools = [self._pool(store, served) for store, served in queues_by_store(self.names).items()]
+        self._unserved = Unserved([pool.store for pool in self.pools]) if look_around else None
 
     def _pool(self, store: object, queues: Sequence[object]) -> Pool:
         return Pool(
@@ -88,15 +99,52 @@ class Service:
                 pool.store.close()
         return stats
 
+    async def look(self) -> None:
+        """Read every store once before the start, and raise what would keep the pools from ever working.
+
+        A store that is only away is told in the log: pools survive that, at their start too. Raises
+        ``StoreUnmigrated``; what ``start`` does; and what Django, or a test, forbids here.
+        """
+        await self._assert_seen()
+        try:
+            await asyncio.to_thread(self.survey)
+        except StoreUnmigrated:
+            raise
+        except StoreError as error:
+            logger.error("event=started-without-store error=%r", str(error))
+
     async def start(self) -> None:
-        """Start every pool on the running event loop."""
+        """Start every pool on the running event loop.
+
+        Raises ``StoreError`` where a transaction is open on a store's database that its pool could not see
+        into: one of this thread, or of the sync code that waits for this coroutine.
+        """
+        await self._assert_seen()
+        if apps.apps_ready and not apps.is_installed(APP):
+            logger.warning(
+                "event=not-installed: %r is not in INSTALLED_APPS, so no module named tasks is imported by "
+                "itself, and no system check looks at settings.JOBIFY",
+                APP,
+            )
         try:
             for place, pool in enumerate(self.pools):
                 await pool.start()
                 self._supervisors.append(asyncio.create_task(self._supervise(place)))
+            if self._unserved is not None:
+                self._unserved.start()
         except BaseException:
             await self.drain(0)  # or the pools of the other stores would go on
             raise
+
+    async def _assert_seen(self) -> None:
+        unseen = as_sync_code(self._unseen)
+        if not unseen and sync_code_waits():
+            unseen = await sync_to_async(self._unseen, thread_sensitive=True)()
+        if unseen:
+            raise StoreError(f"workers started here would see no job: {unseen}")
+
+    def _unseen(self) -> str:
+        return next(filter(None, (pool.store.unseen() for pool in self.pools)), "")
 
     def stop_claiming(self) -> None:
         """Start no further job; ``drain`` does the rest. A signal handler may call it at any point."""
@@ -111,8 +159,12 @@ class Service:
         """
         for supervisor in self._supervisors:
             supervisor.cancel()
+        if self._unserved is not None:
+            self._unserved.stop()
         seconds = get_settings().grace if grace is None else grace
         released = await asyncio.gather(*(pool.drain(seconds) for pool in self.pools))
+        if self._unserved is not None:
+            self._unserved.join()
         return [id for ids in released for id in ids]
 
     def hurry(self) -> None:
@@ -120,9 +172,20 @@ class Service:
         for pool in self.pools:
             pool.hurry()
 
-    async def until_dry(self) -> None:
-        """Return once every queue was found empty while no job of this process ran."""
-        await asyncio.gather(*(pool.until_dry() for pool in self.pools))
+    async def until_dry(self) -> Sequence[Left]:
+        """Return once no job of this process runs and none waits that it could run.
+
+        Returns what is left: the jobs that wait and that it cannot run, because their queue is paused or
+        their task is not registered here. Delayed jobs that are not due do not count. For jobs that wait
+        because other pools use up a queue's ``MAX_RUNNING`` it waits; once ``max_jobs`` have run, for none.
+        """
+        while True:
+            quiet = all(pool.completer.empty for pool in self.pools)
+            before = [pool.started for pool in self.pools]
+            found = await asyncio.gather(*(pool.until_dry() for pool in self.pools))
+            # A job of one store may have pushed into another one that had been found empty already.
+            if len(found) == 1 or (quiet and before == [pool.started for pool in self.pools]):
+                return [left for one in found for left in one]
 
     async def until_spent(self) -> None:
         """Return once ``max_jobs`` jobs were claimed and have ended."""
@@ -142,9 +205,9 @@ class Service:
             dead = self.pools[place]
             pause = min(LONGEST_RESTART, RESTART_AFTER * 2.0 ** min(deaths - 1, 10))
             logger.critical(
-                "event=pool-restart store=%s error=%r deaths=%d restart_in=%g: a pool died and is replaced",
-                dead.store.alias,
-                error,
+                "event=pool-restart store=%s error=%s deaths=%d restart_in=%g: a pool died and is replaced",
+                shown(dead.store.alias),
+                shown(error),
                 deaths,
                 pause,
             )
@@ -177,8 +240,12 @@ async def serving(
         workers: jobs of each queue to run at once; stands above settings and live tuning.
         grace: seconds that running jobs have to end when the block ends; ``JOBIFY["GRACE"]`` by default.
         kind: how the pools call themselves.
+
+    Raises ``StoreUnmigrated`` before anything starts, and ``StoreError`` inside ``TestCase`` or ``atomic()``
+    on a store's database: the workers would never see what is pushed there.
     """
-    service = Service(queues, kind=kind, workers=workers)
+    service = Service(queues, kind=kind, workers=workers, look_around=True)
+    await service.look()
     await service.start()
     try:
         yield service

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError
-from jobify_django.log import get_log
+from jobify_django.log import get_log, listed, shown
+from jobify_django.outage import Outage
 from jobify_django.pool.presence import Presence
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ LEASES_APART = 2
 """A lease that has this many times the longest one left is not believed."""
 
 LAG_WORTH_A_WARNING = 1.0
+LONGEST_LAG_UNSAID = 60.0
+"""Seconds between two warnings of one that lasts, at most."""
+
 STUCK_AFTER = 10.0
 """Seconds without a turn of the claim loop after which a pool is no longer reported alive."""
 
@@ -65,7 +69,9 @@ class Upkeep:
             prune := Chore(self._prune, PRUNE_EVERY, first=RESCUE_EVERY),
         ]
         self._rescuing, self._pruning, self._reordering = rescue, prune, reorder
+        self._trouble = Outage()
         self._lag_since: float | None = None
+        self._lag = Outage(TUNE_EVERY, LONGEST_LAG_UNSAID)
         self._thread: threading.Thread | None = None
         self._turns = -1
         self._still = 0.0
@@ -116,19 +122,28 @@ class Upkeep:
         try:
             chore.work()
         except Exception as error:
-            # The claim loop says at ERROR that the store is away; once is enough, until every chore works
-            # again. On a full disk those that only read do all the time.
-            known = isinstance(error, StoreError)
-            said = known and any(chore.failing for chore in self._chores)
-            level = logging.DEBUG if said else logging.WARNING
-            logger.log(level, "event=upkeep-failed error=%r", str(error), exc_info=None if known else error)
+            self._complain(error)
             chore.failing = True
             self._store.close()
             # Twice in a lease's third: so that one who is back in time renews in time.
             chore.due = time.monotonic() + min(RETRY_AFTER, chore.every / 2)
             return False
         chore.failing = False
+        # On a full disk those that only read work all the time.
+        if not any(chore.failing for chore in self._chores) and (times := self._trouble.over()):
+            logger.info("event=upkeep-back failures=%d: every chore works again", times)
         return True
+
+    def _complain(self, error: Exception) -> None:
+        # The claim loop says at ERROR that the store is away.
+        word = self._trouble.fail(error)
+        unknown = word is not None and word.new and not isinstance(error, StoreError)
+        logger.log(
+            logging.DEBUG if word is None else logging.WARNING,
+            "event=upkeep-failed error=%r",
+            str(error),
+            exc_info=error if unknown else None,
+        )
 
     # The chores
 
@@ -172,7 +187,7 @@ class Upkeep:
                 "event=pool-stuck pool=%s store=%s seconds=%.1f: its claim loop does not turn, so it "
                 "starts no job, and is no longer reported alive",
                 self._pool.id,
-                self._store.alias,
+                shown(self._store.alias),
                 self._still,
             )
         return not stuck
@@ -212,10 +227,10 @@ class Upkeep:
         for rescued in batch:
             logger.warning(
                 "event=rescued id=%s task=%s attempt=%d from=%s now=%s",
-                rescued.id,
-                rescued.task,
+                shown(rescued.id),
+                shown(rescued.task),
                 rescued.attempt,
-                rescued.pool,
+                shown(rescued.pool),
                 rescued.status,
             )
         if not batch:
@@ -234,7 +249,9 @@ class Upkeep:
 
     def _repair(self) -> None:
         if self._store.repair():
-            logger.warning("event=repaired store=%s: the count of waiting jobs was wrong", self._store.alias)
+            logger.warning(
+                "event=repaired store=%s: the count of waiting jobs was wrong", shown(self._store.alias)
+            )
 
     def _prune(self) -> None:
         settings = get_settings()
@@ -258,9 +275,9 @@ class Upkeep:
                 self._pool.loop.call_soon_threadsafe(self._loop_turned)
             except RuntimeError:
                 self._lag_since = None  # the loop is closed; the pool's owner ends it
-        elif time.monotonic() - since > LAG_WORTH_A_WARNING:
+        elif time.monotonic() - since > LAG_WORTH_A_WARNING and self._lag.fail("lag") is not None:
             jobs = [
-                f"{running.claim.task} {running.claim.id}"
+                listed((running.claim.task, running.claim.id), " ")
                 for slots in self._pool.slots.values()
                 for running in slots.jobs()
                 if running.task is not None
@@ -274,6 +291,7 @@ class Upkeep:
 
     def _loop_turned(self) -> None:
         self._lag_since = None
+        self._lag.over()
 
 
 def longest_lease(pool: Pool) -> float:

@@ -14,8 +14,8 @@ from django.db import connections
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim, Outcome
-from jobify_django.log import get_log
-from jobify_django.pool.execution import run_job
+from jobify_django.log import get_log, shown
+from jobify_django.pool.execution import Unfinished, run_job
 from jobify_django.stores.base import QueueState
 
 logger = get_log("jobify.worker")
@@ -27,9 +27,12 @@ TRY_AGAIN = 5.0
 
 
 class Running:
-    """A job in a worker. To the job's own pushes it is the ``Inside`` that says whether they may wait."""
+    """A job in a worker. To the job's own pushes it is the ``Inside`` that says whether they may wait.
 
-    __slots__ = ("_waits", "asked", "began", "claim", "ending", "seconds", "slots", "task")
+    ``exception`` is what it raised, from its end until that is reported.
+    """
+
+    __slots__ = ("_waits", "asked", "began", "claim", "ending", "exception", "seconds", "slots", "task")
 
     def __init__(self, claim: Claim, slots: Slots) -> None:
         self.claim = claim
@@ -38,6 +41,7 @@ class Running:
         self.seconds = 0.0
         self.task: asyncio.Task[None] | None = None
         self.ending: Ending | None = None
+        self.exception: BaseException | None = None
         self.asked: tuple[str, ...] = ()
         self._waits = 0
 
@@ -141,10 +145,17 @@ class Threads:
 
     They are daemons because a thread cannot be stopped: a process that has handed its jobs back must be
     able to end while one still runs.
+
+    Args:
+        done: told how a job ended.
+        go_on: told what a job has left for the event loop.
     """
 
-    def __init__(self, done: Callable[[Running, Outcome], None]) -> None:
+    def __init__(
+        self, done: Callable[[Running, Outcome], None], go_on: Callable[[Running, Unfinished], None]
+    ) -> None:
         self._done = done
+        self._go_on = go_on
         self._work: SimpleQueue[Running | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
@@ -215,9 +226,12 @@ class Threads:
         with contextlib.suppress(Exception):
             connections.close_all()
 
-    def _tell(self, running: Running, outcome: Outcome) -> None:
+    def _tell(self, running: Running, outcome: Outcome | Unfinished) -> None:
         try:
-            self._done(running, outcome)
+            if isinstance(outcome, Unfinished):
+                self._go_on(running, outcome)
+            else:
+                self._done(running, outcome)
         except Exception:
             # A dead thread would still be counted as idle, and the next job would wait for it for ever.
-            logger.critical("event=outcome-untold id=%s", outcome.id, exc_info=True)
+            logger.critical("event=outcome-untold id=%s", shown(running.claim.id), exc_info=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Collection
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -72,6 +73,28 @@ def queues_by_store(names: list[str] | None = None) -> dict[Store, list[QueueSet
         queue = settings.queue(name)
         grouped.setdefault(stores.of(queue), []).append(queue)
     return grouped
+
+
+def every_store() -> list[Store]:
+    """Return every store that jobs may be in: those of the settings, and the database store where its tables
+    are, for a project that has moved all its queues to another one may have left jobs there.
+
+    Raises ``ImproperlyConfigured`` for a store of the settings that cannot be made.
+    """
+    named = list(queues_by_store())
+    return [*named, *left_behind(named)]
+
+
+def left_behind(named: Collection[Store]) -> list[Store]:
+    """Return the database store if its tables are there and none of these stores leads to them."""
+    try:
+        database = stores["database"]
+    except Exception:  # its alias may stand for no database at all; no queue needs it
+        return []
+    # One of its subclasses is another way to the same tables.
+    if any(isinstance(store, type(database)) for store in named) or not database.is_set_up():
+        return []
+    return [database]
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:

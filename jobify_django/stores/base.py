@@ -29,13 +29,27 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StaleVersion
-from jobify_django.job import Claim, JobError, JobRecord, JobSpec, JobStatus, Outcome, maker
+from jobify_django.job import (
+    DELAYED,
+    RUNNING,
+    WAITING,
+    Claim,
+    JobError,
+    JobRecord,
+    JobSpec,
+    JobStatus,
+    Outcome,
+    maker,
+)
 from jobify_django.ordering import Order
 from jobify_django.stores.hints import Hints, Probe
 
 Companion = TypeVar("Companion")
 
 NO_CAPS: Mapping[str, int] = MappingProxyType({})
+
+LOOKED_THROUGH = 1_000
+"""Jobs of a status that are looked through for their queues, where a store knows no better way."""
 
 CRASH_LIMIT = 3
 """A job whose pool died this often while running it is failed instead of being run again."""
@@ -410,6 +424,22 @@ class Store(ABC):
     def stats(self, queues: Sequence[QueueSettings]) -> Mapping[str, QueueStats]:
         """Return the state of queues, by name."""
 
+    def queues(self) -> Collection[str]:
+        """Return the names of the queues that hold jobs which have not ended, whatever settings say of them.
+
+        As it stands here it goes through the first jobs of each status (``LOOKED_THROUGH``), so a queue whose
+        jobs all stand behind those of others is not seen; a store that has its queues at hand overrides it.
+        """
+        return {
+            record.queue
+            for status in (WAITING, DELAYED, RUNNING)
+            for record in self.find(status=status, limit=LOOKED_THROUGH)
+        }
+
+    def is_set_up(self) -> bool:
+        """Return whether jobs may be in it: it answers, and has what it keeps them in. It never raises."""
+        return True
+
     # Live values and pools
 
     @abstractmethod
@@ -478,6 +508,15 @@ class Store(ABC):
     def in_transaction(self) -> bool:
         """Whether this thread has a transaction open that ``add`` would be part of."""
         return False
+
+    def unseen(self, id: str = "") -> str:
+        """Return why nobody else sees what this thread has added, and what to do, in sentences; an empty text
+        where it is seen at once.
+
+        Args:
+            id: only if this job is among it.
+        """
+        return ""
 
     def repair(self) -> bool:
         """Look for and mend bookkeeping that a hand has put wrong; return whether any was found."""

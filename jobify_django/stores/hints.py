@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
+from jobify_django.outage import Outage
 
 if TYPE_CHECKING:
     from jobify_django.stores.base import Store
@@ -44,6 +45,7 @@ class Hints:
         self._lock = threading.Lock()
         self._watcher: threading.Thread | None = None
         self._quit = threading.Event()
+        self._deaf, self._threadless, self._away = Outage(), Outage(), Outage()
 
     def subscribe(self, kind: Kind, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` at each hint of this kind until the returned function is called."""
@@ -83,8 +85,15 @@ class Hints:
         for listener in self._listeners[kind]:
             try:
                 listener(about)
-            except Exception:  # the change is made: whoever made it must not take it for failed
-                logger.exception("event=hint-failed store=%s kind=%s", self._store.alias, kind)
+            except Exception as error:  # the change is made: whoever made it must not take it for failed
+                if (word := self._deaf.fail(error)) is not None:
+                    logger.error(
+                        "event=hint-failed store=%s kind=%s times=%d",
+                        shown(self._store.alias),
+                        kind,
+                        word.times,
+                        exc_info=word.new,
+                    )
 
     def _start_watching(self) -> None:
         if self._watcher is not None or not self._store.shared:
@@ -97,10 +106,12 @@ class Hints:
             watcher.start()
         except (RuntimeError, MemoryError) as error:
             # The system refuses a thread. Polling covers the gap, and whoever listens next tries again.
-            logger.warning(
-                "event=no-thread store=%s error=%r: polling instead", self._store.alias, str(error)
-            )
+            if self._threadless.fail(error) is not None:
+                logger.warning(
+                    "event=no-thread store=%s error=%r: polling instead", shown(self._store.alias), str(error)
+                )
         else:
+            self._threadless.over()
             self._watcher = watcher
 
     def _watch(self, quit: threading.Event) -> None:
@@ -110,9 +121,15 @@ class Hints:
                 try:
                     if not self._follow(quit):
                         return
-                except Exception:
+                except Exception as error:
                     # The database is away; whoever needs it finds out and says so. Polling covers the gap.
-                    logger.debug("store %s: cannot watch for changes", self._store.alias, exc_info=True)
+                    if (word := self._away.fail(error)) is not None:
+                        logger.debug(
+                            "store %s: cannot watch for changes (%d tries)",
+                            shown(self._store.alias),
+                            word.times,
+                            exc_info=word.new,
+                        )
                     self._store.close()
                     quit.wait(RETRY)
         finally:
@@ -132,6 +149,8 @@ class Hints:
             while not quit.is_set():
                 for kind, queue in probe():
                     give[kind](queue)
+                if self._away.over():
+                    logger.debug("store %s: watching for changes again", shown(self._store.alias))
         finally:
             close = getattr(probe, "close", None)
             if close is not None:

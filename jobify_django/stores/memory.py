@@ -317,6 +317,14 @@ class MemoryStore(Store):
         with self._lock:
             return {queue.name: self._line(queue.name).stats(queue, now, pools) for queue in queues}
 
+    def queues(self) -> Collection[str]:
+        with self._lock:
+            return {
+                line.name
+                for line in self._lines.values()
+                if line.waiting or line.delayed_count or line.running
+            }
+
     # Live values and pools
 
     def states(self, queues: Collection[str]) -> Mapping[str, QueueState]:

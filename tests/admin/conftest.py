@@ -73,4 +73,14 @@ def noop() -> Iterator[Task[..., None]]:
     tasks.forget("tests.noop")
 
 
+async def _anoop(*args: Any) -> None: ...
+
+
 def _noop(*args: Any) -> None: ...
+
+
+@pytest.fixture
+def anoop() -> Iterator[Task[..., None]]:
+    """The same as an ``async def``."""
+    yield task(name="tests.anoop")(_anoop)
+    tasks.forget("tests.anoop")

@@ -151,6 +151,66 @@ def test_a_store_that_cannot_be_made_is_a_row_that_says_so(settings: Any, everyt
     assert "The store failed (ImproperlyConfigured); the log has more." in words(overview(everything))
 
 
+@pytest.mark.parametrize(
+    ("after", "note"),
+    [
+        ({"QUEUES": {}}, "not in settings"),
+        ({"QUEUES": {"mail": {"STORE": "memory"}}}, "in store memory by now"),
+        ({"STORE": "memory", "QUEUES": {"mail": {}}}, "in store memory by now"),
+    ],
+)
+def test_a_queue_that_the_settings_do_not_look_for_is_shown_where_its_jobs_are(
+    settings: Any, everything: Client, noop: Task[..., None], after: dict[str, Any], note: str
+) -> None:
+    settings.JOBIFY = DATABASE
+    mail = noop.using(queue="mail", on_commit=False)
+    mail.push(1)
+    mail.using(delay=3_600).push(2)
+    queue("mail").tune(workers=4)
+    queue("mail").pause()
+    settings.JOBIFY = after
+
+    page = overview(everything)
+
+    assert f"Queue mail ({note}) holds jobs, and no live pool serves it there: they wait." in words(page)
+    assert re.search(rf"mail {note} paused no pool tuned 1 1 0 ", words(page))
+    assert "/jobify_django/job/?queue=mail" in page
+
+
+def test_a_queue_that_others_serve_is_no_warning(
+    settings: Any, everything: Client, noop: Task[..., None]
+) -> None:
+    settings.JOBIFY = DATABASE
+    noop.using(queue="mail", on_commit=False).push(1)
+    queue("mail").store.beat(a_pool(1))
+    settings.JOBIFY = {}
+
+    page = words(overview(everything))
+
+    assert "mail not in settings" in page
+    assert "holds jobs" not in page
+
+
+def test_the_page_of_a_queue_that_is_gone_can_be_read_and_changes_nothing(
+    settings: Any, everything: Client, noop: Task[..., None]
+) -> None:
+    settings.JOBIFY = {"QUEUES": {"user_flow": {}, "mail": {}}}
+    noop.using(queue="user_flow", on_commit=False).push(1)
+    queue("mail").pause(actor="ada")  # it has no jobs, and was changed
+    settings.JOBIFY = {}
+    everything.get(reverse("admin:jobify_django_queue_change", args=["default"]))
+
+    for name, shown in (("user_flow", "no live pool"), ("user_5Fflow", "no live pool"), ("mail", "ada")):
+        page = everything.get(reverse("admin:jobify_django_queue_change", args=[name]))
+        assert page.status_code == 200
+        assert "not in settings" in words(page.text)
+        assert shown in words(page.text)
+        assert not re.search(r"<form[^>]*/queue/", page.text)
+    for view in ("change", "pause", "resume", "reset"):
+        address = reverse(f"admin:jobify_django_queue_{view}", args=["user_flow"])
+        assert everything.post(address).status_code == 404
+
+
 def test_an_unknown_queue_is_not_found(everything: Client) -> None:
     for name in ("nope", "<script>", "..", "a" * 5_000):
         assert everything.get(reverse("admin:jobify_django_queue_change", args=[name])).status_code == 404

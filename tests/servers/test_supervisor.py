@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from jobify_django import Job, JobStatus
+from jobify_django import Job, JobStatus, queue
 from jobify_django.management.supervisor import pause
 from jobify_django.models import Job as Row
 from jobify_django.stores import stores
@@ -137,6 +137,18 @@ def test_batch_runs_what_waits_and_exits_0(supervise: Supervise, tmp_path: Path)
     for job in jobs:
         job.refresh()
     assert {job.status for job in jobs} == {JobStatus.SUCCESSFUL}
+
+
+def test_batch_exits_4_when_jobs_are_left_and_replaces_nobody(supervise: Supervise, tmp_path: Path) -> None:
+    job = write_line.push(str(tmp_path / "written"), "one")
+    queue("default").pause()
+    child = supervise("--processes", "2", "--batch")
+    assert child.end() == 4
+    assert len(STARTED.findall(child.output)) == 2
+    assert child.output.count("event=left queue=default jobs=1") == 2
+    assert "event=process-died" not in child.output
+    job.refresh()
+    assert job.status is JobStatus.WAITING
 
 
 def test_a_process_that_has_run_max_jobs_is_replaced(supervise: Supervise, tmp_path: Path) -> None:

@@ -23,13 +23,14 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.blocks.page import examples
 from tests.child import PATIENCE, Child
 from tests.requirement import need_module
 
 PAGES = sorted(
     page for page in (Path(__file__).parents[2] / "docs" / "tutorial").glob("*.md") if page.stem != "index"
 )
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # The environment that runs this test stands for the one a reader makes.
 INSTALLING = ("python3 -m venv", "source ", "python -m pip install")
 STAYING = ("python manage.py runjobs", "python -m uvicorn")
@@ -275,16 +276,6 @@ class Shell:
         with self._news:
             self._closed = True
             self._news.notify_all()
-
-
-def examples(text: str, prompt: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield what is typed after each prompt, and the lines shown below it."""
-    for part in re.split(rf"^{re.escape(prompt)}", text, flags=re.MULTILINE)[1:]:
-        typed, *shown = part.splitlines()
-        if prompt == ">>> ":
-            while shown and re.match(r"\.\.\.( |$)", shown[0]):
-                typed += "\n" + shown.pop(0)[4:]
-        yield typed, shown
 
 
 def compare(shown: Sequence[str], happened: str, what: str, *, exactly: bool) -> None:

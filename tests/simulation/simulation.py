@@ -153,7 +153,8 @@ class _Ear(logging.Handler):
         text = record.getMessage()
         world.note(f"says {text[:200]}")
         error = record.exc_info[1] if record.exc_info else None
-        odd = error is not None and not isinstance(error, StoreError)
+        theirs = text.startswith(("event=failed ", "event=refused "))  # what a job raised
+        odd = error is not None and not isinstance(error, StoreError) and not theirs
         if odd or "event=pool-died" in text or "never awaited" in text:
             world.fail(f"it said: {text}", error)
         if self._simulation.options.calm and any(f"event={event}" in text for event in TROUBLES):

@@ -1,5 +1,7 @@
 """The README's other examples; ``tests/test_readme.py`` holds them to it."""
 
+import os
+
 from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, HttpResponse
 
@@ -27,5 +29,7 @@ async def acheckout(request: HttpRequest) -> HttpResponse:
     job = await charge.apush("ord-1")
     return HttpResponse(await job)  # waits for the job's end, and gives its result
 
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
 
 application = lifespan(get_asgi_application())

@@ -12,8 +12,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 from jobify_django.exceptions import StoreError
-from jobify_django.management.subcommands import acting, bench, doctor, looking, tuning
-from jobify_django.management.subcommands.output import Progress
+from jobify_django.management.subcommands import acting, bench, doctor, looking, output, tuning
+from jobify_django.management.subcommands.table import plain_lines
 
 SUBCOMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[..., None]]] = {
     "status": (looking.add_status, looking.status),
@@ -46,18 +46,27 @@ class Command(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         self._owns_process = True
-        super().run_from_argv(argv)
+        with output.piped():
+            super().run_from_argv(argv)
 
     def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
         # Called from code it is part of that code's transaction.
         committing = autocommit() if self._owns_process else contextlib.nullcontext()
-        with contextlib.suppress(KeyboardInterrupt), committing:
+        with committing:
             try:
-                progress = Progress(self.stderr)
+                progress = output.Progress(self.stderr)
                 work = SUBCOMMANDS[subcommand][1]
-                work(self.stdout, owns_process=self._owns_process, progress=progress, **options)
+                work(
+                    self.stdout,
+                    err=self.stderr,
+                    owns_process=self._owns_process,
+                    progress=progress,
+                    **options,
+                )
             except (StoreError, ImproperlyConfigured) as error:
-                raise CommandError(str(error)) from error
+                raise CommandError(plain_lines(str(error))) from error
+            except KeyboardInterrupt as interrupt:
+                raise CommandError("interrupted.", returncode=output.INTERRUPTED) from interrupt
 
 
 @contextlib.contextmanager

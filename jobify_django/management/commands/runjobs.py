@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from django.db import connections
 from jobify_django import __version__
 from jobify_django.conf import MAX_WORKERS, get_settings, workers_problem
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.management import logs, reloading
-from jobify_django.management.child import LISTENING, OPTION, READY, Lifeline
+from jobify_django.management.child import LEFT, LISTENING, OPTION, READY, Lifeline
 from jobify_django.management.heartbeat import Heartbeat, Pulse, Told
 from jobify_django.management.process import Process
 from jobify_django.management.supervisor import MAX_PROCESSES, Supervisor
@@ -65,7 +65,7 @@ class Command(BaseCommand):
             help="Run so many processes, each with workers of its own, and replace those that die.",
         )
         parser.add_argument(OPTION, type=_child, help=argparse.SUPPRESS)  # who starts it, as it tells itself
-        parser.add_argument("--batch", action="store_true", help="Exit once the queues are empty.")
+        parser.add_argument("--batch", action="store_true", help="Exit once nothing waits that it could run.")
         parser.add_argument("--max-jobs", type=_count, metavar="N", help="Exit after so many jobs.")
         parser.add_argument(
             "--grace",
@@ -83,7 +83,9 @@ class Command(BaseCommand):
             "--heartbeat-file", type=Path, metavar="PATH", help="Touch this file each second while it works."
         )
         parser.add_argument(
-            "--log-format", choices=["text", "json"], default="text", help="How stderr looks."
+            "--log-format",
+            choices=["text", "json"],
+            help="How stderr looks, where LOGGING has no handler for it; text by default.",
         )
 
     def run_from_argv(self, argv: list[str]) -> None:
@@ -99,7 +101,7 @@ class Command(BaseCommand):
         self._refuse_processes(options)
         supervisor = Supervisor(options["processes"], batch=options["batch"])
         with supervisor.listening():
-            logs.configure(options["log_format"], options["verbosity"])
+            self._configure_logs(options)
             self._service(options)  # what is wrong is said once, not by each process
             return supervisor.run(self._heartbeat(options["heartbeat_file"]))
 
@@ -120,7 +122,7 @@ class Command(BaseCommand):
         process = Process(last_resort=self._owns_process)
         with process.listening():
             number, parent = _lifeline(options)
-            logs.configure(options["log_format"], options["verbosity"], number)
+            self._configure_logs(options, number)
             if parent is not None:
                 parent.when_gone(process.orphaned)
             if _wants_reload(options) and not reloading.is_child():
@@ -157,6 +159,7 @@ class Command(BaseCommand):
                 kind="runjobs",
                 workers=options["workers"],
                 max_jobs=options["max_jobs"],
+                look_around=options["child"] is None or options["child"][0] <= 1,  # one for all processes
             )
         except UnknownQueue as error:
             option = "--queues" if options["queues"] else "--exclude"
@@ -188,7 +191,26 @@ class Command(BaseCommand):
             ) from error
         return heartbeat
 
-    # Its first lines
+    # Its log, and its first lines
+
+    def _configure_logs(self, options: Mapping[str, Any], number: int | None = None) -> None:
+        """Write the log to stderr, or say there, once, what the project's logging makes of the options."""
+        verbosity, format = options["verbosity"], options["log_format"]
+        ours = logs.configure(format or "text", verbosity, number)
+        if ours or options["child"] is not None or reloading.is_child():
+            return
+        idle = ["--log-format"] * (format is not None) + [f"-v {verbosity}"] * (verbosity != 1)
+        if idle:
+            which = " and ".join(idle)
+            self._say(f"{which} changes nothing here: the project's LOGGING has a handler, and it decides.")
+        if verbosity and not logs.shows_events():
+            self._say(
+                "the project's LOGGING decides what is logged, and shows no line for a job that ends well: "
+                "that needs level INFO for the logger 'jobify'."
+            )
+
+    def _say(self, text: str) -> None:
+        self.stderr.write(f"runjobs: {text}", style_func=str)
 
     def _introduce(self, service: Service, options: Mapping[str, Any]) -> None:
         database = get_settings().database
@@ -198,12 +220,12 @@ class Command(BaseCommand):
             django.get_version(),
             platform.python_version(),
             ", ".join(
-                f"{pool.store.alias}({database}: {connections[database].vendor})"
+                f"{pool.store.alias}({shown(database)}: {connections[database].vendor})"
                 if pool.store.alias == "database"
-                else pool.store.alias
+                else shown(pool.store.alias)
                 for pool in service.pools
             ),
-            socket.gethostname(),
+            shown(socket.gethostname()),
             os.getpid(),
         )
         try:
@@ -216,12 +238,12 @@ class Command(BaseCommand):
         else:
             queues = "   ".join(_describe(name, stats[name], options["workers"]) for name in service.names)
             logger.info("queues   %s", queues)
-        modules = Counter(task.function.__module__ for task in tasks)
+        modules = Counter(task.place.module for task in tasks)
         logger.info(
             "tasks    %d in %d modules: %s",
             modules.total(),
             len(modules),
-            ", ".join(f"{module} ({number})" for module, number in sorted(modules.items())) or "none",
+            ", ".join(f"{shown(module)} ({number})" for module, number in sorted(modules.items())) or "none",
         )
 
 
@@ -234,7 +256,7 @@ def _describe(name: str, stats: QueueStats, fixed: int | None) -> str:
         workers += f" (tuned, settings say {configured.workers})"
     if stats.state.maxsize is not None:
         maxsize += f" (tuned, settings say {configured.maxsize})"
-    return f"{name} {workers}, {maxsize}{', paused' if stats.paused else ''}"
+    return f"{shown(name)} {workers}, {maxsize}{', paused' if stats.paused else ''}"
 
 
 def _wants_children(options: Mapping[str, Any]) -> bool:
@@ -261,10 +283,22 @@ def _lifeline(options: Mapping[str, Any]) -> tuple[int | None, Lifeline | None]:
     return number or None, parent
 
 
-def _until(service: Service, options: Mapping[str, Any]) -> Any:
+def _until(service: Service, options: Mapping[str, Any]) -> Callable[[], Coroutine[Any, Any, int]] | None:
+    """Return what to wait for beside signals; it gives the exit code."""
+
+    async def until_dry() -> int:
+        left = await service.until_dry()
+        for queue, jobs, reason in left:
+            logger.warning("event=left queue=%s jobs=%d reason=%r", queue, jobs, reason)
+        return LEFT if left else 0
+
+    async def until_spent() -> int:
+        await service.until_spent()
+        return 0
+
     if options["batch"]:
-        return service.until_dry
-    return service.until_spent if options["max_jobs"] else None
+        return until_dry
+    return until_spent if options["max_jobs"] else None
 
 
 # What an option's value must be

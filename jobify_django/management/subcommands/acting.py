@@ -5,26 +5,34 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentParser
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from django.core.management.base import CommandError, OutputWrapper
 
+from jobify_django import cancelling
+from jobify_django.cancelling import Fate
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import JobifyError, StoreError
-from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
-from jobify_django.management.subcommands.looking import add_filters, found, refuse_mistyped
-from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, seconds
-from jobify_django.stores import queues_by_store, stores
+from jobify_django.management.subcommands.choosing import chosen_jobs, leave_unserved
+from jobify_django.management.subcommands.looking import add_filters
+from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, seconds, usage
+from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
 from jobify_django.task import tasks
 
 T = TypeVar("T")
 
-MOST = 10_000
-"""Jobs that one call changes at most."""
+FATES = {
+    Fate.CANCELLED: "cancelled",
+    Fate.ASKED: "running asked to end",
+    Fate.UNSTOPPABLE: "running cannot be stopped: a 'def' ends as it ends",
+    Fate.UNSURE: "running of a task that is not known here: asked to end, which a 'def' does not",
+    Fate.OVER: "had ended",
+}
+ALWAYS_SAID = (Fate.CANCELLED, Fate.ASKED, Fate.OVER)
 
 LONGEST_QUOTE = 200
 """Characters of what was typed that an error repeats."""
@@ -67,14 +75,14 @@ def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"{_short(text)} is no JSON ({error}); write e.g. '[1, \"a\"]'.") from error
+        raise usage(f"{_short(text)} is no JSON ({error}); write e.g. '[1, \"a\"]'.") from error
     if isinstance(value, list):
         return value, {}
     if isinstance(value, dict) and set(value) <= {"args", "kwargs"}:
         args, kwargs = value.get("args", []), value.get("kwargs", {})
         if isinstance(args, list) and isinstance(kwargs, dict):
             return args, kwargs
-    raise CommandError(f'{_short(text)} is neither a list nor {{"args": [...], "kwargs": {{...}}}}.')
+    raise usage(f'{_short(text)} is neither a list nor {{"args": [...], "kwargs": {{...}}}}.')
 
 
 def _short(text: str) -> str:
@@ -90,30 +98,33 @@ def add_chosen(parser: ArgumentParser) -> None:
 
 def retry(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
     """Make failed and cancelled jobs wait again."""
-    chosen = _chosen([JobStatus.FAILED, JobStatus.CANCELLED], **options)
-    total = sum(map(len, chosen.values()))
+    chosen = chosen_jobs([JobStatus.FAILED, JobStatus.CANCELLED], **options)
+    leave_unserved(chosen)
+    total = sum(map(len, chosen.ids.values()))
     if options["dry_run"]:
-        out.write(f"{total} would be retried")
+        out.write(f"{total} would be retried{chosen.left}")
         return
-    done = len(_in_parts(chosen, lambda store, ids: store.retry(ids), progress))
-    out.write(f"{done} retried, {total - done} were not failed or cancelled")
+    done = len(_in_parts(chosen.ids, lambda store, ids: store.retry(ids), progress))
+    out.write(f"{done} retried, {total - done} were not failed or cancelled{chosen.left}")
+    chosen.complain()
 
 
 def cancel(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
     """Cancel jobs that have not started, and ask running 'async def' jobs to end."""
-    chosen = _chosen([JobStatus.WAITING, JobStatus.DELAYED, JobStatus.RUNNING], **options)
-    total = sum(map(len, chosen.values()))
+    chosen = chosen_jobs([JobStatus.WAITING, JobStatus.DELAYED, JobStatus.RUNNING], **options)
+    total = sum(map(len, chosen.ids.values()))
     if options["dry_run"]:
-        out.write(f"{total} would be cancelled")
+        out.write(f"{total} would be cancelled{chosen.left}")
         return
-    before = _in_parts(chosen, lambda store, ids: store.cancel(ids).values(), progress)
-    running = before.count(JobStatus.RUNNING)
-    ended = sum(status.ended for status in before)
-    out.write(f"{len(before) - running - ended} cancelled, {running} running asked to end, {ended} had ended")
+    ended = _in_parts(chosen.ids, lambda store, ids: cancelling.cancel(store, ids).values(), progress)
+    fates = Counter(ended)
+    said = (f"{fates[fate]} {words}" for fate, words in FATES.items() if fates[fate] or fate in ALWAYS_SAID)
+    out.write(f"{', '.join(said)}{chosen.left}")
+    chosen.complain()
 
 
 def _in_parts(
-    chosen: Mapping[str, Sequence[str]],
+    chosen: Mapping[Store, Sequence[str]],
     act: Callable[[Store, Sequence[str]], Iterable[T]],
     progress: Progress,
 ) -> list[T]:
@@ -121,11 +132,11 @@ def _in_parts(
     total = sum(map(len, chosen.values()))
     gone = 0
     results: list[T] = []
-    for name, ids in chosen.items():
+    for store, ids in chosen.items():
         for start in range(0, len(ids), PART):
             part = ids[start : start + PART]
             try:
-                results += act(stores[name], part)
+                results += act(store, part)
             except StoreError as error:
                 raise CommandError(
                     f"after {gone} of {total} jobs: {error} Run it again: what is done stays done."
@@ -133,30 +144,6 @@ def _in_parts(
             gone += len(part)
             progress(f"{gone} of {total} jobs")
     return results
-
-
-def _chosen(statuses: list[JobStatus], *, ids: list[str], yes: bool, **options: Any) -> dict[str, list[str]]:
-    """Return ids by the name of the store that holds them."""
-    filters = {key: options[key] for key in ("status", "queue", "task")}
-    if bool(ids) == any(filters.values()):
-        raise CommandError("name jobs by their ids, or by --status, --queue, --task: one of the two.")
-    chosen: dict[str, list[str]] = defaultdict(list)
-    if ids:
-        for id in ids:
-            try:
-                chosen[get_settings().queue(get_job(id).queue).store].append(id)
-            except JobifyError as error:
-                raise CommandError(str(error)) from error
-        return chosen
-    if not (yes or options["dry_run"]):
-        raise CommandError("this may change many jobs: look with --dry-run, then say --yes.")
-    wanted = [filters["status"]] if filters["status"] else [str(status) for status in statuses]
-    for status in wanted:
-        for record in found(**{**filters, "status": status}, limit=MOST):
-            chosen[get_settings().queue(record.queue).store].append(record.id)
-    if not chosen:
-        refuse_mistyped(filters["task"])
-    return chosen
 
 
 def add_prune(parser: ArgumentParser) -> None:
@@ -176,7 +163,7 @@ def prune(
         ),
     }
     total = 0
-    for store in queues_by_store():
+    for store in every_store():
         while pruned := store.prune(**ages):
             total += pruned
     out.write(f"{total} jobs deleted")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from argparse import ArgumentParser
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Any
 
 from django.conf import settings as django_settings
 from django.core import checks
@@ -15,53 +18,114 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils.module_loading import import_string
 
 from jobify_django.asgi import Lifespan
-from jobify_django.conf import get_settings
+from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobStatus
-from jobify_django.management.subcommands.output import elsewhere
+from jobify_django.management.subcommands.finding import Finding, Level, duration, looked, reachable, said
+from jobify_django.management.subcommands.output import document, elsewhere, seconds
+from jobify_django.management.subcommands.running import running
+from jobify_django.management.subcommands.table import plain
 from jobify_django.queue import queue
-from jobify_django.stores import queues_by_store
+from jobify_django.stores import every_store
+from jobify_django.stores.base import QueueStats, Store
+from jobify_django.strays import strays_in
 from jobify_django.task import tasks
 
 SAMPLE = 1_000
 """Waiting jobs looked through for unknown tasks."""
 
+LONG = 3600.0
+"""Seconds after which a job that runs is named, unless ``--long`` says otherwise."""
 
-class Finding(NamedTuple):
-    """One line of the report."""
+LONG_WAIT = 60.0
+"""Seconds after which a job that waits beside idle workers is worth a warning."""
 
-    level: Literal["PASS", "WARN", "FAIL"]
-    text: str
-    fix: str = ""
+BAD: dict[str, tuple[Level, ...]] = {"fail": ("FAIL",), "warn": ("FAIL", "WARN")}
 
 
 def add_doctor(parser: ArgumentParser) -> None:
-    """It takes no arguments."""
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "--fail-on",
+        choices=tuple(BAD),
+        default="fail",
+        help="exit with 1 for a warning too, or for a FAIL only",
+    )
+    parser.add_argument("--long", help="name jobs that run for longer than 90s, 15m, 5h, 7d (default 1h)")
 
 
-def doctor(out: OutputWrapper, *, owns_process: bool = False, **options: Any) -> None:
-    """Examine settings, tables, database, workers and tasks; exit 1 if anything is broken."""
-    findings = list(_findings(owns_process))
-    for finding in findings:
-        out.write(f"{finding.level}  {finding.text}{' -> ' + finding.fix if finding.fix else ''}")
-    broken = sum(finding.level == "FAIL" for finding in findings)
-    if broken:
-        raise CommandError(f"{broken} of {len(findings)} looks found something broken.")
+def doctor(
+    out: OutputWrapper,
+    *,
+    format: str = "text",
+    fail_on: str = "fail",
+    long: str | None = None,
+    owns_process: bool = False,
+    **options: Any,
+) -> None:
+    """Examine settings, tables, database, workers, jobs and tasks; exit 1 if anything is broken."""
+    limit = LONG if long is None else seconds(long)
+    # What is imported to be looked at may print: stdout is the report's.
+    with contextlib.redirect_stdout(sys.stderr):
+        findings = list(_findings(owns_process, limit))
+    if format == "json":
+        out.write(document([_values(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            fix = f" -> {finding.fix}" if finding.fix else ""
+            out.write(f"{finding.level}  {_line(finding.text + fix)}")
+    _judge(findings, fail_on)
 
 
-def _findings(owns_process: bool) -> Iterator[Finding]:
-    messages = checks.run_checks(tags=["jobify"], include_deployment_checks=False)
-    for message in messages:
-        level: Any = "FAIL" if message.level >= checks.ERROR else "WARN"
-        yield Finding(level, f"{message.id}: {message.msg}", message.hint or "")
-    if any(message.level >= checks.ERROR for message in messages):
+def _judge(findings: list[Finding], fail_on: str) -> None:
+    levels = Counter[str](finding.level for finding in findings)
+    if not any(levels[level] for level in BAD[fail_on]):
         return
-    yield Finding("PASS", "settings.JOBIFY is right")
-    yield from _tables()
-    yield from _workers(owns_process)
-    yield from _stores()
-    yield from _tasks()
-    yield _asgi()
+    broken = f"{levels['FAIL']} of {len(findings)} looks found something broken."
+    warned = f" {levels['WARN']} found something to mend." if fail_on == "warn" else ""
+    raise CommandError(f"{broken}{warned}")
+
+
+def _values(finding: Finding) -> dict[str, str]:
+    return {
+        "level": finding.level,
+        "id": finding.id,
+        "text": _line(finding.text),
+        "fix": _line(finding.fix),
+    }
+
+
+def _line(text: str) -> str:
+    return plain(" ".join(text.split()))
+
+
+def _findings(owns_process: bool, long: float) -> Iterator[Finding]:
+    yield from looked("settings", "settings.JOBIFY", _settings)
+    try:
+        queues = get_settings().queues
+    except Exception:  # said above
+        queues = {}
+    if queues:
+        yield from looked("tables", "the app's tables", _tables)
+        for settings in queues.values():
+            yield from looked("queue", f"queue {settings.name}", partial(_queue, settings, owns_process))
+        for store in every_store():
+            yield from looked("strays", f"store {store.alias}", partial(_strays, store))
+        for store, served in reachable().items():
+            subject = f"store {store.alias}"
+            yield from looked("store", subject, partial(_store, store))
+            if store.shared or not owns_process:
+                yield from looked("running", subject, partial(_running, store, served, long))
+        yield from looked("tasks", "the tasks", _tasks)
+    path = getattr(django_settings, "ASGI_APPLICATION", None)
+    yield from looked("asgi", f"ASGI_APPLICATION {path!r} cannot be imported", partial(_asgi, path))
+
+
+def _settings() -> Iterator[Finding]:
+    messages = checks.run_checks(tags=["jobify"], databases=[])  # those come with the tables
+    yield from map(said, messages)
+    if not any(message.level >= checks.ERROR for message in messages):
+        yield Finding("PASS", "settings.JOBIFY is right")
 
 
 def _tables() -> Iterator[Finding]:
@@ -71,65 +135,115 @@ def _tables() -> Iterator[Finding]:
     executor = MigrationExecutor(connections[settings.database])
     targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "jobify_django"]
     if executor.migration_plan(targets):
-        yield Finding("FAIL", "the app's tables are not up to date", "manage.py migrate")
+        where = "" if settings.database == "default" else f" --database {settings.database}"
+        yield Finding("FAIL", "the app's tables are not up to date", f"manage.py migrate{where}")
         return
     yield Finding("PASS", f"tables on database {settings.database!r} are up to date")
     for message in checks.run_checks(tags=[checks.Tags.database], databases=[settings.database]):
         if (message.id or "").startswith("jobify."):
-            yield Finding("WARN", f"{message.id}: {message.msg}", message.hint or "")
+            yield said(message)
 
 
-def _workers(owns_process: bool) -> Iterator[Finding]:
-    for name, settings in get_settings().queues.items():
-        if elsewhere(settings, owns_process=owns_process):
-            yield Finding("PASS", f"queue {name}: in memory, known only to the process that serves it")
-            continue
-        try:
-            stats = queue(name).stats()
-        except StoreError as error:
-            yield Finding("FAIL", f"queue {name}: {error}")
-            continue
-        if not stats.pools:
-            yield Finding(
-                "WARN",
-                f"queue {name}: no worker is alive, {stats.waiting} jobs wait",
-                "manage.py runjobs, or serve the site through jobify_django.asgi.lifespan",
+def _queue(settings: QueueSettings, owns_process: bool) -> Iterator[Finding]:
+    name = settings.name
+    if elsewhere(settings, owns_process=owns_process):
+        yield Finding("NOTE", f"queue {name}: in memory, known only to the process that serves it")
+        return
+    stats = queue(name).stats()
+    if stats.pools:
+        yield Finding("PASS", f"queue {name}: {len(stats.pools)} pools alive, {stats.waiting} jobs wait")
+    else:
+        yield Finding(
+            "WARN",
+            f"queue {name}: no worker is alive, {stats.waiting} jobs wait",
+            "manage.py runjobs, or serve the site through jobify_django.asgi.lifespan",
+            "queue-unserved",
+        )
+    if stats.paused:
+        since = f", the first of them since {duration(stats.oldest_wait)}" if stats.waiting else ""
+        text = f"queue {name} is paused, {stats.waiting} jobs wait{since}"
+        yield Finding("WARN", text, f"manage.py jobs resume {name}", "queue-paused")
+    if stats.waiting >= stats.maxsize:
+        yield Finding(
+            "WARN",
+            f"queue {name} is full: {stats.waiting} jobs wait and maxsize is {stats.maxsize}, so pushes wait "
+            "or are refused",
+            f"more workers, or a larger maxsize: manage.py jobs tune {name}",
+            "queue-full",
+        )
+    if not stats.paused and stats.waiting and stats.oldest_wait > LONG_WAIT:
+        yield from _beside_idle_workers(settings, stats)
+
+
+def _beside_idle_workers(settings: QueueSettings, stats: QueueStats) -> Iterator[Finding]:
+    """Find out why jobs wait long although workers are idle, as far as that can be seen from here."""
+    mine = [pool.queues[stats.queue] for pool in stats.pools]
+    # Half of them: one that is between two jobs looks idle.
+    if 2 * sum(one.busy for one in mine) >= sum(one.workers for one in mine):
+        return
+    since = duration(stats.oldest_wait)
+    text = (
+        f"queue {stats.queue}: {stats.waiting} jobs wait, the first of them since {since}, although workers "
+        "are idle"
+    )
+    if settings.max_running is not None and stats.running >= settings.max_running:
+        yield Finding(
+            "NOTE", f"{text}: MAX_RUNNING is {settings.max_running}, and so many run", id="queue-capped"
+        )
+        return
+    fix = "look for event=held in the logs of the workers: they may not know the tasks of these jobs"
+    yield Finding("WARN", text, fix, "queue-held")
+
+
+def _strays(store: Store) -> Iterator[Finding]:
+    with contextlib.suppress(StoreError):  # said of its queues
+        for stray in strays_in(store):
+            stats = stray.stats
+            text = (
+                f"queue {stray.name} ({stray.note}): {len(stats.pools)} pools alive, {stats.waiting} "
+                f"jobs wait, {stats.delayed} are delayed and {stats.running} run in store {store.alias}"
             )
-        else:
-            yield Finding("PASS", f"queue {name}: {len(stats.pools)} pools alive, {stats.waiting} jobs wait")
-        if stats.paused:
-            yield Finding("WARN", f"queue {name} is paused", f"manage.py jobs resume {name}")
+            if stats.pools:
+                yield Finding("PASS", text)
+            else:
+                yield Finding("WARN", text, stray.remedy, "queue-not-in-settings")
 
 
-def _stores() -> Iterator[Finding]:
-    for store in queues_by_store():
-        with contextlib.suppress(StoreError):  # said above, of its queues
-            for trouble in store.troubles():
-                yield Finding("WARN", f"store {store.alias}: {trouble.text}", trouble.fix)
+def _store(store: Store) -> Iterator[Finding]:
+    with contextlib.suppress(StoreError):  # said of its queues
+        for trouble in store.troubles():
+            yield Finding("WARN", f"store {store.alias}: {trouble.text}", trouble.fix)
+
+
+def _running(store: Store, queues: list[QueueSettings], long: float) -> Iterator[Finding]:
+    with contextlib.suppress(StoreError):  # said of its queues
+        yield from running(store, queues, long)
 
 
 def _tasks() -> Iterator[Finding]:
     known = {task.name for task in tasks}
     yield Finding("PASS" if known else "WARN", f"{len(known)} tasks are registered")
-    for store in queues_by_store():
+    for store in reachable():
         try:
             waiting = store.find(status=JobStatus.WAITING, limit=SAMPLE)
         except StoreError:
-            continue  # said above, of its queues
-        for name in sorted({record.task for record in waiting} - known):
+            continue  # said of its queues
+        unknown = Counter(record.task for record in waiting if record.task not in known)
+        for name, number in sorted(unknown.items()):
             yield Finding(
-                "WARN", f"jobs of an unknown task wait: {name!r}", "deploy the code that declares it"
+                "WARN",
+                f"{number} jobs of a task that is not known here wait: {name!r}",
+                "deploy the code that declares it",
+                "tasks-unknown",
             )
 
 
-def _asgi() -> Finding:
-    path = getattr(django_settings, "ASGI_APPLICATION", None)
+def _asgi(path: str | None) -> Iterator[Finding]:
     if not path:
-        return Finding("PASS", "ASGI_APPLICATION is not set: whether lifespan() wraps asgi.py is not known")
-    try:
-        wrapped = isinstance(import_string(path), Lifespan)
-    except ImportError as error:
-        return Finding("WARN", f"ASGI_APPLICATION {path!r} cannot be imported: {error}")
-    if wrapped:
-        return Finding("PASS", f"ASGI_APPLICATION {path!r} runs workers where the server supports lifespan")
-    return Finding("PASS", f"ASGI_APPLICATION {path!r} is not wrapped by lifespan(): workers run in runjobs")
+        yield Finding("NOTE", "ASGI_APPLICATION is not set: whether lifespan() wraps asgi.py is not known")
+    elif isinstance(import_string(path), Lifespan):
+        yield Finding("PASS", f"ASGI_APPLICATION {path!r} runs workers where the server supports lifespan")
+    else:
+        yield Finding(
+            "NOTE", f"ASGI_APPLICATION {path!r} is not wrapped by lifespan(): workers run in runjobs"
+        )

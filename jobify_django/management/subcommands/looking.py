@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import CommandError, OutputWrapper
 
-from jobify_django.conf import did_you_mean, get_settings
-from jobify_django.exceptions import JobNotFound, StoreError, UnknownQueue
+from jobify_django.conf import get_settings
+from jobify_django.exceptions import JobNotFound, StoreError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
-from jobify_django.management.subcommands.output import document, job_values, plain, seconds, table
+from jobify_django.management.subcommands.choosing import found, refuse_mistyped
+from jobify_django.management.subcommands.output import clocks, document, job_values, seconds, usage
+from jobify_django.management.subcommands.table import plain, plain_lines, table, width_of, words
 from jobify_django.queue import queue
-from jobify_django.stores import queues_by_store
-from jobify_django.task import tasks
+from jobify_django.stores import every_store
+from jobify_django.strays import strays_in
 
 STATUS = (
     "queue",
@@ -29,38 +34,58 @@ STATUS = (
     "paused",
     "oldest",
 )
-LIST = ("id", "task", "queue", "status", "priority", "attempts", "pushed_at")
+LIST = ("id", "task", "queue", "status", "priority", "attempts", "age", "run")
+LONG_LIST = (*LIST, "pushed_at")
 WATCH_EVERY = 2.0
 SINCE = 10_000
 """Jobs that ``--since`` looks through."""
 
 
 def add_status(parser: ArgumentParser) -> None:
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    add_look(parser)
     parser.add_argument("--watch", action="store_true", help="show it again every two seconds until Ctrl+C")
 
 
-def status(out: OutputWrapper, *, format: str, watch: bool, **options: Any) -> None:
+def add_look(parser: ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--wide", action="store_true", help="the whole table, wider than the terminal or not")
+
+
+def status(out: OutputWrapper, *, err: OutputWrapper, watch: bool, **options: Any) -> None:
     """Show every queue: depth against bound, running, workers of each process, pools alive."""
-    while True:
-        rows = [_row(name) for name in get_settings().queues]
-        out.write(document(rows) if format == "json" else table(STATUS, rows))
-        errors = " ".join(sorted({row["error"] for row in rows if "error" in row}))
-        if not watch:
-            break
-        if errors and format == "table":
-            out.write(errors)
-        out.flush()
-        time.sleep(WATCH_EVERY)
-    if errors:
+    errors = _show_status(out, **options)
+    if not watch and errors:
         raise CommandError(errors)
+    with contextlib.suppress(KeyboardInterrupt):
+        while watch:
+            if errors:
+                err.write(errors)
+            out.flush()
+            time.sleep(WATCH_EVERY)
+            errors = _show_status(out, **options)
+
+
+def _show_status(out: OutputWrapper, *, format: str, wide: bool, **options: Any) -> str:
+    """Write how the queues stand, and return why some of them do not answer."""
+    rows = [*(_row(name) for name in get_settings().queues), *_stray_rows()]
+    if format == "json":
+        out.write(document(rows))
+    else:
+        columns = (*STATUS, "note") if any("note" in row for row in rows) else STATUS
+        width = None if wide else width_of(out)
+        out.write(table(columns, map(_status_words, rows), width=width, spare=("order", "delayed", "pools")))
+    return plain(" ".join(sorted({row["error"] for row in rows if "error" in row})))
+
+
+def _status_words(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "waiting": "?"} if "error" in row else {**row, "oldest": words(row["oldest"])}
 
 
 def _row(name: str) -> dict[str, Any]:
     try:
         stats = queue(name).stats()
     except StoreError as error:
-        return {"queue": name, "error": str(error), "waiting": "?"}
+        return {"queue": name, "error": str(error)}
     return {
         "queue": name,
         "waiting": stats.waiting,
@@ -75,23 +100,43 @@ def _row(name: str) -> dict[str, Any]:
     }
 
 
+def _stray_rows() -> Iterator[dict[str, Any]]:
+    """Return the queues with jobs that the settings do not look for where they are."""
+    for store in every_store():
+        with contextlib.suppress(StoreError):  # said by the rows of its queues
+            for stray in strays_in(store):
+                yield {
+                    "queue": stray.name,
+                    "store": store.alias,
+                    "waiting": stray.stats.waiting,
+                    "delayed": stray.stats.delayed,
+                    "running": stray.stats.running,
+                    "pools": len(stray.stats.pools),
+                    "oldest": round(stray.stats.oldest_wait, 3),
+                    "note": stray.note,
+                }
+
+
 def add_filters(parser: ArgumentParser) -> None:
     parser.add_argument("--status", choices=[str(one) for one in JobStatus])
     parser.add_argument("--queue", help="only jobs of this queue")
     parser.add_argument("--task", help="only jobs of this task, by its name")
+    parser.add_argument("--store", help="only jobs in this store: database, memory, a dotted path")
 
 
 def add_list(parser: ArgumentParser) -> None:
     add_filters(parser)
     parser.add_argument("--since", help="only jobs pushed in the last 90s, 15m, 5h, 7d")
     parser.add_argument("--limit", type=int, default=50, help="how many at most (default 50)")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    add_look(parser)
 
 
-def list_jobs(out: OutputWrapper, *, format: str, since: str | None, limit: int, **options: Any) -> None:
+def list_jobs(
+    out: OutputWrapper, *, format: str, wide: bool, since: str | None, limit: int, **options: Any
+) -> None:
     """List jobs: waiting ones in the order they will start, others newest first."""
     if limit < 1:
-        raise CommandError(f"--limit is {limit}; give 1 or more.")
+        raise usage(f"--limit is {limit}; give 1 or more.")
     if since is None:
         records = found(limit=limit, **options)
     else:
@@ -100,44 +145,47 @@ def list_jobs(out: OutputWrapper, *, format: str, since: str | None, limit: int,
         records = young[:limit]
     if not records:
         refuse_mistyped(options["task"])
-    rows = [job_values(record) for record in records]
-    out.write(document(rows) if format == "json" else table(LIST, rows))
+    now = clocks()
+    rows = [job_values(record, now.get(record.queue, time.time())) for record in records]
+    if format == "json":
+        out.write(document(rows))
+        return
+    width = None if wide else width_of(out)
+    columns = LONG_LIST if width is None else LIST
+    spare = ("priority", "attempts", "queue")
+    out.write(table(columns, map(_job_words, rows), width=width, spare=spare, dotted="task"))
 
 
-def found(
-    *, status: str | None = None, queue: str | None = None, task: str | None = None, limit: int, **rest: Any
-) -> list[Any]:
-    """Return the records that the filters name, over all stores."""
-    try:
-        if queue is not None:
-            get_settings().queue(queue)
-    except UnknownQueue as error:
-        raise CommandError(str(error)) from error
-    wanted = None if status is None else JobStatus(status)
-    records: list[Any] = []
-    for store in queues_by_store(None if queue is None else [queue]):
-        records += store.find(queue=queue, status=wanted, task=task, limit=limit)
-    return records[:limit]
-
-
-def refuse_mistyped(task: str | None) -> None:
-    """Raise ``CommandError`` for a task of which there are no jobs, if it is almost the name of another."""
-    names = [one.name for one in tasks]
-    if task is not None and task not in names and (guess := did_you_mean(task, names)):
-        raise CommandError(f"there are no such jobs of task {task!r}{guess}.")
+def _job_words(row: dict[str, Any]) -> dict[str, Any]:
+    run = None if row["run"] is None else words(row["run"])
+    return {**row, "age": words(int(row["age"])), "run": run}
 
 
 def add_show(parser: ArgumentParser) -> None:
     parser.add_argument("id", help="the job's id")
+    parser.add_argument("--format", choices=("text", "json"), help="by default text on a terminal, or json")
 
 
-def show(out: OutputWrapper, *, id: str, **options: Any) -> None:
-    """Show all of one job, as JSON, and its traceback."""
+def show(out: OutputWrapper, *, id: str, format: str | None, **options: Any) -> None:
+    """Show all of one job, with its traceback: as text on a terminal, otherwise as JSON."""
     try:
         job = get_job(id)
     except JobNotFound as error:
         raise CommandError(str(error)) from error
-    record = job.record()
-    out.write(document(job_values(record)))
-    if record.error is not None and record.error.traceback:
-        out.write("\n".join(plain(line) for line in record.error.traceback.splitlines()))
+    values = job_values(job.record(), clocks().get(job.queue, time.time()))
+    as_text = out.isatty() if format is None else format == "text"
+    out.write(_text(values) if as_text else document(values))
+
+
+def _text(job: dict[str, Any]) -> str:
+    """Return a job for people: a line for each value it has, and the traceback last."""
+    error = job["error"] or {}
+    values = {**job, "age": words(int(job["age"])), "run": None if job["run"] is None else words(job["run"])}
+    values["error"] = f"{error['type']}: {error['message']}" if error else None
+    lines = []
+    for name, value in values.items():
+        several = value if name == "interruptions" else [value]
+        for one in several:
+            if one not in (None, ""):
+                lines.append(f"{name:<13} {plain(one if isinstance(one, str) else json.dumps(one))}")
+    return "\n".join([*lines, *([plain_lines(error["traceback"])] if error.get("traceback") else [])])

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from io import TextIOWrapper
+from typing import Any, TypeVar
 
 from django.core.management.base import CommandError, OutputWrapper
 
 from jobify_django.conf import QueueSettings
-from jobify_django.job import JobRecord
+from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import UNREADABLE, in_lines, readable
-from jobify_django.stores import stores
+from jobify_django.stores import queues_by_store, stores
+
+T = TypeVar("T")
+
+USAGE = 2
+"""The exit code of a wrong command line, as argparse has it."""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl+C, as shells have it."""
+
+
+@contextlib.contextmanager
+def piped() -> Iterator[None]:
+    """While the block runs, let whoever reads stdout leave before the end, as ``head`` does."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may be in any script
+    try:
+        yield
+    except BrokenPipeError:
+        pass
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Or Python complains of it when it ends, and spoils the exit code.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:
@@ -50,26 +79,50 @@ def refuse_elsewhere(queue: QueueSettings, *, owns_process: bool) -> None:
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of ``90``, ``90s``, ``15m``, ``5h`` or ``7d``; raises ``CommandError``."""
+    """Return the seconds of ``90``, ``90s``, ``15m``, ``5h`` or ``7d``; raises ``usage``."""
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)", text)
     if found is None:
-        raise CommandError(f"{text!r} is no duration; write 90s, 15m, 5h or 7d.")
+        raise usage(f"{text!r} is no duration; write 90s, 15m, 5h or 7d.")
     return float(found[1]) * UNITS[found[2] or "s"]
 
 
+def usage(message: str) -> CommandError:
+    """Return the error of a command line that cannot be carried out as it is written."""
+    return CommandError(message, returncode=USAGE)
+
+
 def moment(at: float | None) -> str | None:
-    """Return a time in UTC as ISO 8601 text."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    """Return a time in UTC as ISO 8601 text, or ``None`` for one that no calendar has."""
+    if at is None:
+        return None
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):  # somebody's hand has written it
+        return None
 
 
-def job_values(record: JobRecord) -> dict[str, Any]:
-    """Return a job as JSON values."""
-    call = readable(record.arguments, call=True)
-    result = readable(record.result)
+def clocks() -> Mapping[str, float]:
+    """Return what time it is in each queue: stores have clocks of their own."""
+    times = ((store.clock(), queues) for store, queues in queues_by_store().items())
+    return {queue.name: now for now, queues in times for queue in queues}
+
+
+def job_values(record: JobRecord, now: float) -> dict[str, Any]:
+    """Return a job as JSON values.
+
+    ``age`` are the seconds since it was pushed; ``run`` those that its latest attempt took, or has taken so
+    far, and ``None`` where it has none or one that was interrupted. Arguments or a result that nobody can
+    read are ``None``, and stand under ``unreadable`` as they are: nothing is kept from who looks for it.
+
+    Args:
+        record: the job.
+        now: the time on its store's clock.
+    """
+    call, result = readable(record.arguments, call=True), readable(record.result)
     args, kwargs = (None, None) if call is UNREADABLE else call
-    # A text that cannot be read is given as it is, so that nothing is kept from who looks for it.
-    texts = {"arguments_text": record.arguments} if call is UNREADABLE else {}
-    texts |= {"result_text": record.result or ""} if result is UNREADABLE else {}
+    unreadable = {} if call is not UNREADABLE else {"arguments": record.arguments}
+    if result is UNREADABLE:
+        result, unreadable["result"] = None, record.result or ""
     return {
         "id": record.id,
         "task": record.task,
@@ -82,39 +135,36 @@ def job_values(record: JobRecord) -> dict[str, Any]:
         "eligible_at": moment(record.eligible_at),
         "started_at": moment(record.started_at),
         "ended_at": moment(record.ended_at),
+        "age": round(max(0.0, now - record.pushed_at), 3),
+        "run": _run(record, now),
         "pool": record.pool,
         "args": args,
         "kwargs": kwargs,
-        "result": None if result is UNREADABLE else result,
-        **texts,
+        "result": result,
         "error": None
         if record.error is None
-        else {"type": record.error.type, "message": record.error.message},
+        else {
+            "type": record.error.type,
+            "message": record.error.message,
+            "traceback": record.error.traceback,
+        },
         "interruptions": [
             {"attempt": one.attempt, "reason": one.reason, "at": moment(one.at), "charged": one.charged}
             for one in record.history
         ],
+        **({"unreadable": unreadable} if unreadable else {}),
     }
+
+
+def _run(record: JobRecord, now: float) -> float | None:
+    end = now if record.status is JobStatus.RUNNING else record.ended_at
+    interrupted = any(one.attempt == record.attempt for one in record.history)
+    if record.started_at is None or end is None or interrupted:
+        return None
+    return round(max(0.0, end - record.started_at), 3)
 
 
 def document(value: Any) -> str:
     """Return JSON text for people and programs; on one line if indents would make it many times as long."""
     text = json.dumps(value, ensure_ascii=True)
     return in_lines(value, 10_000 + INDENTED * len(text), ascii=True) or text
-
-
-def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows under headings, in columns as wide as they need."""
-    cells = [[plain(row.get(column)) for column in columns] for row in rows]
-    widths = [max(len(line[at]) for line in [list(columns), *cells]) for at in range(len(columns))]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in [list(columns), *cells]
-    ]
-    return "\n".join(lines)
-
-
-def plain(value: object) -> str:
-    """Return a value on one line, with nothing in it that a terminal would obey."""
-    text = "" if value is None else str(value)
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import CommandError, OutputWrapper
 
 from jobify_django.exceptions import InvalidTuning, StaleVersion, UnknownQueue
-from jobify_django.management.subcommands.output import Progress, refuse_elsewhere
+from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, usage
 from jobify_django.queue import Queue
 from jobify_django.queue import queue as named
 from jobify_django.stores.base import QueueState
@@ -32,12 +32,12 @@ def add_tune(parser: ArgumentParser) -> None:
 
 def tune(out: OutputWrapper, *, reset: bool, progress: Progress, **options: Any) -> None:
     """Change a queue's live values; every pool applies them within two seconds."""
-    target = _queue(**options)
     values: dict[str, Any] = {
         key: options[key] for key in ("workers", "maxsize", "order") if options[key] is not None
     }
     if reset and values:
-        raise CommandError("--reset goes alone: it gives every value back to the settings.")
+        raise usage("--reset goes alone: it gives every value back to the settings.")
+    target = _queue(**options)
     by = {**_by(**options), "progress": lambda moved: progress(f"{moved} jobs re-ordered")}
     _say(out, target, lambda: target.reset(**by) if reset else target.tune(**values, **by))
 

@@ -8,15 +8,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from django.db import connections, transaction
+from django.apps import apps
+from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreUnmigrated
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
+from jobify_django.outage import Outage
 from jobify_django.stores.base import Trouble
 from jobify_django.stores.hints import Probe
+
+APP = "jobify_django"
+ROUTER = "jobify_django.router.JobifyRouter"
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -48,6 +53,24 @@ CLAIMED = "id, attempt, queue, task, arguments, priority, pushed_at, eligible_at
 FINISH = """
     UPDATE jobify_job SET status = ?, result = ?, error = ?, ended_at = ?, lease_until = NULL
     WHERE id = ? AND attempt = ? AND status = 'running'"""
+
+
+TABLES = {"jobify_job", "jobify_queue", "jobify_pool"}
+
+
+def _from_name_to_name(status: str) -> str:
+    """Return a SELECT of the queues of jobs with a status, which looks one row up for each of them."""
+    first = f"SELECT min(queue) FROM jobify_job WHERE status = '{status}'"
+    return f"""
+        {status}(queue) AS (
+            {first} UNION ALL
+            SELECT ({first} AND queue > {status}.queue) FROM {status} WHERE {status}.queue IS NOT NULL)"""
+
+
+UNENDED = ("waiting", "delayed", "running")
+QUEUES = f"""
+    WITH RECURSIVE {", ".join(map(_from_name_to_name, UNENDED))}
+    {" UNION ".join(f"SELECT queue FROM {status} WHERE queue IS NOT NULL" for status in UNENDED)}"""
 
 
 class Cursor(Protocol):
@@ -137,6 +160,7 @@ class Database(ABC):
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
+        self._unheard = Outage()
 
     # Transactions
 
@@ -167,6 +191,27 @@ class Database(ABC):
         wrapper = self._wrapper
         return wrapper.in_atomic_block or not autocommits(wrapper)
 
+    def unseen(self) -> str:
+        """Return what ``Store.unseen`` does."""
+        # Without autocommit a transaction is open all the time, and need not have anything in it.
+        if any(getattr(block, "_from_testcase", False) for block in self._wrapper.atomic_blocks):
+            return (
+                f"a test keeps a transaction open on database {self.alias!r} and never commits it, so no "
+                "worker sees what is pushed here. Use TransactionTestCase instead of TestCase, or "
+                "pytest-django's @pytest.mark.django_db(transaction=True); or use the STORE 'memory' there."
+            )
+        if self._wrapper.in_atomic_block:
+            return (
+                f"an atomic() block is open on database {self.alias!r} here, so no worker sees what was "
+                "pushed in it. Do this after the block."
+            )
+        return ""
+
+    def waiting_for_commit(self) -> Iterable[Callable[[], None]]:
+        """Return what ``after_commit`` is to call when the open transaction commits."""
+        wrapper: Any = self._wrapper
+        return (call for _, call, *_ in wrapper.run_on_commit)
+
     def after_commit(self, call: Callable[[], None]) -> None:
         """Run ``call`` when the open ``atomic`` commits, or now if there is none; what it raises is logged.
 
@@ -177,8 +222,14 @@ class Database(ABC):
             return
         try:
             call()
-        except Exception:  # the change itself is made
-            logger.exception("a hint about a change of database %r failed", self.alias)
+        except Exception as error:  # the change itself is made
+            if (word := self._unheard.fail(error)) is not None:
+                logger.error(
+                    "a hint about a change of database %r failed (%d times)",
+                    self.alias,
+                    word.times,
+                    exc_info=word.new,
+                )
 
     def open(self) -> None:
         """Give this thread, which does nothing but serve the store, a connection that no job and no request
@@ -218,6 +269,22 @@ class Database(ABC):
 
     def say(self, kind: str, queue: str = "") -> None:  # noqa: B027 - most have other ways, or none
         """Tell other processes of a change that is committed."""
+
+    def queues(self, db: Connection) -> Collection[str]:
+        """Return the names of the queues that hold jobs which have not ended."""
+        return [name for (name,) in db.execute(QUEUES).fetchall()]
+
+    def has_tables(self) -> bool:
+        """Return whether the database answers and has our tables, of whatever version; never raises.
+
+        A statement that fails for want of a table would spoil the caller's transaction: so it asks for them.
+        """
+        try:
+            wrapper = self._wrapper
+            with wrapper.cursor() as cursor:
+                return set(wrapper.introspection.table_names(cursor)) >= TABLES
+        except Exception:  # the database's, and whoever keeps this thread from it: a test case, an event loop
+            return False
 
     def troubles(self, db: Connection) -> Sequence[Trouble]:
         """Return what ``Store.troubles`` does."""
@@ -331,7 +398,20 @@ def chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
 
 def unmigrated(alias: str, reason: str) -> StoreUnmigrated:
     """Return the error of a database without this version's tables."""
-    option = "" if alias == "default" else f" --database {alias}"
-    return StoreUnmigrated(
-        f"database {alias!r} lacks this version's tables ({reason}): run 'manage.py migrate{option}'."
+    return StoreUnmigrated(f"database {alias!r} lacks this version's tables ({reason}): {_way_out(alias)}")
+
+
+def _way_out(alias: str) -> str:
+    migrate = f"run 'manage.py migrate{'' if alias == 'default' else f' --database {alias}'}'"
+    if apps.apps_ready and not apps.is_installed(APP):
+        return f"{APP!r} is not in INSTALLED_APPS. Add it there, then {migrate}."
+    if not router.allow_migrate(alias, APP, model_name="job"):
+        return (
+            f"DATABASE_ROUTERS keep them off it, so 'migrate' would not make them there. Put {ROUTER!r} "
+            f"before your own routers, then {migrate}; or name the database that has them in "
+            "JOBIFY['DATABASE']."
+        )
+    return (
+        f"{migrate}. If that finds nothing to do, this process has another database than the one that is "
+        "migrated, or its user may not see the tables."
     )

@@ -162,6 +162,12 @@ class SQLite(Database):
 
         return Looking(version, watch)
 
+    def has_tables(self) -> bool:
+        name = str(self._wrapper.settings_dict["NAME"])
+        if not name.startswith((":memory:", "file:")) and not Path(name).exists():
+            return False  # looking would make the file
+        return super().has_tables()
+
     def troubles(self, db: Connection) -> Sequence[Trouble]:
         log = Path(f"{self._wrapper.settings_dict['NAME']}-wal")
         size = log.stat().st_size if log.exists() else 0

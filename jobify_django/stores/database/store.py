@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import Claim, Interruption, JobError, JobRecord, JobSpec, JobStatus, Outcome
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
 from jobify_django.ordering import ORDERS, Order, order_key
 from jobify_django.stores.base import (
     CRASH_LIMIT,
@@ -135,7 +135,7 @@ class DatabaseStore(Store):
         except Crowded as crowded:
             added = crowded.args[0]
         if added.taken:
-            self._tell_work([queue.name])
+            self._db.after_commit(partial(self._tell, "work", queue.name, specs))
         return added
 
     def _add(self, queue: QueueSettings, specs: Sequence[JobSpec], whole: bool, db: Connection) -> Added:
@@ -601,6 +601,12 @@ class DatabaseStore(Store):
             )
         return found
 
+    def queues(self) -> Collection[str]:
+        return self._db.read(self._db.queues)
+
+    def is_set_up(self) -> bool:
+        return self._db.has_tables()
+
     # Live values and pools
 
     def states(self, queues: Collection[str]) -> Mapping[str, QueueState]:
@@ -647,7 +653,9 @@ class DatabaseStore(Store):
         except StoreError as error:
             if self.in_transaction():
                 raise  # it cannot go on
-            logger.warning("event=reorder-failed queue=%s moved=%d error=%r", queue.name, total, str(error))
+            logger.warning(
+                "event=reorder-failed queue=%s moved=%d error=%r", shown(queue.name), total, str(error)
+            )
 
     def reorder(self, queue: QueueSettings) -> int:
         moved = self._db.write(partial(self._reorder, queue, self.in_transaction()))
@@ -742,6 +750,18 @@ class DatabaseStore(Store):
     def in_transaction(self) -> bool:
         return self._db.in_transaction()
 
+    def unseen(self, id: str = "") -> str:
+        if id and not any(spec.id == id for spec in self._uncommitted()):
+            return ""
+        return self._db.unseen()
+
+    def _uncommitted(self) -> Iterable[JobSpec]:
+        """Return what this thread's open ``atomic`` has added."""
+        for call in self._db.waiting_for_commit():
+            if isinstance(call, partial) and call.func == self._tell:
+                for specs in call.args[2:]:
+                    yield from specs
+
     def repair(self) -> bool:
         if not self._db.repair():
             return False
@@ -765,7 +785,7 @@ class DatabaseStore(Store):
         for queue in set(queues):
             self._db.after_commit(partial(self._tell, "room", queue))
 
-    def _tell(self, kind: Literal["work", "room"], queue: str) -> None:
+    def _tell(self, kind: Literal["work", "room"], queue: str, added: Sequence[JobSpec] = ()) -> None:
         self.hints.work(queue) if kind == "work" else self.hints.room(queue)
         self._db.say(kind, queue)
 

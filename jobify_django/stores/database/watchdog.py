@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jobify_django.log import get_log
+from jobify_django.outage import Outage
 
 logger = get_log("jobify.store")
 
@@ -31,6 +32,7 @@ class Watchdog:
         self._awake = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._threadless = Outage()
 
     @contextlib.contextmanager
     def limit(self, connection: Any, seconds: float) -> Iterator[None]:
@@ -57,8 +59,12 @@ class Watchdog:
                     thread.start()
                 except (RuntimeError, MemoryError) as error:
                     # The system refuses a thread. The next call tries again.
-                    logger.warning("event=no-thread error=%r: a call goes without its deadline", str(error))
+                    if self._threadless.fail(error) is not None:
+                        logger.warning(
+                            "event=no-thread error=%r: a call goes without its deadline", str(error)
+                        )
                     return
+                self._threadless.over()
                 self._thread = thread
         self._awake.set()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobify_django.job import JobStatus
 from jobify_django.stores.base import POOL_ALIVE
-from jobify_django.testing.conformance.ground import OTHER, POOL, Ground, a_pool, a_queue
+from jobify_django.testing.conformance.ground import OTHER, POOL, Ground, a_pool, a_queue, outcome
 
 NOBODY = "00000000-0000-7000-8000-00000000ffff"
 
@@ -131,6 +131,33 @@ class Looking(Ground):
         stats = self.store.stats([self.queue])["default"]
 
         assert (stats.waiting, stats.delayed, stats.oldest_wait) == (1, 0, 3)
+
+    # queues
+
+    def test_queues_are_those_that_hold_jobs_which_have_not_ended(self) -> None:
+        assert set(self.store.queues()) == set()
+        self.add(0, 0, queue=a_queue("waits"))
+        self.add(0, queue=a_queue("is_delayed"), delay=60)
+        self.add(0, queue=a_queue("runs"))
+        (claim,) = self.claim(queue=a_queue("runs"))
+        (cancelled,) = self.add(0, queue=a_queue("has_ended"))
+        self.store.cancel([cancelled])
+
+        assert set(self.store.queues()) == {"waits", "is_delayed", "runs"}
+        self.store.finish([outcome(claim)])
+        assert set(self.store.queues()) == {"waits", "is_delayed"}
+
+    def test_a_queue_with_jobs_of_every_status_is_told_once(self) -> None:
+        for name in ("b", "a", "c"):
+            queue = a_queue(name)
+            self.add(0, 0, queue=queue)
+            self.add(0, queue=queue, delay=60)
+            self.claim(1, queue=queue)
+
+        assert sorted(self.store.queues()) == ["a", "b", "c"]
+
+    def test_a_store_that_works_is_set_up(self) -> None:
+        assert self.store.is_set_up()
 
     # Pools
 

@@ -1,0 +1,88 @@
+"""What the doctor finds, one line each, and how a look that breaks becomes one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+
+from jobify_django.conf import QueueSettings, get_settings
+from jobify_django.exceptions import JobifyError
+from jobify_django.stores import stores
+from jobify_django.stores.base import Store
+
+Level = Literal["PASS", "NOTE", "WARN", "FAIL"]
+
+
+class Finding(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        level: PASS, it was looked at and is right; NOTE, something to know, that is neither right nor wrong;
+            WARN, jobs wait or soon will; FAIL, it does not work.
+        text: what was found.
+        fix: what to do about it.
+        id: the look that found it, for programs.
+    """
+
+    level: Level
+    text: str
+    fix: str = ""
+    id: str = ""
+
+
+Look = Callable[[], Iterable[Finding]]
+
+
+def said(message: checks.CheckMessage) -> Finding:
+    """Return what a system check says."""
+    level: Level = "NOTE"
+    if message.level >= checks.WARNING:
+        level = "FAIL" if message.level >= checks.ERROR else "WARN"
+    return Finding(level, f"{message.id}: {message.msg}", message.hint or "", message.id or "")
+
+
+def looked(id: str, subject: str, look: Look) -> Iterator[Finding]:
+    """Look, and make a FAIL of whatever that raises, ``SystemExit`` of an imported module too.
+
+    Args:
+        id: of the findings that have none.
+        subject: what is looked at, for the text of that FAIL.
+        look: finds something.
+    """
+    try:
+        for finding in look():
+            yield finding if finding.id else finding._replace(id=id)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        yield Finding("FAIL", f"{subject}: {described(error)}", id=id)
+
+
+def described(error: BaseException) -> str:
+    """Return what an error says; one that is not of this app with its type."""
+    if isinstance(error, (JobifyError, ImproperlyConfigured)):
+        return str(error)
+    return f"{type(error).__qualname__}: {error}"
+
+
+def reachable() -> dict[Store, list[QueueSettings]]:
+    """Return the configured queues by their store, but for those whose store cannot be made."""
+    grouped: dict[Store, list[QueueSettings]] = {}
+    for queue in get_settings().queues.values():
+        try:
+            store = stores.of(queue)
+        except Exception:  # said of the queue itself
+            continue
+        grouped.setdefault(store, []).append(queue)
+    return grouped
+
+
+def duration(seconds: float) -> str:
+    """Return seconds for people: ``45 s``, ``12 min``, ``3.2 h``, ``8.5 d``."""
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{seconds:.0f} s"

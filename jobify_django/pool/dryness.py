@@ -1,0 +1,140 @@
+"""Whether a pool has run all it could run, and what it had to leave, for whoever waits for that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from jobify_django.conf import QueueSettings
+from jobify_django.job import WAITING
+from jobify_django.log import get_log, shown
+from jobify_django.registry import tasks
+from jobify_django.stores.base import QueueStats, Store
+
+logger = get_log("jobify.worker")
+
+SAMPLE = 200
+"""Waiting jobs of a queue, first in line, that are looked at for tasks which are not known here."""
+
+PUZZLED = 5.0
+"""Seconds in which jobs that wait and cannot be claimed, nobody knows why, may still become claimable: they
+were pushed this moment, or somebody has their rows locked."""
+
+UNCLAIMED = "no worker here could claim them"
+
+
+class Left(NamedTuple):
+    """Jobs that wait, and that this process cannot run.
+
+    Attributes:
+        queue: the queue's name.
+        jobs: how many.
+        reason: why.
+    """
+
+    queue: str
+    jobs: int
+    reason: str
+
+
+class Dryness:
+    """Finds out whether a pool is dry, from the turns that began after somebody asked.
+
+    Args:
+        store: where the jobs wait.
+        queues: the queues that the pool serves.
+        caps: how many jobs of some queues may run at once in all pools.
+    """
+
+    def __init__(self, store: Store, queues: Mapping[str, QueueSettings], caps: Mapping[str, int]) -> None:
+        self._store = store
+        self._queues = queues
+        self._caps = caps
+        self._empty: set[str] = set()
+        self._heard = 0
+        self._said: set[str] = set()
+        self._puzzled_at: float | None = None
+        self.asked = 0
+        """How often somebody has asked; 0 while nobody does, and then nothing is looked at."""
+        self._answer: tuple[int, Sequence[Left]] = (0, ())
+
+    def ask(self) -> None:
+        """Begin anew: what was found before says nothing of now."""
+        self.asked += 1
+
+    @property
+    def left(self) -> Sequence[Left] | None:
+        """What is left, once whoever asked last has an answer: the pool is dry."""
+        answered, left = self._answer
+        return left if answered == self.asked else None
+
+    def note(self, asked: int, empty: Collection[str] | None, *, spent: bool) -> bool:
+        """Take down a turn, and return whether the pool is dry.
+
+        Args:
+            asked: how often somebody had asked when the turn began.
+            empty: the queues that had nothing to start; ``None`` if anything runs, or waits for its turn.
+            spent: whether the pool may start nothing more.
+        """
+        if asked != self.asked or self.left is not None:
+            return False
+        if self._heard != asked or empty is None:
+            self._heard, self._empty = asked, set()
+        # A small budget asks for some queues at a time, so finding all of them empty may take turns.
+        self._empty |= set(empty or ())
+        left: Sequence[Left] | None = None
+        if spent:
+            left = ()
+        elif len(self._empty) == len(self._queues):
+            left = self._survey()
+        if left is not None:
+            self._answer = (asked, left)
+        return left is not None
+
+    def _survey(self) -> Sequence[Left] | None:
+        """Return what is left, or ``None`` if some of it may be run soon."""
+        try:
+            stats = self._store.stats(list(self._queues.values()))
+            found = [self._look(one) for one in stats.values() if one.waiting]
+        except Exception as error:
+            names = ", ".join(self._queues)
+            return self._after_a_while([Left(names, 0, f"how many wait could not be read: {error}")])
+        if None in found:
+            self._puzzled_at = None
+            return None
+        left = [one for one in found if one is not None]
+        if any(one.reason == UNCLAIMED for one in left):
+            return self._after_a_while(left)
+        self._puzzled_at = None
+        return left
+
+    def _look(self, stats: QueueStats) -> Left | None:
+        if stats.paused:
+            return Left(stats.queue, stats.waiting, "the queue is paused")
+        first = self._store.find(queue=stats.queue, status=WAITING, limit=SAMPLE)
+        unknown = {record.task for record in first if tasks.get(record.task) is None}
+        if unknown and all(record.task in unknown for record in first):
+            names = ", ".join(map(repr, sorted(unknown)))
+            return Left(stats.queue, stats.waiting, f"no task of this name is registered here: {names}")
+        cap = self._caps.get(stats.queue)
+        if cap is not None and stats.running >= cap:
+            self._say_that_it_waits(stats, cap)
+            return None
+        return Left(stats.queue, stats.waiting, UNCLAIMED)
+
+    def _say_that_it_waits(self, stats: QueueStats, cap: int) -> None:
+        if stats.queue not in self._said:
+            self._said.add(stats.queue)
+            logger.info(
+                "event=waits-for-others queue=%s jobs=%d max_running=%d: other pools run as many as may run",
+                shown(stats.queue),
+                stats.waiting,
+                cap,
+            )
+
+    def _after_a_while(self, left: Sequence[Left]) -> Sequence[Left] | None:
+        now = time.monotonic()
+        if self._puzzled_at is None:
+            self._puzzled_at = now
+        return left if now - self._puzzled_at >= PUZZLED else None

@@ -1,0 +1,203 @@
+"""The tasks of this process, by name: what may be one, and where each is declared."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeGuard, TypeVar
+
+from jobify_django.conf import did_you_mean, some_of
+from jobify_django.exceptions import DuplicateTask, InvalidTask, UnknownTask
+
+if TYPE_CHECKING:
+    from jobify_django.task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LONGEST_NAME = 255
+
+MAIN = frozenset({"__main__", "__mp_main__", "__console__"})
+"""Modules that no other process can import: a script, the script in a spawned child, a shell."""
+
+
+class Place(NamedTuple):
+    """Where a task is declared.
+
+    Attributes:
+        home: the module of the function below all decorators that say what they wrap.
+        qualname: the function's name in there.
+        module: the module in which ``@task`` stands; where that cannot be told, the function's.
+        file: its file.
+        line: the line there.
+        spec: the module's ``__spec__``. Each execution of a module has one of its own, so it tells a reload
+            from a second declaration; scripts, and what is typed into a shell or notebook, have none.
+    """
+
+    home: str
+    qualname: str
+    module: str
+    file: str
+    line: int
+    spec: object
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    @property
+    def path(self) -> str:
+        """The function's dotted path."""
+        return f"{self.home}.{self.qualname}"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether only this process has the module."""
+        return self.module in MAIN
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], frame: FrameType | None = None) -> Place:
+        """Return the place of a function; ``frame`` is the one that declares it as a task."""
+        inner = inspect.unwrap(function)
+        home = inner.__module__ or "__main__"  # a shell's namespace may have no name
+        code = inner.__code__
+        module, file, line = home, code.co_filename, code.co_firstlineno
+        if frame is not None and _at_top(frame):
+            module = frame.f_globals.get("__name__") or "__main__"
+            file, line = frame.f_code.co_filename, frame.f_lineno
+        return cls(home, inner.__qualname__, module, file, line, _spec(module, file))
+
+    def is_of_same_code_as(self, other: Place) -> bool:
+        """Whether both are one line of one file; then the file is imported under two names, or twice."""
+        return (self.file, self.line) == (other.file, other.line)
+
+    def is_twin_of(self, other: Place) -> bool:
+        """Whether one is a script's, and the other the same line of the script imported as a module."""
+        return self.is_main != other.is_main and self.is_of_same_code_as(other)
+
+    def renews(self, other: Place) -> bool:
+        """Whether it is the same function, declared by a new execution of its module: it was reloaded,
+        imported again after an error, or a cell of a notebook ran again."""
+        same = (self.path, self.module) == (other.path, other.module)
+        return same and (self.spec is None or self.spec is not other.spec)
+
+
+def _spec(module: str, file: str) -> object:
+    found = sys.modules.get(module)
+    # A shell's or a notebook's cell has a file name of its own.
+    return getattr(found, "__spec__", None) if getattr(found, "__file__", None) == file else None
+
+
+def _at_top(frame: FrameType) -> bool:
+    return frame.f_locals is frame.f_globals
+
+
+class Registry:
+    """The tasks of this process, by name. A worker runs what is in here and nothing else."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task[Any, Any]] = {}
+
+    def register(self, new: Task[P, R]) -> Task[P, R]:
+        """Add a task. One that is declared anew, by a reload for example, takes the old one's place.
+
+        Raises ``DuplicateTask`` if another function has its name.
+        """
+        old = self._tasks.get(new.name)
+        if old is None or old.function is new.function or new.place.renews(old.place):
+            self._tasks[new.name] = new
+        elif not new.place.is_twin_of(old.place):
+            raise DuplicateTask(_duplicate(new.name, old.place, new.place))
+        elif old.place.is_main:
+            self._tasks[new.name] = new  # the one that other processes have too
+        return new
+
+    def __getitem__(self, name: str) -> Task[Any, Any]:
+        try:
+            return self._tasks[name]
+        except KeyError:
+            raise UnknownTask(
+                f"no task {name!r} is registered in this process{did_you_mean(name, self._tasks)}. Is the "
+                "module that declares it imported (a 'tasks' module of an installed app is), and does this "
+                f"process run the same code? Its tasks: {some_of(self._tasks)}."
+            ) from None
+
+    def get(self, name: str) -> Task[Any, Any] | None:
+        """Return the task of this name, if there is one."""
+        return self._tasks.get(name)
+
+    def __iter__(self) -> Iterator[Task[Any, Any]]:
+        return iter(list(self._tasks.values()))
+
+    def forget(self, name: str) -> None:
+        """Remove a task, as tests do with one they declared."""
+        self._tasks.pop(name, None)
+
+
+tasks = Registry()
+
+
+def _duplicate(name: str, old: Place, new: Place) -> str:
+    if old.module != new.module and old.is_of_same_code_as(new):
+        return (
+            f"task {name!r} is declared twice by {new}: the file is imported under two names, "
+            f"{old.module!r} and {new.module!r}. Import it under one everywhere (the one that INSTALLED_APPS "
+            "and sys.path lead to)."
+        )
+    return (
+        f"two tasks are named {name!r}: {old.path} ({old}) and {new.path} ({new}). Rename one, or give it a "
+        "name of its own: @task(name=...)."
+    )
+
+
+def declared(function: object, name: str | None, frame: FrameType) -> tuple[str, Place]:
+    """Return the name of a function as a task, and its place.
+
+    Args:
+        function: what ``@task`` decorates.
+        name: its name, if it is given one.
+        frame: where ``@task`` stands.
+
+    Raises ``InvalidTask`` for what a worker could not find or run.
+    """
+    if not _is_function(function):
+        raise InvalidTask(f"{function!r} is no plain function; only a 'def' or 'async def' can be a task.")
+    place = Place.of(function, frame)
+    _assert_findable(place, named=name is not None, at_top=_at_top(frame))
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidTask(f"{place.path} is a generator; a task returns its result.")
+    chosen = place.path if name is None else name
+    if not chosen or len(chosen) > LONGEST_NAME or not chosen.isprintable():
+        raise InvalidTask(f"{chosen!r} is no name for a task: use 1 to {LONGEST_NAME} printable characters.")
+    return chosen, place
+
+
+def _is_function(function: object) -> TypeGuard[Callable[..., Any]]:
+    """Whether it is a function, or an object that a decorator has put in place of one."""
+    if not callable(function) or inspect.isclass(function):
+        return False
+    try:
+        return inspect.isfunction(inspect.unwrap(function))
+    except ValueError:  # it wraps itself
+        return False
+
+
+def _assert_findable(place: Place, *, named: bool, at_top: bool) -> None:
+    qualname = place.qualname
+    if "." not in qualname and "<" not in qualname:
+        return
+    # What a decorator returns is made inside it. At the top of a module that happens at every import.
+    made = "<locals>" in qualname and "<lambda>" not in qualname
+    if made and at_top and named:
+        return
+    if made and at_top:
+        raise InvalidTask(
+            f"{place.path} is what a decorator returned ({place}), and nothing says which function it stands "
+            "for, so a worker could not find it. Put @functools.wraps(function) on it in the decorator, or "
+            "give the task a name: @task(name=...)."
+        )
+    hint = " If a decorator hides it, put @functools.wraps on what it returns." if made else ""
+    raise InvalidTask(
+        f"{place.path} is not at the top of its module, so a worker could not find it. Move it there.{hint}"
+    )
