@@ -11,7 +11,10 @@ class JobifyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from jobify_django import checks  # noqa: F401 - registers the system checks
+        from jobify_django import (
+            checks,  # noqa: F401 - registers the system checks
+            file,  # noqa: F401 - notes which file each connection opens
+        )
         from jobify_django.stores.database import loading
 
         post_migrate.connect(loading.complete, sender=self, dispatch_uid="jobify")

@@ -196,6 +196,11 @@ class Job(Generic[R]):
         if (record is None or record.status not in ENDED) and not on_event_loop():
             self.refresh()
             record = self._record
+        if record is not None and not record.status.known:
+            raise JobNotFinished(
+                f"job {self.id} has the status {str(record.status)!r}, which this version does not know: a "
+                "newer release has written it. Look from a process that runs that one."
+            )
         if record is None or record.status not in ENDED:
             raise JobNotFinished(f"job {self.id} is {self.status}: wait for it first.")
         if record.status is not SUCCESSFUL:

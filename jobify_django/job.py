@@ -17,6 +17,9 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 
 
+UNKNOWN = "UNKNOWN"
+
+
 class JobStatus(StrEnum):
     """Where a job is. The last three are ends; only ``retry`` by hand leaves them."""
 
@@ -32,11 +35,28 @@ class JobStatus(StrEnum):
         """Whether nothing more will happen to the job by itself."""
         return self in ENDED
 
+    @property
+    def known(self) -> bool:
+        """Whether it is one of these, and not one that a newer release has stored."""
+        return self._name_ != UNKNOWN
+
 
 # By these names on hot paths: Python 3.11 takes 80 ns to find a member on its class, and a job in memory
 # would need a dozen.
 DELAYED, WAITING, RUNNING, SUCCESSFUL, FAILED, CANCELLED = JobStatus
 ENDED = frozenset({SUCCESSFUL, FAILED, CANCELLED})
+
+
+@lru_cache(maxsize=64)
+def known_status(text: str) -> JobStatus:
+    """Return a stored status. One of a newer release is no member of the class, and no end: nobody here acts
+    on its job, and it is shown as it is stored."""
+    try:
+        return JobStatus(text)
+    except ValueError:
+        status = str.__new__(JobStatus, text)
+        status._name_, status._value_ = UNKNOWN, text
+        return status
 
 
 class JobSpec(NamedTuple):

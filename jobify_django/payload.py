@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -130,10 +129,12 @@ class Shown(NamedTuple):
     Attributes:
         text: what to show.
         left_out: how many more characters there are.
+        unreadable: whether it should have been JSON, and cannot be read as that.
     """
 
     text: str
     left_out: int = 0
+    unreadable: bool = False
 
 
 def shown(text: object, limit: int = MOST_SHOWN, arrange: Callable[[Any], Any] | None = None) -> Shown:
@@ -148,12 +149,15 @@ def shown(text: object, limit: int = MOST_SHOWN, arrange: Callable[[Any], Any] |
         arrange: makes of the value that was read the one to show; if it raises, the text stands as it is.
     """
     words = text if isinstance(text, str) else repr(text)
+    unreadable = False
     if len(words) <= MOST_READ:
-        with contextlib.suppress(Exception):  # what cannot be read is shown as it stands
+        try:
             value = json.loads(words) if arrange is None else arrange(json.loads(words))
             words = _plain(value)
             words = in_lines(value, limit) or words
-    return cut(words, limit)
+        except Exception:  # whatever ``arrange`` makes of another shape
+            unreadable = True
+    return cut(words, limit)._replace(unreadable=unreadable)
 
 
 def cut(text: str, limit: int = MOST_SHOWN) -> Shown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,6 +24,22 @@ _PROBLEMS = {"workers": workers_problem, "maxsize": maxsize_problem, "order": or
 def queue(name: str = "default") -> Queue:
     """Return a queue by name; raises ``UnknownQueue``."""
     return Queue(get_settings().queue(name))
+
+
+def survey() -> Mapping[str, QueueStats | Exception]:
+    """Return every queue of the settings at this moment, with one look at each store; of a store that fails,
+    its error."""
+    settings = get_settings()
+    by_store: dict[str, list[QueueSettings]] = {}
+    for one in settings.queues.values():
+        by_store.setdefault(one.store, []).append(one)
+    found: dict[str, QueueStats | Exception] = {}
+    for name, queues in by_store.items():
+        try:
+            found.update(stores[name].stats(queues))
+        except Exception as error:
+            found.update({one.name: error for one in queues})
+    return {name: found[name] for name in settings.queues}
 
 
 class Queue:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import sys
+import weakref
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeGuard, TypeVar
 
 from jobify_django.conf import did_you_mean, some_of
@@ -32,8 +32,9 @@ class Place(NamedTuple):
         module: the module in which ``@task`` stands; where that cannot be told, the function's.
         file: its file.
         line: the line there.
-        spec: the module's ``__spec__``. Each execution of a module has one of its own, so it tells a reload
-            from a second declaration; scripts, and what is typed into a shell or notebook, have none.
+        run: the code of the module, weakly. Each execution, by an import, a reload or a notebook, has a code
+            object of its own, so this tells a reload from a second declaration; ``None`` if the module is
+            not being executed.
     """
 
     home: str
@@ -41,7 +42,7 @@ class Place(NamedTuple):
     module: str
     file: str
     line: int
-    spec: object
+    run: weakref.ref[CodeType] | None
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
@@ -52,21 +53,23 @@ class Place(NamedTuple):
         return f"{self.home}.{self.qualname}"
 
     @property
-    def is_main(self) -> bool:
-        """Whether only this process has the module."""
-        return self.module in MAIN
+    def is_only_here(self) -> bool:
+        """Whether no other process can import it: it stands in a script, or was typed into a shell."""
+        typed = self.file.startswith("<") and not self.file.startswith("<frozen")
+        return typed or self.module in MAIN
 
     @classmethod
     def of(cls, function: Callable[..., Any], frame: FrameType | None = None) -> Place:
         """Return the place of a function; ``frame`` is the one that declares it as a task."""
         inner = inspect.unwrap(function)
         home = inner.__module__ or "__main__"  # a shell's namespace may have no name
-        code = inner.__code__
-        module, file, line = home, code.co_filename, code.co_firstlineno
-        if frame is not None and _at_top(frame):
-            module = frame.f_globals.get("__name__") or "__main__"
-            file, line = frame.f_code.co_filename, frame.f_lineno
-        return cls(home, inner.__qualname__, module, file, line, _spec(module, file))
+        declaring = None if frame is None else _declaring(frame, home)
+        if declaring is None:
+            code = inner.__code__
+            return cls(home, inner.__qualname__, home, code.co_filename, code.co_firstlineno, None)
+        code = declaring.f_code
+        run = weakref.ref(code)
+        return cls(home, inner.__qualname__, _module(declaring), code.co_filename, declaring.f_lineno, run)
 
     def is_of_same_code_as(self, other: Place) -> bool:
         """Whether both are one line of one file; then the file is imported under two names, or twice."""
@@ -74,23 +77,34 @@ class Place(NamedTuple):
 
     def is_twin_of(self, other: Place) -> bool:
         """Whether one is a script's, and the other the same line of the script imported as a module."""
-        return self.is_main != other.is_main and self.is_of_same_code_as(other)
+        return self.is_only_here != other.is_only_here and self.is_of_same_code_as(other)
 
     def renews(self, other: Place) -> bool:
         """Whether it is the same function, declared by a new execution of its module: it was reloaded,
         imported again after an error, or a cell of a notebook ran again."""
-        same = (self.path, self.module) == (other.path, other.module)
-        return same and (self.spec is None or self.spec is not other.spec)
+        if (self.path, self.module) != (other.path, other.module):
+            return False
+        return self.run is None or other.run is None or self.run() is not other.run()
 
 
-def _spec(module: str, file: str) -> object:
-    found = sys.modules.get(module)
-    # A shell's or a notebook's cell has a file name of its own.
-    return getattr(found, "__spec__", None) if getattr(found, "__file__", None) == file else None
+def _declaring(frame: FrameType, home: str) -> FrameType | None:
+    """Return the nearest frame that executes a module: ``frame``, or one that has called its function."""
+    found: FrameType | None = frame
+    while found is not None and not _at_top(found):
+        found = found.f_back
+    if found is None or found is frame:
+        return found
+    # The main module of a process is being executed all the time, whatever it has called.
+    return None if _module(found) in MAIN and _module(found) != home else found
 
 
 def _at_top(frame: FrameType) -> bool:
-    return frame.f_locals is frame.f_globals
+    # Not a class either. The flag first: asking a function for its locals copies them.
+    return not frame.f_code.co_flags & inspect.CO_OPTIMIZED and frame.f_locals is frame.f_globals
+
+
+def _module(frame: FrameType) -> str:
+    return frame.f_globals.get("__name__") or "__main__"
 
 
 class Registry:
@@ -109,7 +123,7 @@ class Registry:
             self._tasks[new.name] = new
         elif not new.place.is_twin_of(old.place):
             raise DuplicateTask(_duplicate(new.name, old.place, new.place))
-        elif old.place.is_main:
+        elif old.place.is_only_here:
             self._tasks[new.name] = new  # the one that other processes have too
         return new
 

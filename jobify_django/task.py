@@ -114,7 +114,7 @@ ELSEWHERE = {
 """Methods by which other queues add a job, and what does it here."""
 
 
-class _NoMethod(InvalidTask, AttributeError):
+class NoSuchMethod(InvalidTask, AttributeError):
     """A task was asked for another queue's method."""
 
 
@@ -173,7 +173,8 @@ class Task(Generic[P, R]):
         self.timeout = UNSET
         self.on_commit = True
         self.place = place or Place.of(function)
-        update_wrapper(self, function, updated=())
+        for known in (inspect.unwrap(function), function):  # a decorator's object may lack a name
+            update_wrapper(self, known, updated=())
         self._metadata = dict(vars(self))
 
     def __repr__(self) -> str:
@@ -194,7 +195,7 @@ class Task(Generic[P, R]):
 
         def __getattr__(self, name):
             if name in ELSEWHERE:
-                raise _NoMethod(f"a task has no .{name}(): {ELSEWHERE[name]}.")
+                raise NoSuchMethod(f"a task has no .{name}(): {ELSEWHERE[name]}.")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -322,7 +323,7 @@ class Task(Generic[P, R]):
         if route is None or route.settings is not settings or stores.of(route.queue) is not route.store:
             route = _Route.of(self, settings)
             object.__setattr__(self, "_route_kept", route)
-            if self.place.is_main:
+            if self.place.is_only_here:
                 route.lookout.warn_of_main(self.name, self.queue)
         return route
 

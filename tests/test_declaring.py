@@ -132,6 +132,55 @@ def test_a_name_that_is_taken_is_taken_for_another_function_of_the_module_too(wr
         importlib.import_module("shop")
 
 
+def test_a_script_cannot_use_a_name_twice_and_can_be_run_again(write: Write, tmp_path: Path) -> None:
+    text = "@task\ndef send(): ...\n"
+    write(once=text, twice=text + text)
+
+    for _ in range(2):
+        runpy.run_path(str(tmp_path / "once.py"), run_name="__main__")
+    tasks.forget("__main__.send")
+    with pytest.raises(DuplicateTask, match=r"twice\.py:2\) and .*twice\.py:4\)"):
+        runpy.run_path(str(tmp_path / "twice.py"), run_name="__main__")
+
+
+HELPER = """
+def mail(function):
+    return task(queue="mail")(function)
+"""
+
+
+def test_a_function_may_declare_tasks_for_others(write: Write) -> None:
+    text = "from helper import mail\n@mail\ndef send(): ...\n"
+    write(helper=HELPER, shop=text)
+    module = importlib.import_module("shop")
+    assert (module.send.name, module.send.place.module) == ("shop.send", "shop")
+    assert str(module.send.place).endswith("shop.py:3")
+
+    importlib.reload(module)
+    write(shop=text + text)
+    with pytest.raises(DuplicateTask, match=r"shop\.py:3\) and .*shop\.py:6\)"):
+        importlib.reload(module)
+
+
+def test_two_modules_cannot_share_a_name_behind_one_helper(write: Write) -> None:
+    wrapping = "from deco import log\nfrom lib import send\nfrom helper import mail\nmine = mail(log(send))"
+    write(deco=DECORATOR, helper=HELPER, lib="def send(): ...", shop=wrapping, blog=wrapping)
+    importlib.import_module("shop")
+
+    with pytest.raises(DuplicateTask, match=r"shop\.py:5.*blog\.py:5"):
+        importlib.import_module("blog")
+
+
+def test_a_running_program_may_declare_a_task_again(write: Write) -> None:
+    def declare() -> Any:
+        return task(name="again")(wrapped(plain))
+
+    first = declare()
+
+    assert first.place.module == __name__
+    assert declare() is tasks["again"]
+
+
 def test_a_file_that_is_imported_under_two_names_is_told_so(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +470,6 @@ def test_another_queues_method_is_answered_with_the_one_to_use(name: str, way: s
 
 def test_an_unknown_attribute_is_pythons_own_matter() -> None:
     with pytest.raises(AttributeError, match="'Task' object has no attribute 'psuh'") as caught:
-        charge.psuh  # type: ignore[attr-defined]  # noqa: B018
+        charge.psuh  # noqa: B018
 
     assert not isinstance(caught.value, JobifyError)

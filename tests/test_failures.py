@@ -16,7 +16,7 @@ OF_CONFORMANCE = "jobify_django/testing/"
 
 def test_every_failure_has_its_line() -> None:
     numbers = re.findall(r"^\| F(\d+)\b", CATALOGUE, re.MULTILINE)
-    assert sorted(map(int, numbers)) == list(range(1, 51))
+    assert sorted(map(int, numbers)) == list(range(1, max(50, len(numbers)) + 1))
 
 
 @pytest.mark.parametrize(("file", "name"), sorted(set(NAMED)))

@@ -181,6 +181,10 @@ def test_a_worker_thread_lives_on_when_telling_an_outcome_fails(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobify(WORKERS=1)
+
+    def said() -> list[int]:
+        return [r.levelno for r in caplog.records if "event=" in r.getMessage()]
+
     with at_work() as shop:
         told = shop.pool._threads._done
 
@@ -190,7 +194,9 @@ def test_a_worker_thread_lives_on_when_telling_an_outcome_fails(
 
         monkeypatch.setattr(shop.pool._threads, "_done", fail)
         assert run(threading.get_ident) == run(threading.get_ident)
-    assert [r.levelno for r in caplog.records if "event=" in r.message] == [logging.CRITICAL] * 2
+        # The thread speaks after it has told.
+        until(lambda: len(said()) == 2, "the word of the thread")
+    assert said() == [logging.CRITICAL] * 2
 
 
 # A connection that the server ended

@@ -456,20 +456,22 @@ def test_jobs_whose_ids_and_tasks_are_hostile_forge_no_line(jobify: Configure, s
     def fail() -> None:
         raise ValueError(EVIL)
 
-    ids = [f"{number}\n{FORGED}" for number in range(5)]
+    ids = [f"{number}\n{FORGED}" for number in range(6)]
     add(ids[0], EVIL, fail)
     add(ids[1], do.name, lambda: None)
     add(ids[2], do.name, fail)
     add(ids[3], ado.name, afail)
     add(ids[4], do.name, lambda: None)
+    add(ids[5], EVIL, fail)
     store.claim(f"dead\n{FORGED}", {"default": 1}, {"default": -1.0})
 
     def ended() -> bool:
-        return all(store.get((id,))[id].status.ended for id in ids[1:])
+        return all(store.get((id,))[id].status.ended for id in ids[1:5])
 
     with at_work():
         until(ended, "the jobs")
-        until(lambda: any("event=rescued" in line for line in strict.said), "the rescue")
+        for event in ("rescued", "held"):
+            until(lambda event=event: any(f"event={event}" in line for line in strict.said), event)
         until(lambda: sum("id='" in line for line in strict.said) >= 5, "the lines")
     strict.assert_honest("done", "failed", "held", "rescued")
 
@@ -511,6 +513,8 @@ OURS = {
     "django.get_version()",
     "platform.python_version()",
     "parent.pid",
+    "stray.fault",
+    "stray.remedy",
 }
 
 
@@ -648,7 +652,7 @@ def test_a_project_whose_logging_hides_the_events_is_told_so_once(
 ) -> None:
     lines = runjobs("WARNING", "--log-format", "json", "-v", "2", *processes)
     idle, hidden = lines
-    assert "--log-format and -v 2 changes nothing here" in idle
+    assert "no effect of --log-format and -v 2" in idle
     assert "level INFO for the logger 'jobify'" in hidden
 
 

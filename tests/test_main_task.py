@@ -16,15 +16,16 @@ from jobify_django.registry import tasks
 from tests.child import PATIENCE
 from tests.workshop import Configure, at_work, both, database, memory
 
-SAID = "event=main-task task='__main__.tidy' queue='default': the module it is declared in"
+SAID = "event=main-task task=__main__.tidy queue=default: the module it is declared in"
+SHELL_C = {"__name__": "django.core.management.commands.shell"}  # where "manage.py shell -c" runs its code
 
 
-@pytest.fixture(params=[{"__name__": "__main__"}, {}], ids=["script", "shell"])
+@pytest.fixture(params=[{"__name__": "__main__"}, {}, SHELL_C], ids=["script", "shell", "shell-c"])
 def tidy(request: pytest.FixtureRequest) -> Iterator[Task[..., Any]]:
     space = {"task": task, **request.param}
     exec(compile("@task\ndef tidy(n=0): return n", "<stdin>", "exec"), space)
     yield space["tidy"]
-    tasks.forget("__main__.tidy")
+    tasks.forget(space["tidy"].name)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -40,7 +41,7 @@ def test_a_push_of_it_into_a_shared_store_is_warned_of_once(
     tidy.using(delay=5).push()
 
     (line,) = said(caplog)
-    assert line.startswith(SAID)
+    assert line.startswith(SAID.replace("__main__.tidy", tidy.name))
     assert "Move it into a module 'tasks' of an installed app." in line
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from django.utils.translation import ngettext
 
 from jobify_django import cancelling
+from jobify_django.admin.row import status_label
 from jobify_django.cancelling import Fate
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import JobifyError
-from jobify_django.models import Job
 from jobify_django.stores import stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
@@ -165,4 +165,4 @@ def _left_alone(status: str, count: int) -> str:
     if status == GONE:
         return ngettext("%(count)d is gone", "%(count)d are gone", count) % {"count": count}
     words = ngettext("%(count)d was already %(status)s", "%(count)d were already %(status)s", count)
-    return words % {"count": count, "status": Job.Status(status).label}
+    return words % {"count": count, "status": status_label(status)}

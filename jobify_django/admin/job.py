@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ from jobify_django import models
 from jobify_django.admin import action, page
 from jobify_django.admin.filter import QueueFilter, StatusFilter, TaskFilter
 from jobify_django.admin.paginator import CappedPaginator
-from jobify_django.admin.row import all_stores, problem
+from jobify_django.admin.row import all_stores, problem, status_label
 from jobify_django.conf import get_settings
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import cut, shown
+from jobify_django.stores import stores
 from jobify_django.stores.base import Store
+from jobify_django.stores.database.rows import moment, text
 from jobify_django.templatetags.jobify import breakable, duration, stamp
 
 if TYPE_CHECKING:
@@ -102,6 +105,15 @@ class JobAdmin(JobModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[models.Job]:
         return models.Job.objects.using(get_settings().database).defer(*LARGE).order_by(*self.ordering)
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """List the jobs."""
+        store = _database_store()
+        # All rows of the page are read in here, and those of an action.
+        with contextlib.nullcontext() if store is None else store.legible():
+            return super().changelist_view(request, extra_context)
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[models.Job], search_term: str
     ) -> tuple[QuerySet[models.Job], bool]:
@@ -117,7 +129,7 @@ class JobAdmin(JobModelAdmin):
     @admin.display(description=gettext_lazy("status"))
     def state(self, job: models.Job) -> str:
         return format_html(
-            '<span class="jobify-state jobify-{}">{}</span>', job.status, job.get_status_display()
+            '<span class="jobify-state jobify-{}">{}</span>', job.status, status_label(text(job.status))
         )
 
     @admin.display(description=gettext_lazy("task"))
@@ -130,11 +142,12 @@ class JobAdmin(JobModelAdmin):
 
     @admin.display(description=gettext_lazy("wait"))
     def wait(self, job: models.Job) -> str:
-        return _wait_words(job.status, job.eligible_at, job.started_at, job.ended_at)
+        eligible_at, started_at, ended_at = map(_seconds, (job.eligible_at, job.started_at, job.ended_at))
+        return _wait_words(job.status, eligible_at, started_at, ended_at)
 
     @admin.display(description=gettext_lazy("duration"))
     def duration(self, job: models.Job) -> str:
-        return _run_words(job.status, job.started_at, job.ended_at)
+        return _run_words(job.status, _seconds(job.started_at), _seconds(job.ended_at))
 
     # Actions
 
@@ -204,13 +217,14 @@ class JobAdmin(JobModelAdmin):
         context = {
             **page.context(self.admin_site, request, _("Job %(id)s") % {"id": job.id}, crumbs),
             "job": job,
-            "state": models.Job.Status(job.status).label,
+            "state": status_label(job.status),
             "wait": _wait_words(job.status, job.eligible_at, job.started_at, job.ended_at),
             "duration": _run_words(job.status, job.started_at, job.ended_at),
             "events": timeline(job),
             "earlier": max(0, len(job.history) - MOST_EVENTS),
             "may_retry": again and self.has_retry_permission(request),
-            "may_cancel": not job.status.ended
+            "may_cancel": job.status.known
+            and not job.status.ended
             and not job.cancel_requested
             and self.has_cancel_permission(request),
             "queue_address": self._queue_address(request, job.queue),
@@ -265,7 +279,7 @@ class JobAdmin(JobModelAdmin):
         raise Http404(" ".join([_("No store holds this job: it ended and was pruned."), *problems]))
 
     def _payload(self, request: HttpRequest, job: JobRecord) -> dict[str, Any]:
-        error = {"error_type": job.error.type if job.error else ""}
+        error = {"error_type": cut(job.error.type).text if job.error else ""}
         if not request.user.has_perm("jobify_django.view_job_payload"):
             return {"sees_payload": False, **error}
         return {
@@ -294,19 +308,29 @@ def timeline(job: JobRecord) -> Sequence[Event]:
     for entry in job.history[-MOST_EVENTS:]:
         words = _("attempt %(attempt)d: %(reason)s") if entry.attempt else _("%(reason)s")
         detail = _("counted as a crash") if entry.charged else ""
-        events.append(Event(entry.at, words % {"attempt": entry.attempt, "reason": entry.reason}, detail))
+        words %= {"attempt": entry.attempt, "reason": cut(entry.reason).text}
+        events.append(Event(entry.at, words, detail))
     if job.started_at is not None and job.attempt:
         detail = _("by pool %(pool)s") % {"pool": job.pool} if job.pool else ""
         events.append(
             Event(job.started_at, _("attempt %(attempt)d started") % {"attempt": job.attempt}, detail)
         )
     if job.ended_at is not None:
-        events.append(Event(job.ended_at, str(models.Job.Status(job.status).label)))
+        events.append(Event(job.ended_at, status_label(job.status)))
     return sorted(events, key=lambda event: event.at)
 
 
-def _wait_words(status: str, eligible_at: float, started_at: float | None, ended_at: float | None) -> str:
+def _seconds(value: object) -> float | None:
+    """Return a time of a row; ``None`` for what is none."""
+    return moment(value, None)
+
+
+def _wait_words(
+    status: str, eligible_at: float | None, started_at: float | None, ended_at: float | None
+) -> str:
     now = time.time()
+    if eligible_at is None:
+        return duration(None)
     if status == JobStatus.DELAYED and eligible_at > now:
         return _("due in %(duration)s") % {"duration": duration(eligible_at - now)}
     if status in (JobStatus.WAITING, JobStatus.DELAYED):
@@ -326,4 +350,13 @@ def _run_words(status: str, started_at: float | None, ended_at: float | None) ->
 def _as_pushed(call: Any) -> Any:
     """Return a job's arguments as ``manage.py jobs push`` takes them."""
     args, kwargs = call
+    if type(args) is not list or type(kwargs) is not dict:
+        raise ValueError("no call")
     return {"args": args, "kwargs": kwargs} if kwargs else args
+
+
+def _database_store() -> Any:
+    try:
+        return stores["database"]
+    except Exception:
+        return None

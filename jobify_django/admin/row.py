@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from jobify_django.job import JobError, JobStatus
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
 from jobify_django.outage import Outage
-from jobify_django.queue import queue
+from jobify_django.payload import cut
+from jobify_django.queue import queue, survey
 from jobify_django.stores import every_store, left_behind, queues_by_store, stores
 from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database.rows import error_from
+from jobify_django.stores.database.rows import brief, error_from, moment, text
 from jobify_django.strays import Stray, stand_in, strays_in
 
 logger = get_log("jobify.admin")
@@ -193,7 +195,16 @@ def queue_row(name: str) -> QueueRow:
 
 def queue_rows() -> list[QueueRow]:
     """Return every queue of the settings, and those that they do not hold where jobs of theirs wait."""
-    return [*(queue_row(name) for name in get_settings().queues), *stray_rows([])]
+    settings = get_settings()
+    words: dict[int, str] = {}  # one store's error is told once
+    rows = []
+    for name, found in survey().items():
+        if isinstance(found, Exception):
+            said = words.get(id(found)) or words.setdefault(id(found), problem(found))
+            rows.append(QueueRow(settings.queue(name), problem=said))
+        else:
+            rows.append(QueueRow(settings.queue(name), found, stores.of(settings.queue(name)).shared))
+    return [*rows, *stray_rows([])]
 
 
 def stray_rows(problems: list[str]) -> list[QueueRow]:
@@ -265,27 +276,31 @@ def newest_failures() -> tuple[list[Failure], list[str]]:
 
 
 def _failures(store: Store) -> list[Failure]:
-    unknown = JobError("", "")
     if not isinstance(store, DatabaseStore):
         records = store.find(status=JobStatus.FAILED, limit=NEWEST_FAILURES)
-        return [Failure(r.id, r.queue, r.task, r.ended_at or 0.0, r.error or unknown) for r in records]
+        return [Failure(r.id, r.queue, r.task, r.ended_at or 0.0, _error(r.error)) for r in records]
     # Through the index of ended jobs: the arguments and results of other rows are never read.
     jobs = models.Job.objects.using(get_settings().database).filter(
         status=JobStatus.FAILED.value, ended_at__isnull=False
     )
     values = jobs.order_by("-ended_at").values_list("id", "queue", "task", "ended_at", "error")
+    with store.legible():
+        found = list(values[:NEWEST_FAILURES])
     return [
-        Failure(id, queue, task, ended_at or 0.0, error_from(error) or unknown)
-        for id, queue, task, ended_at, error in values[:NEWEST_FAILURES]
+        Failure(text(id), text(queue), text(task), moment(ended_at, 0.0), _error(error_from(error)))
+        for id, queue, task, ended_at, error in found
     ]
 
 
 def newest_changes(name: str) -> list[Change]:
     """Return the newest entries of a queue's audit trail; only the database store keeps one."""
     rows = models.QueueChange.objects.using(get_settings().database).filter(queue=name).order_by("-id")
+    store = stores.of(get_settings().queue(name))
+    with store.legible() if isinstance(store, DatabaseStore) else contextlib.nullcontext():
+        newest = list(rows[:NEWEST_CHANGES])
     return [
         Change(row.version, row.actor, row.source, row.changed_at, _difference(row.before, row.after))
-        for row in rows[:NEWEST_CHANGES]
+        for row in newest
     ]
 
 
@@ -347,8 +362,23 @@ def change_words(before: dict[str, Any], after: dict[str, Any]) -> str:
     return "; ".join(words) or _("no value changed")
 
 
+def status_label(status: str) -> str:
+    """Return a job's status in words; one of a newer release is named as it is stored."""
+    labels = dict(models.Job.Status.choices)
+    return str(labels.get(status) or _("unknown status “%(status)s”") % {"status": status})
+
+
+def _error(error: JobError | None) -> JobError:
+    return JobError("", "") if error is None else printable_error(error)
+
+
+def printable_error(error: JobError) -> JobError:
+    """Return an error that a page can hold, whatever its task raised."""
+    return JobError(cut(error.type).text, cut(error.message).text, cut(error.traceback).text)
+
+
 def _difference(before: str, after: str) -> str:
     try:
-        return change_words(json.loads(before), json.loads(after))
+        return brief(change_words(json.loads(before), json.loads(after)))
     except (ValueError, AttributeError, TypeError, RecursionError):
-        return f"{before} → {after}"
+        return f"{brief(before)} → {brief(after)}"

@@ -13,6 +13,7 @@ from typing import Any
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from jobify_django.file import moved
 from jobify_django.job import Claim
 from jobify_django.log import get_log, shown
 from jobify_django.pool.session import altered, end_session
@@ -40,6 +41,8 @@ def tidy_connections(claim: Claim, *, before: bool = False) -> None:
             elif altered(connection):
                 end_session(connection)
                 _drop(connection)
+            elif moved(connection):
+                connection.close()
             else:
                 connection.close_if_unusable_or_obsolete()
 

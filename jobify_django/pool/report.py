@@ -8,6 +8,7 @@ from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Outcome
 from jobify_django.log import get_log, shown
 from jobify_django.pool.workers import Running
 from jobify_django.signals import job_ended
+from jobify_django.stores.base import Rescued
 
 logger = get_log("jobify.worker")
 
@@ -99,4 +100,16 @@ def _log(level: int, outcome: Outcome, running: Running, refusal: str) -> None:
         *values,
         exc_info=running.exception,
         extra={"jobify": fields},
+    )
+
+
+def report_rescued(rescued: Rescued) -> None:
+    """Log that a job was taken from a pool that no longer renews its lease."""
+    logger.warning(
+        "event=rescued id=%s task=%s attempt=%d from=%s now=%s",
+        shown(rescued.id),
+        shown(rescued.task),
+        rescued.attempt,
+        shown(rescued.pool),
+        rescued.status,
     )

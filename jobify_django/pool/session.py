@@ -18,6 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.utils.functional import cached_property
 
+from jobify_django.file import NOTED
 from jobify_django.line import inside
 
 STATEMENT = re.compile(
@@ -65,9 +66,10 @@ WORKING = frozenset(
         "rollback_exc",
         "commit_on_exit",
         "run_on_commit",
+        NOTED,
     }
 )
-"""What Django itself changes on a wrapper at work."""
+"""What Django itself changes on a wrapper at work, and what we note there."""
 
 PLAIN = (str, bytes, int, float, bool, tuple, frozenset, type(None))
 

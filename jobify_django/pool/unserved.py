@@ -9,7 +9,8 @@ from collections.abc import Collection
 from django.db import connections
 
 from jobify_django.exceptions import StoreError
-from jobify_django.log import get_log
+from jobify_django.log import get_log, shown
+from jobify_django.pool.report import report_rescued
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
 from jobify_django.strays import Stray, strays_in
@@ -96,14 +97,7 @@ class Unserved:
             self._deserted.add(store)
         else:
             for one in store.rescue():
-                logger.warning(
-                    "event=rescued id=%s task=%s attempt=%d from=%s now=%s",
-                    one.id,
-                    one.task,
-                    one.attempt,
-                    one.pool,
-                    one.status,
-                )
+                report_rescued(one)
 
 
 def _waits(stray: Stray) -> bool:
@@ -112,10 +106,10 @@ def _waits(stray: Stray) -> bool:
 
 def _warn(stray: Stray) -> None:
     logger.warning(
-        "event=unserved queue=%r store=%s waiting=%d delayed=%d: %s, and no live pool serves it there, so "
+        "event=unserved queue=%s store=%s waiting=%d delayed=%d: %s, and no live pool serves it there, so "
         "its jobs wait; %s",
-        stray.name,
-        stray.store.alias,
+        shown(stray.name),
+        shown(stray.store.alias),
         stray.stats.waiting,
         stray.stats.delayed,
         stray.fault,

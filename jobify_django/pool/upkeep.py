@@ -18,6 +18,7 @@ from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, listed, shown
 from jobify_django.outage import Outage
 from jobify_django.pool.presence import Presence
+from jobify_django.pool.report import report_rescued
 
 if TYPE_CHECKING:
     from jobify_django.pool.pool import Pool
@@ -225,14 +226,7 @@ class Upkeep:
             longest=LEASES_APART * longest_lease(self._pool),
         )
         for rescued in batch:
-            logger.warning(
-                "event=rescued id=%s task=%s attempt=%d from=%s now=%s",
-                shown(rescued.id),
-                shown(rescued.task),
-                rescued.attempt,
-                shown(rescued.pool),
-                rescued.status,
-            )
+            report_rescued(rescued)
         if not batch:
             self._presence.settle()
         # A short batch is no sign of the end: a claim that passed some of the jobs may have had them locked.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 from django import template
@@ -22,7 +23,7 @@ LONGEST_NAME = 255
 @register.filter("jobify_duration")
 def duration(seconds: float | None) -> str:
     """Return seconds as ``80 ms``, ``1.4 s``, ``2 min 10 s``, ``1 h 5 min`` or ``3 d 4 h``."""
-    if seconds is None:
+    if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
         return NONE
     seconds = max(0.0, seconds)
     if seconds < 0.9995:
@@ -45,7 +46,7 @@ def moment(seconds: float | None) -> datetime | None:
     """Return seconds since the epoch as a local date and time; ``None`` for what is no time."""
     try:
         return None if seconds is None else timezone.localtime(datetime.fromtimestamp(seconds, UTC))
-    except (OverflowError, ValueError, OSError):
+    except (OverflowError, ValueError, OSError, TypeError):
         return None
 
 

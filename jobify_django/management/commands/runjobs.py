@@ -202,7 +202,7 @@ class Command(BaseCommand):
         idle = ["--log-format"] * (format is not None) + [f"-v {verbosity}"] * (verbosity != 1)
         if idle:
             which = " and ".join(idle)
-            self._say(f"{which} changes nothing here: the project's LOGGING has a handler, and it decides.")
+            self._say(f"no effect of {which}: the project's LOGGING has a handler for the log, and decides.")
         if verbosity and not logs.shows_events():
             self._say(
                 "the project's LOGGING decides what is logged, and shows no line for a job that ends well: "
@@ -289,7 +289,7 @@ def _until(service: Service, options: Mapping[str, Any]) -> Callable[[], Corouti
     async def until_dry() -> int:
         left = await service.until_dry()
         for queue, jobs, reason in left:
-            logger.warning("event=left queue=%s jobs=%d reason=%r", queue, jobs, reason)
+            logger.warning("event=left queue=%s jobs=%d reason=%r", shown(queue), jobs, reason)
         return LEFT if left else 0
 
     async def until_spent() -> int:

@@ -26,7 +26,7 @@ from jobify_django.management.subcommands.output import document, elsewhere, sec
 from jobify_django.management.subcommands.running import running
 from jobify_django.management.subcommands.table import plain
 from jobify_django.queue import queue
-from jobify_django.stores import every_store
+from jobify_django.stores import left_behind
 from jobify_django.stores.base import QueueStats, Store
 from jobify_django.strays import strays_in
 from jobify_django.task import tasks
@@ -109,9 +109,10 @@ def _findings(owns_process: bool, long: float) -> Iterator[Finding]:
         yield from looked("tables", "the app's tables", _tables)
         for settings in queues.values():
             yield from looked("queue", f"queue {settings.name}", partial(_queue, settings, owns_process))
-        for store in every_store():
+        places = reachable()
+        for store in (*places, *left_behind(list(places))):
             yield from looked("strays", f"store {store.alias}", partial(_strays, store))
-        for store, served in reachable().items():
+        for store, served in places.items():
             subject = f"store {store.alias}"
             yield from looked("store", subject, partial(_store, store))
             if store.shared or not owns_process:

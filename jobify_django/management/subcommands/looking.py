@@ -11,15 +11,15 @@ from typing import Any
 
 from django.core.management.base import CommandError, OutputWrapper
 
-from jobify_django.conf import get_settings
 from jobify_django.exceptions import JobNotFound, StoreError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
 from jobify_django.management.subcommands.choosing import found, refuse_mistyped
 from jobify_django.management.subcommands.output import clocks, document, job_values, seconds, usage
 from jobify_django.management.subcommands.table import plain, plain_lines, table, width_of, words
-from jobify_django.queue import queue
+from jobify_django.queue import survey
 from jobify_django.stores import every_store
+from jobify_django.stores.base import QueueStats
 from jobify_django.strays import strays_in
 
 STATUS = (
@@ -67,7 +67,7 @@ def status(out: OutputWrapper, *, err: OutputWrapper, watch: bool, **options: An
 
 def _show_status(out: OutputWrapper, *, format: str, wide: bool, **options: Any) -> str:
     """Write how the queues stand, and return why some of them do not answer."""
-    rows = [*(_row(name) for name in get_settings().queues), *_stray_rows()]
+    rows = [*(_row(name, stats) for name, stats in survey().items()), *_stray_rows()]
     if format == "json":
         out.write(document(rows))
     else:
@@ -81,11 +81,11 @@ def _status_words(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "waiting": "?"} if "error" in row else {**row, "oldest": words(row["oldest"])}
 
 
-def _row(name: str) -> dict[str, Any]:
-    try:
-        stats = queue(name).stats()
-    except StoreError as error:
-        return {"queue": name, "error": str(error)}
+def _row(name: str, stats: QueueStats | Exception) -> dict[str, Any]:
+    if isinstance(stats, StoreError):
+        return {"queue": name, "error": str(stats)}
+    if isinstance(stats, Exception):
+        raise stats
     return {
         "queue": name,
         "waiting": stats.waiting,

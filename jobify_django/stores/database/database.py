@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -152,8 +154,11 @@ class Database(ABC):
     unlocked = ""
     """The same, passing over rows that somebody has locked."""
 
-    longer_history = "coalesce(substr(history, 1, length(history) - 1) || ', ', '[') || ? || ']'"
-    """A job's history, a list in JSON, and one entry more."""
+    longer_history = (
+        "CASE WHEN substr(history, 1, 2) = '[{' AND substr(history, length(history) - 1, 2) = '}]' "
+        "THEN substr(history, 1, length(history) - 1) || ', ' ELSE '[' END || ? || ']'"
+    )
+    """A job's history, a list in JSON, and one entry more. One that is no such list begins anew."""
 
     limits: Mapping[str, Any] = MappingProxyType({})
     """The driver's options that end a wait for a server that has gone, in its own names and units."""
@@ -211,6 +216,10 @@ class Database(ABC):
         """Return what ``after_commit`` is to call when the open transaction commits."""
         wrapper: Any = self._wrapper
         return (call for _, call, *_ in wrapper.run_on_commit)
+
+    def legible(self) -> AbstractContextManager[None]:
+        """Return a block in which Django's own queries of this thread read every text, whatever its bytes."""
+        return contextlib.nullcontext()
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Run ``call`` when the open ``atomic`` commits, or now if there is none; what it raises is logged.
@@ -391,9 +400,9 @@ def marks(values: Collection[Any]) -> str:
     return f"({', '.join('?' * len(values))})"
 
 
-def chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
+def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
     """Return the items in parts that fit into one statement."""
-    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def unmigrated(alias: str, reason: str) -> StoreUnmigrated:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +42,9 @@ LOCK = "SELECT maxsize, `order`, sequence FROM jobify_queue WHERE name = ? FOR U
 LONGEST_LOCK = 10
 """Seconds one statement waits for a row: less than the driver waits for its answer."""
 
+PACKET = 2**20
+"""Bytes of arguments in one statement: the server's ``max_allowed_packet`` is 16 times as much by default."""
+
 WAITING = """
     SELECT (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
            (SELECT count(*) FROM jobify_job
@@ -72,7 +75,10 @@ class MySQL(Server):
     begin = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
     limits = MappingProxyType({"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20})
     now = "SELECT unix_timestamp(now(6))"
-    longer_history = "concat(coalesce(concat(left(history, char_length(history) - 1), ', '), '['), ?, ']')"
+    longer_history = (
+        "concat(CASE WHEN left(history, 2) = '[{' AND right(history, 2) = '}]' "
+        "THEN concat(left(history, char_length(history) - 1), ', ') ELSE '[' END, ?, ']')"
+    )
 
     def queues(self, db: Connection) -> Collection[str]:
         """Return what the others do: from name to name of all queues that have rows, a look-up each.
@@ -164,7 +170,7 @@ class MySQL(Server):
             found = db.execute(f"SELECT id FROM jobify_job WHERE id IN {marks(part)}", part).fetchall()
             known.update(id for (id,) in found)
         fresh = [row for row in rows if row[0] not in known]
-        for new in chunks(fresh):
+        for new in _by_size(fresh):
             statement = f"INSERT {INTO} VALUES {', '.join([NEW] * len(new))}"
             db.execute(statement, [value for row in new for value in row])
         db.execute("UPDATE jobify_queue SET sequence = ? WHERE name = ?", (rows[-1][6], queue))
@@ -206,6 +212,18 @@ class MySQL(Server):
         for part in chunks(list(found)):
             db.execute(f"UPDATE jobify_job SET lease_until = ? WHERE id IN {marks(part)}", (until, *part))
         return found
+
+
+def _by_size(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Return rows (see ``INTO``) in parts whose statement the server takes in one packet."""
+    for part in chunks(rows):
+        start = size = 0
+        for end, row in enumerate(part):
+            size += len(row[3])
+            if size > PACKET and end > start:
+                yield part[start:end]
+                start, size = end, len(row[3])
+        yield part[start:]
 
 
 def _code(error: BaseException) -> int:

@@ -36,7 +36,7 @@ from typing import Any
 from django.db import Error as DjangoError
 from django.db import transaction
 
-from jobify_django.conf import QueueSettings
+from jobify_django.conf import MAX_MAXSIZE, QueueSettings
 from jobify_django.stores.base import Trouble
 from jobify_django.stores.database.database import (
     CLAIMED,
@@ -52,6 +52,7 @@ from jobify_django.stores.database.database import (
 )
 from jobify_django.stores.database.front import PARTS, WITHIN, Fronts
 from jobify_django.stores.database.listener import Speaker, listening
+from jobify_django.stores.database.rows import within
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, Server
 from jobify_django.stores.database.watchdog import watchdog
 from jobify_django.stores.hints import Probe
@@ -106,7 +107,9 @@ IF_THERE_IS_ROOM = f"""
     WHERE CASE WHEN ? + coalesce(pg_sequence_last_value('jobify_job_number'), 0) + ? <= ? THEN TRUE
           ELSE (SELECT count(*) FROM jobify_job WHERE queue = ? AND status = 'waiting')
              + (SELECT count(*) FROM jobify_job WHERE queue = ? AND status = 'delayed' AND eligible_at <= ?)
-             + {ANNOUNCED} + ? <= coalesce((SELECT maxsize FROM jobify_queue WHERE name = ?), ?) END"""
+             + {ANNOUNCED} + ?
+             <= coalesce((SELECT maxsize FROM jobify_queue
+                          WHERE name = ? AND maxsize BETWEEN 1 AND {MAX_MAXSIZE}), ?) END"""
 COUNT = """
     SELECT (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
            (SELECT count(*) FROM jobify_job
@@ -225,7 +228,7 @@ class PostgreSQL(Server):
         # A caller's transaction of another level counts what was committed when it began, instead of now.
         table, live, order, old, others = db.execute(OTHERS, (_class(queue.name), queue.name)).fetchone()
         where = self._tables[queue.name], _ = table, queue.name
-        maxsize = live or queue.maxsize
+        maxsize = within(live, MAX_MAXSIZE) or queue.maxsize
         depth = None if old or full else self._ceiling(where, numbers)
         if depth is None or depth + others + jobs > maxsize:
             depth = self._count(db, where, now, int(others), numbers, keep=not old)

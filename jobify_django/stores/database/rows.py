@@ -1,18 +1,25 @@
-"""Rows of the tables, to and from values."""
+"""Rows of the tables, to and from values.
+
+A newer release may have written more, and somebody's hand anything at all. What cannot be read costs its own
+row some of its display: every value that leaves here is of the type it is declared as.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
 
-from jobify_django.job import Interruption, JobError, JobRecord, JobStatus
-from jobify_django.ordering import ORDERS
+from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS
+from jobify_django.job import Claim, Interruption, JobError, JobRecord, known_status, make_claim, make_record
+from jobify_django.ordering import ORDERS, Order
+from jobify_django.payload import cut
 from jobify_django.stores.base import PoolQueue, PoolRecord, QueueState
 
-T = TypeVar("T")
 V = TypeVar("V")
+N = TypeVar("N")
 
 RECORD = (
     "id, queue, task, arguments, priority, status, sequence, attempt, crashes, pushed_at, eligible_at, "
@@ -20,37 +27,93 @@ RECORD = (
 )
 STATE = 'version, workers, maxsize, "order", paused, reordering'
 
+LONGEST = 2_000
+"""Characters that are shown of a text that cannot be read."""
+
+FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
+"""The first and the last second that a date can stand for, from the year 1 to 9999."""
+
 
 def to_record(row: tuple[Any, ...]) -> JobRecord:
     """Return the value of a row of ``RECORD``'s columns."""
-    status, cancel, error, history = (
-        JobStatus(row[5]),
-        bool(row[15]),
-        error_from(row[17]),
-        history_from(row[18]),
+    pushed_at = moment(row[9], 0.0)
+    return make_record(
+        (
+            *map(text, row[:4]),
+            whole(row[4], 0),
+            known_status(text(row[5])),
+            whole(row[6], 0),
+            whole(row[7], 0),
+            whole(row[8], 0),
+            pushed_at,
+            moment(row[10], pushed_at),
+            moment(row[11], None),
+            moment(row[12], None),
+            moment(row[13], None),
+            text(row[14]),
+            bool(row[15]),
+            None if row[16] is None else text(row[16]),
+            error_from(row[17]),
+            history_from(row[18], pushed_at),
+        )
     )
-    return JobRecord._make((*row[:5], status, *row[6:15], cancel, row[16], error, history))
+
+
+def to_claim(row: tuple[Any, ...]) -> Claim:
+    """Return the value of a row of ``CLAIMED``'s columns."""
+    id, attempt, queue, task, arguments, priority, pushed_at, eligible_at, started_at, crashes = row
+    texts = type(task) is type(arguments) is str
+    if texts and type(priority) is type(crashes) is int and type(pushed_at) is type(eligible_at) is float:
+        return make_claim(row)  # all but every row
+    pushed_at = moment(pushed_at, started_at)
+    eligible_at = moment(eligible_at, pushed_at)
+    priority, crashes = whole(priority, 0), whole(crashes, 0)
+    return Claim(
+        id, attempt, queue, text(task), text(arguments), priority, pushed_at, eligible_at, started_at, crashes
+    )
 
 
 def to_state(queue: str, row: tuple[Any, ...]) -> QueueState:
-    """Return the value of a row of ``STATE``'s columns, all null where the queue was never touched."""
+    """Return the value of a row of ``STATE``'s columns, all null where the queue was never touched.
+
+    A live value that ``tune`` would refuse is none: the settings rule.
+    """
     version, workers, maxsize, order, paused, reordering = row
-    known = order if order in ORDERS else None
-    return QueueState(queue, version or 0, workers, maxsize, known, bool(paused), reordering is not None)
+    return QueueState(
+        queue,
+        whole(version, 0),
+        within(workers, MAX_WORKERS),
+        within(maxsize, MAX_MAXSIZE),
+        order_from(order),
+        bool(paused),
+        reordering is not None,
+    )
 
 
 def to_pool(row: tuple[Any, ...], now: float) -> PoolRecord:
     """Return the value of a row of id, host, pid, kind, started_at, queues, seen_at."""
-    queues = {
-        name: queue
-        for name, values in _loaded(row[5], dict).items()
-        if (queue := _value(PoolQueue, values)) is not None
-    }
-    return PoolRecord(row[0], row[1], row[2], row[3], row[4], queues, max(0.0, now - row[6]))
+    id, host, pid, kind, started_at, queues, seen_at = row
+    return PoolRecord(
+        text(id),
+        text(host),
+        whole(pid, 0),
+        text(kind),
+        moment(started_at, 0.0),
+        queues_from(queues),
+        max(0.0, now - moment(seen_at, now)),
+    )
+
+
+def queues_from(stored: object) -> Mapping[str, PoolQueue]:
+    """Return how a pool serves its queues. Of one that cannot be read it is only known that it is served."""
+    values = _loaded(stored)
+    unread = PoolQueue(0, 0, 0)
+    found = values.items() if isinstance(values, dict) else ()
+    return {name: _value(PoolQueue, one) or unread for name, one in found if isinstance(one, dict)}
 
 
 def queues_text(queues: Mapping[str, PoolQueue]) -> str:
-    """Return what ``to_pool`` reads back."""
+    """Return what ``queues_from`` reads back."""
     return json.dumps({name: asdict(queue) for name, queue in queues.items()})
 
 
@@ -59,19 +122,26 @@ def error_text(error: JobError | None) -> str | None:
     return None if error is None else json.dumps(asdict(error))
 
 
-def error_from(text: str | None) -> JobError | None:
+def error_from(stored: object) -> JobError | None:
     """Return a stored error."""
-    if text is None:
+    if stored is None:
         return None
-    return _value(JobError, _loaded(text, dict)) or JobError("", f"an error that cannot be read: {text}")
+    found = _value(JobError, _loaded(stored))
+    return found or JobError("", f"an error that cannot be read: {brief(stored)}")
 
 
-def history_from(text: str | None) -> tuple[Interruption, ...]:
-    """Return a job's stored interruptions."""
-    if text is None:
+def history_from(stored: object, at: float) -> tuple[Interruption, ...]:
+    """Return a job's stored interruptions; one that cannot be read stands at the moment ``at``."""
+    if stored is None:
         return ()
-    entries = [_value(Interruption, entry) for entry in _loaded(text, list)]
-    return tuple(entry for entry in entries if entry is not None)
+
+    def unread(what: str, entry: object) -> Interruption:
+        return Interruption(0, f"{what} that cannot be read: {brief(entry)}", at, "", charged=False)
+
+    entries = _loaded(stored)
+    if not isinstance(entries, list):
+        return (unread("a history", stored),)
+    return tuple(_value(Interruption, entry) or unread("an interruption", entry) for entry in entries)
 
 
 def interruption_text(interruption: Interruption) -> str:
@@ -79,23 +149,71 @@ def interruption_text(interruption: Interruption) -> str:
     return json.dumps(asdict(interruption))
 
 
-# A newer release may have written more fields, and somebody's hand anything at all. That must cost no more
-# than the display of the row: a push, a claim or a page that reads it goes on.
+# Single values. SQLite's columns take any type, and numbers may be far off.
 
 
-def _loaded(text: str, kind: type[T]) -> T:
-    """Return a stored value of this kind, an empty one if it is none."""
+def text(value: object) -> str:
+    """Return a stored text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else str(value)
+
+
+def whole(value: object, otherwise: N) -> int | N:
+    """Return a stored whole number, or ``otherwise`` where it is none."""
+    return value if isinstance(value, int) else otherwise
+
+
+def within(value: object, most: int) -> int | None:
+    """Return a stored whole number from 1 to ``most``; ``None`` for anything else."""
+    return value if isinstance(value, int) and 1 <= value <= most else None
+
+
+def moment(value: object, otherwise: N) -> float | N:
+    """Return a stored time, cut down to what a date can stand for; ``otherwise`` where it is none."""
+    if not isinstance(value, (int, float)) or value != value:
+        return otherwise
+    return value if FIRST <= value <= LAST else min(max(value, FIRST), LAST)
+
+
+def order_from(value: object) -> Order | None:
+    """Return a stored order; ``None`` for one that this version does not know."""
+    return value if value in ORDERS else None
+
+
+def brief(stored: object) -> str:
+    """Return the beginning of a stored text, and how much more of it there is."""
+    shown = cut(text(stored), LONGEST)
+    return f"{shown.text} (and {shown.left_out:,} characters more)" if shown.left_out else shown.text
+
+
+def _loaded(stored: object) -> object:
     try:
-        value = json.loads(text)
+        return json.loads(stored)  # type: ignore[arg-type]
     except (ValueError, TypeError, RecursionError):
-        return kind()
-    return value if isinstance(value, kind) else kind()
+        return None
 
 
 def _value(kind: type[V], values: object) -> V | None:
-    """Return a dataclass of the fields it knows, or ``None`` if one that it needs is not there."""
+    """Return a dataclass of the fields it knows; ``None`` if one is missing, or is of another type."""
+    if not isinstance(values, dict):
+        return None
+    types: Mapping[str, type] = _types(kind)  # type: ignore[arg-type]
+    known = {name: _typed(values[name], types[name]) for name in types if name in values}
     try:
-        known = {field.name: values[field.name] for field in fields(kind) if field.name in values}  # type: ignore[index,operator,arg-type]
-        return kind(**known)
+        return None if None in known.values() else kind(**known)
     except TypeError:
         return None
+
+
+@cache
+def _types(kind: type[Any]) -> Mapping[str, type]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def _typed(value: object, kind: type) -> object:
+    """Return a value of this type; ``None`` for another one."""
+    if kind is float:
+        return None if isinstance(value, bool) else moment(value, None)
+    return value if type(value) is kind else None

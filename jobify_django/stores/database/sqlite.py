@@ -10,11 +10,13 @@ hand.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -26,6 +28,7 @@ from django.db.transaction import TransactionManagementError
 
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreBusy, StoreError
+from jobify_django.file import moved
 from jobify_django.stores.base import Trouble
 from jobify_django.stores.database.database import (
     CLAIMED,
@@ -43,6 +46,7 @@ from jobify_django.stores.database.database import (
     unmigrated,
 )
 from jobify_django.stores.database.looking import Looking, Watch
+from jobify_django.stores.database.place import Place
 from jobify_django.stores.database.server import Statements, translate
 from jobify_django.stores.hints import Probe
 
@@ -96,13 +100,17 @@ class SQLite(Database):
         self._sleep = sleep
         # Threads of one process queue here instead of racing for the file's lock.
         self._mutex = threading.Lock()
+        self._place = Place(alias)
 
     # Transactions
 
     def read(self, work: Callable[[Connection], T]) -> T:
+        wrapper = self._here()
         try:
-            wrapper = self._wrapper
-            return self._persistently(partial(work, _statements(wrapper, _raw(wrapper))), PATIENCE)
+            raw = _raw(wrapper)
+            return _legibly(
+                raw, partial(self._persistently, partial(work, _statements(wrapper, raw)), PATIENCE)
+            )
         except (sqlite3.Error, DjangoError) as error:
             self._explain(error)
 
@@ -110,44 +118,57 @@ class SQLite(Database):
         self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
     ) -> T:
         # Looked up once: finding one of Django's connections takes as long as a statement.
-        wrapper = self._wrapper
+        wrapper = self._here()
         limit = patient(patience)
         try:
             raw = _raw(wrapper)
             db = _statements(wrapper, raw)
             if raw.in_transaction or not (wrapper.autocommit or wrapper.in_atomic_block):
                 self._take_lock(raw, wrapper, limit)
-                return work(db)
-            until = time.monotonic() + limit
-            if not self._mutex.acquire(timeout=limit):
-                raise self._busy(limit)
-            try:
-                self._begin(raw, wrapper, until - time.monotonic())
-                try:
-                    value = work(db)
-                    self._persistently(partial(raw.execute, "COMMIT"), limit)
-                except BaseException:
-                    self._roll_back(raw)
-                    raise
-                return value
-            finally:
-                self._mutex.release()
+                return _legibly(raw, partial(work, db))
+            return _legibly(raw, partial(self._transact, work, db, raw, wrapper, limit))
         except (sqlite3.Error, DjangoError) as error:
             self._explain(error, limit)
 
+    def _transact(
+        self,
+        work: Callable[[Connection], T],
+        db: Connection,
+        raw: sqlite3.Connection,
+        wrapper: BaseDatabaseWrapper,
+        limit: float,
+    ) -> T:
+        until = time.monotonic() + limit
+        if not self._mutex.acquire(timeout=limit):
+            raise self._busy(limit)
+        try:
+            self._begin(raw, wrapper, until - time.monotonic())
+            try:
+                value = work(db)
+                self._persistently(partial(raw.execute, "COMMIT"), limit)
+            except BaseException:
+                self._roll_back(raw)
+                raise
+            return value
+        finally:
+            self._mutex.release()
+
     def in_transaction(self) -> bool:
         """Whether this thread has a transaction open on the database."""
-        wrapper = self._wrapper
-        return (
-            wrapper.in_atomic_block
-            or not autocommits(wrapper)
-            or (wrapper.connection is not None and wrapper.connection.in_transaction)
-        )
+        return _in_transaction(self._wrapper)
+
+    def legible(self) -> AbstractContextManager[None]:
+        return _legible(_raw(self._here()))
 
     def probe(self) -> Probe:
-        execute = _raw(self._wrapper).cursor().execute
+        wrapper = self._here()
+        execute = _raw(wrapper).cursor().execute
 
         def version() -> object:
+            if moved(wrapper):
+                raise StoreError(
+                    f"database {self.alias!r} is another file now."
+                )  # and the next probe is there
             return execute("PRAGMA data_version").fetchone()[0]
 
         def watch() -> Watch | None:
@@ -247,6 +268,20 @@ class SQLite(Database):
 
     # Inside
 
+    def _here(self) -> BaseDatabaseWrapper:
+        """Return the calling thread's connection, on the file that is at its path now.
+
+        Inside a transaction it stays where that began.
+        """
+        wrapper = self._wrapper
+        if wrapper.connection is None:
+            self._place.check()
+        elif (file := moved(wrapper)) is not None and not _in_transaction(wrapper):
+            self._place.leave(file)
+            wrapper.close()
+            self._place.check()
+        return wrapper
+
     def _begin(self, raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper, limit: float) -> None:
         raw.execute("PRAGMA busy_timeout = 0")
         try:
@@ -309,6 +344,35 @@ class SQLite(Database):
         if "no such table: jobify_" in str(error) or "no such column" in str(error):
             raise unmigrated(self.alias, str(error)) from error
         raise StoreError(f"database {self.alias!r} failed: {error}.") from error
+
+
+def _in_transaction(wrapper: BaseDatabaseWrapper) -> bool:
+    return (
+        wrapper.in_atomic_block
+        or not autocommits(wrapper)
+        or (wrapper.connection is not None and wrapper.connection.in_transaction)
+    )
+
+
+def _legibly(raw: sqlite3.Connection, call: Callable[[], T]) -> T:
+    """Call, and once more where a text is no UTF-8: then with what cannot be read replaced."""
+    try:
+        return call()
+    except (sqlite3.OperationalError, DjangoError) as error:
+        if "Could not decode to UTF-8" not in str(error):
+            raise
+    with _legible(raw):
+        return call()
+
+
+@contextlib.contextmanager
+def _legible(raw: sqlite3.Connection) -> Iterator[None]:
+    """Read every text within the block; only there, for it takes longer."""
+    before, raw.text_factory = raw.text_factory, lambda text: text.decode("utf-8", "replace")
+    try:
+        yield
+    finally:
+        raw.text_factory = before
 
 
 def _raw(wrapper: BaseDatabaseWrapper) -> sqlite3.Connection:

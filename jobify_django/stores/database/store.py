@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -13,11 +14,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from jobify_django.conf import QueueSettings, get_settings
+from jobify_django.conf import MAX_MAXSIZE, QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import Claim, Interruption, JobError, JobRecord, JobSpec, JobStatus, Outcome
 from jobify_django.log import get_log, shown
-from jobify_django.ordering import ORDERS, Order, order_key
+from jobify_django.ordering import Order, order_key
 from jobify_django.stores.base import (
     CRASH_LIMIT,
     LEASE_RAN_OUT,
@@ -51,10 +52,14 @@ from jobify_django.stores.database.rows import (
     STATE,
     error_text,
     interruption_text,
+    moment,
+    order_from,
     queues_text,
+    to_claim,
     to_pool,
     to_record,
     to_state,
+    within,
 )
 from jobify_django.stores.hints import Probe
 
@@ -62,6 +67,9 @@ PART = 1_000
 """Jobs that one transaction of our own cancels or retries: each has a time limit, however many there are."""
 
 logger = get_log("jobify.store")
+
+QUEUES = 100
+"""Queues that one statement looks at; a compound SELECT of SQLite has 500 terms at most."""
 
 REORDER_PART = 5_000
 """Jobs that are re-ordered in one transaction."""
@@ -78,14 +86,12 @@ LOOK = f"""
                 ORDER BY j.order_key, j.sequence LIMIT 1) END,
            (SELECT min(eligible_at) FROM jobify_job j WHERE j.queue = w.queue AND j.status = 'delayed')
     FROM (%s) w LEFT JOIN jobify_queue q ON q.name = w.queue"""
-STATS = """
-    SELECT (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
-           (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'delayed'),
-           (SELECT count(*) FROM jobify_job
-            WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now),
-           (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'running'),
-           (SELECT min(eligible_at) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
-           (SELECT min(eligible_at) FROM jobify_job WHERE queue = :queue AND status = 'delayed')"""
+OF = "FROM jobify_job j WHERE j.queue = w.queue AND j.status ="
+STATS = f"""
+    SELECT w.queue, (SELECT count(*) {OF} 'waiting'), (SELECT count(*) {OF} 'delayed'),
+           (SELECT count(*) {OF} 'delayed' AND eligible_at <= ?), (SELECT count(*) {OF} 'running'),
+           (SELECT min(eligible_at) {OF} 'waiting'), (SELECT min(eligible_at) {OF} 'delayed')
+    FROM (%s) w"""
 # Two SELECTs, each one look-up in the index: SQLite reads all running rows for both in one.
 LEASES = """
     SELECT (SELECT min(lease_until) FROM jobify_job WHERE status = 'running'),
@@ -93,17 +99,19 @@ LEASES = """
 EXPIRED = "FROM jobify_job WHERE status = 'running' AND lease_until < ?"
 AHEAD = "status = 'running' AND lease_until > ?"
 # The rows are locked since they were read. A status here would let a planner go by its index instead of the
-# ids, and wait for rows that others have locked.
+# ids, and wait for rows that others have locked. An attempt's number would leave out one that is no number,
+# and one job whose crashes the column cannot count on would hold up all that come back with it.
 COME_BACK = """
-    UPDATE jobify_job SET status = ?, ended_at = ?, pool = ?, error = ?, crashes = crashes + ?, history = %s,
-                          lease_until = NULL
-    WHERE attempt = ? AND id IN """
+    UPDATE jobify_job SET status = ?, ended_at = ?, pool = ?, error = ?, history = %s, lease_until = NULL,
+                          crashes = CASE WHEN crashes < 32767 THEN crashes + ? ELSE crashes END
+    WHERE id IN """
 DATABASES = {
     "sqlite": "jobify_django.stores.database.sqlite.SQLite",
     "postgresql": "jobify_django.stores.database.postgresql.PostgreSQL",
     "mysql": "jobify_django.stores.database.mysql.MySQL",
 }
-KEYS: Mapping[Order, str] = {"priority": "-priority", "lifo": "-sequence", "fifo": "0"}
+# Not "-priority": the least number that the column holds has no opposite there.
+KEYS: Mapping[Order, str] = {"priority": "0 - priority", "lifo": "-sequence", "fifo": "0"}
 
 
 class DatabaseStore(Store):
@@ -143,8 +151,8 @@ class DatabaseStore(Store):
         # Delayed jobs find room in a full queue too.
         least = 0 if any(spec.eligible_at(now) > now for spec in specs) else len(specs) if whole else 1
         room = self._db.room(db, queue, len(specs), now, least)
-        maxsize = room.maxsize or queue.maxsize
-        order = room.order if room.order in ORDERS else queue.order
+        maxsize = within(room.maxsize, MAX_MAXSIZE) or queue.maxsize
+        order = order_from(room.order) or queue.order
         fitting = len(specs)
         if room.depth + room.reserved + fitting > maxsize:
             fitting = self._fitting(db, maxsize - room.depth - room.reserved, specs, now)
@@ -222,7 +230,7 @@ class DatabaseStore(Store):
 
         def start(which: Which) -> list[Claim]:
             rows = self._db.start(db, pool, which, now, now + lease[which.queue])
-            return [Claim(*row) for row in rows]
+            return [to_claim(row) for row in rows]
 
         heads = {look.state.queue: look.head for look in looks}
         heads |= {queue: self._db.suspect(db, queue, unknown) for queue in room if self._db.blind(queue)}
@@ -264,14 +272,14 @@ class DatabaseStore(Store):
         return int(db.execute(held, (queue, now)).fetchone()[0])
 
     def _look(self, wants: Mapping[str, int], unknown: Collection[str], db: Connection) -> list[_Look]:
-        if not wants:
-            return []
-        names = " UNION ALL ".join(
-            f"SELECT ? AS queue, {int(self._db.blind(name))} AS blind" for name in wants
-        )
         but = f"AND j.task NOT IN {marks(unknown)}" if unknown else ""
-        rows = db.execute(LOOK % (but, names), (*unknown, *wants)).fetchall()
-        found = {row[0]: _Look(to_state(row[0], row[1:7]), row[7], row[8]) for row in rows}
+        found: dict[str, _Look] = {}
+        for part in chunks(list(wants), QUEUES):
+            lines = " UNION ALL ".join(
+                f"SELECT ? AS queue, {int(self._db.blind(name))} AS blind" for name in part
+            )
+            for row in db.execute(LOOK % (but, lines), (*unknown, *part)).fetchall():
+                found[row[0]] = _Look(to_state(row[0], row[1:7]), row[7], moment(row[8], None))
         return [found[name] for name in wants]
 
     @staticmethod
@@ -447,8 +455,8 @@ class DatabaseStore(Store):
     def _order_of(self, db: Connection, queue: str) -> Order:
         live = f'SELECT "order" FROM jobify_queue WHERE name = ? {self._db.steady}'
         order = (db.execute(live, (queue,)).fetchone() or ("",))[0]
-        if order in ORDERS:
-            return order
+        if known := order_from(order):
+            return known
         settings = get_settings().queues
         return settings[queue].order if queue in settings else "priority"
 
@@ -497,7 +505,7 @@ class DatabaseStore(Store):
             statuses.append(status)
             end = (now, record.pool) if status.ended else (None, "")
             told = interruption_text(Interruption(record.attempt, reason, now, record.pool, charged))
-            values = (str(status), *end, error_text(error), int(charged), told, record.attempt)
+            values = (str(status), *end, error_text(error), told, int(charged))
             alike.setdefault(values, []).append(record.id)
         for values, ids in alike.items():
             for part in chunks(ids):
@@ -579,27 +587,12 @@ class DatabaseStore(Store):
     def _stats(self, queues: Sequence[QueueSettings], now: float, db: Connection) -> dict[str, QueueStats]:
         pools = self._pools(now, db)
         states = self._states([queue.name for queue in queues], db)
-        found = {}
-        for queue in queues:
-            waiting, delayed, due, running, oldest, first = db.execute(
-                STATS, {"queue": queue.name, "now": now}
-            ).fetchone()
-            since = [at for at in (oldest, first) if at is not None and at <= now]
-            live = states[queue.name].over(queue)
-            found[queue.name] = QueueStats(
-                queue=queue.name,
-                waiting=waiting + due,
-                delayed=delayed - due,
-                running=running,
-                workers=live.workers,
-                maxsize=live.maxsize,
-                order=live.order,
-                paused=states[queue.name].paused,
-                oldest_wait=max(0.0, now - min(since, default=now)),
-                pools=[pool for pool in pools if queue.name in pool.queues],
-                state=states[queue.name],
-            )
-        return found
+        numbers: dict[str, Row] = {}
+        for part in chunks([queue.name for queue in queues], QUEUES):
+            lines = " UNION ALL ".join(["SELECT ? AS queue"] * len(part))
+            for name, *found in db.execute(STATS % lines, (now, *part)).fetchall():
+                numbers[name] = tuple(found)
+        return {q.name: _to_stats(q, numbers[q.name], states[q.name], pools, now) for q in queues}
 
     def queues(self) -> Collection[str]:
         return self._db.read(self._db.queues)
@@ -614,8 +607,7 @@ class DatabaseStore(Store):
 
     @staticmethod
     def _states(queues: Collection[str], db: Connection) -> dict[str, QueueState]:
-        statement = f"SELECT name, {STATE} FROM jobify_queue WHERE name IN {marks(queues)}"
-        rows = db.execute(statement, tuple(queues)).fetchall()
+        rows = _by_ids(db, f"SELECT name, {STATE} FROM jobify_queue WHERE name IN ", list(queues))
         found = {row[0]: to_state(row[0], row[1:]) for row in rows}
         return {**{name: QueueState(name) for name in queues}, **found}
 
@@ -672,7 +664,7 @@ class DatabaseStore(Store):
         if mark == 0 and not inside:
             mark = self._db.mark(db)
             db.execute("UPDATE jobify_queue SET reordering = ? WHERE name = ?", (mark, queue.name))
-        key = KEYS[order if order in ORDERS else queue.order]
+        key = KEYS[order_from(order) or queue.order]
         late = mark == 0 or self._db.may_come_late(
             db, mark
         )  # before the look, or somebody could end between the two
@@ -771,6 +763,10 @@ class DatabaseStore(Store):
     def troubles(self) -> Sequence[Trouble]:
         return self._db.read(self._db.troubles)
 
+    def legible(self) -> AbstractContextManager[None]:
+        """Return a block in which Django's own queries of the tables read every text, whatever its bytes."""
+        return self._db.legible()
+
     def open(self) -> None:
         self._db.open()
 
@@ -812,6 +808,27 @@ class _Look(NamedTuple):
         return self.head is not None or (self.due is not None and self.due <= now)
 
 
+def _to_stats(
+    queue: QueueSettings, numbers: Row, state: QueueState, pools: Sequence[PoolRecord], now: float
+) -> QueueStats:
+    waiting, delayed, due, running, *firsts = numbers
+    since = [at for at in (moment(first, None) for first in firsts) if at is not None and at <= now]
+    live = state.over(queue)
+    return QueueStats(
+        queue=queue.name,
+        waiting=waiting + due,
+        delayed=delayed - due,
+        running=running,
+        workers=live.workers,
+        maxsize=live.maxsize,
+        order=live.order,
+        paused=state.paused,
+        oldest_wait=max(0.0, now - min(since, default=now)),
+        pools=[pool for pool in pools if queue.name in pool.queues],
+        state=state,
+    )
+
+
 def _by_ids(db: Connection, start: str, ids: Sequence[str], end: str = "") -> list[Row]:
     return [row for part in chunks(ids) for row in db.execute(start + marks(part) + end, part).fetchall()]
 
@@ -819,10 +836,10 @@ def _by_ids(db: Connection, start: str, ids: Sequence[str], end: str = "") -> li
 def _ended(db: Connection, before: Mapping[JobStatus, float], limit: int, lock: str = "") -> list[str]:
     """Return the ids of jobs that ended so before a moment of each status."""
     ids: list[str] = []
-    for status, moment in before.items():
+    for status, until in before.items():
         if limit > len(ids):
             old = f"SELECT id FROM jobify_job WHERE status = '{status}' AND ended_at < ? LIMIT ? {lock}"
-            ids += [id for (id,) in db.execute(old, (moment, limit - len(ids))).fetchall()]
+            ids += [id for (id,) in db.execute(old, (until, limit - len(ids))).fetchall()]
     return ids
 
 
