@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -172,9 +173,11 @@ def in_lines(value: object, limit: int, *, ascii: bool = False) -> str | None:
     that stands deep in a value, most would be spaces."""
     parts: list[str] = []
     size = 0
-    for part in json.JSONEncoder(ensure_ascii=ascii, indent=2).iterencode(value):
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            return None
-    return "".join(parts)
+    with contextlib.suppress(RecursionError):  # it takes more of the stack than reading does
+        for part in json.JSONEncoder(ensure_ascii=ascii, indent=2).iterencode(value):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                return None
+        return "".join(parts)
+    return None

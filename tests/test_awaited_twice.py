@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
 
 from jobify_django import Job, JobStatus, QueueFull, queue, task
 from jobify_django.line import Line
@@ -21,6 +23,13 @@ def note(value: Any) -> Any:
 @task
 async def anote(value: Any) -> Any:
     return value
+
+
+@pytest.fixture(autouse=True)
+async def no_connection_is_left() -> AsyncIterator[None]:
+    """The thread that loops share outlives the tests, and the database could not be dropped."""
+    yield
+    await sync_to_async(connections.close_all)()
 
 
 async def stored() -> int:

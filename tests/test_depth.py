@@ -13,7 +13,17 @@ from django.core.management import CommandError, call_command
 from jobify_django import InvalidPayload, Job, JobFailed, get_job, queue, task
 from jobify_django.fault import MAX_DEPTH
 from jobify_django.job import JobSpec, new_id
-from jobify_django.payload import MOST_SHOWN, cut, decode, decode_call, encode, encode_call, shown
+from jobify_django.payload import (
+    MOST_SHOWN,
+    Shown,
+    cut,
+    decode,
+    decode_call,
+    encode,
+    encode_call,
+    in_lines,
+    shown,
+)
 from jobify_django.stores import stores
 from tests.child import PATIENCE
 from tests.workshop import Configure, at_work, both, pushed
@@ -153,7 +163,7 @@ def test_jobs_push_tells_of_a_text_that_is_too_deep_to_read() -> None:
 def test_a_text_that_the_stack_leaves_no_room_to_read_is_shown_as_it_stands() -> None:
     text = "[" * 400 + "]" * 400
 
-    def dig(levels: int) -> object:
+    def dig(levels: int) -> Any:
         if levels:
             return dig(levels - 1)
         with contextlib.suppress(InvalidPayload):  # Python 3.12 and later leave the room
@@ -178,6 +188,12 @@ def test_any_text_can_be_shown(text: object) -> None:
 
 
 def test_a_text_that_is_cut_says_by_how_much() -> None:
-    assert shown('"' + "x" * 100 + '"', limit=10)[:2] == ('"' + "x" * 9, 92)
-    assert cut("x" * 10, 10)[:2] == ("x" * 10, 0)
-    assert cut("x" * 11, 10)[:2] == ("x" * 10, 1)
+    assert shown('"' + "x" * 100 + '"', limit=10) == Shown('"' + "x" * 9, 92)
+    assert cut("x" * 10, 10) == Shown("x" * 10)
+    assert cut("x" * 11, 10) == Shown("x" * 10, 1)
+
+
+def test_a_text_that_can_be_read_but_not_laid_out_is_on_one_line() -> None:
+    value = nested(5_000) if sys.version_info >= (3, 12) else nested(sys.getrecursionlimit())
+
+    assert in_lines(value, 10**9) is None
