@@ -54,7 +54,7 @@ class Log(logging.LoggerAdapter[logging.Logger]):
         Args:
             level: of ``logging``.
             msg: a template that is the same for every line of its kind.
-            args: what it takes; text from outside goes through ``shown``, or is written as ``%r``.
+            args: what it takes; text from outside goes through ``quoted``, or is written as ``%r``.
             kwargs: as ``logging`` takes them.
         """
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # whoever calls this
@@ -84,7 +84,7 @@ def get_log(name: str) -> Log:
     return Log(name)
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """Return text from outside (a name from a row, a path, a host) as a line may hold it: as it is if it is
     one plain word, otherwise quoted, so that it cannot end the line or look like another field."""
     text = value if isinstance(value, str) else described(value)
@@ -92,8 +92,8 @@ def shown(value: object) -> str:
 
 
 def listed(values: Iterable[object], separator: str = ",") -> str:
-    """Return several such texts, each as ``shown`` has it."""
-    return separator.join(map(shown, values))
+    """Return several such texts, each as ``quoted`` has it."""
+    return separator.join(map(quoted, values))
 
 
 def described(thing: object) -> str:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 from jobify_django.bell import Call, Steps
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.outage import Outage
 from jobify_django.stores.base import Store
 
@@ -43,8 +43,8 @@ class Lookout:
             "event=main-task task=%s queue=%s: the module it is declared in is this process's own script or "
             "shell, so the workers of other processes do not have it, and its jobs wait for ever unless this "
             "process runs them. Move it into a module 'tasks' of an installed app.",
-            shown(task),
-            shown(queue),
+            quoted(task),
+            quoted(queue),
         )
 
     def is_due(self, queue: str) -> bool:
@@ -60,14 +60,14 @@ class Lookout:
             if (word := self._blind.fail(error)) is not None:
                 logger.warning(
                     "event=lookout-failed store=%s queue=%s looks=%d: cannot tell whether a worker is alive",
-                    shown(self._store.alias),
-                    shown(queue),
+                    quoted(self._store.alias),
+                    quoted(queue),
                     word.times,
                     exc_info=word.new,
                 )
             return
         if times := self._blind.over():
-            logger.info("event=lookout-back store=%s looks=%d", shown(self._store.alias), times)
+            logger.info("event=lookout-back store=%s looks=%d", quoted(self._store.alias), times)
         here = (socket.gethostname(), os.getpid())
         if self._store.hints.heard("work") and here not in ((pool.host, pool.pid) for pool in pools):
             return  # this process's own pool has just started, and not reported itself yet

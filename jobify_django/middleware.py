@@ -7,7 +7,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.translation import gettext as _
 
 from jobify_django.exceptions import QueueFull
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 
 logger = get_log("jobify.push")
 
@@ -24,7 +24,7 @@ class QueueFullMiddleware(MiddlewareMixin):
             return None
         logger.warning(
             "refused %s: queue %r is full (%d of %d)",
-            shown(request.path),
+            quoted(request.path),
             exception.queue,
             exception.depth,
             exception.maxsize,

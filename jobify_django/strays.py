@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from jobify_django.conf import QueueSettings, get_settings
-from jobify_django.log import shown
+from jobify_django.log import quoted
 from jobify_django.stores import stores
 from jobify_django.stores.base import QueueStats, Store
 
@@ -49,7 +49,7 @@ class Stray:
     @property
     def remedy(self) -> str:
         """What to do about it."""
-        cancel = f"manage.py jobs cancel --queue {shown(self.name)} --store {self.store.alias} --yes"
+        cancel = f"manage.py jobs cancel --queue {quoted(self.name)} --store {self.store.alias} --yes"
         if self.now_in:
             return (
                 f"give it STORE {self.store.alias!r} until they have run, or cancel its jobs there: {cancel}"

@@ -21,7 +21,7 @@ from jobify_django.exceptions import InvalidTask, QueueFull
 from jobify_django.handle import Job, PushedJob
 from jobify_django.job import JobSpec, make_spec, new_id
 from jobify_django.line import Admission, Line
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.lookout import Lookout
 from jobify_django.payload import encode_call
 from jobify_django.registry import Place, declared
@@ -576,8 +576,8 @@ class Pushing(Coroutine[Any, Any, Any]):
         if self._others is None:
             logger.error(
                 "a push of task %s was never awaited, so nothing was pushed: write 'await %s.push(...)'",
-                shown(self._task.name),
-                shown(self._task.__name__),
+                quoted(self._task.name),
+                quoted(self._task.__name__),
             )
 
 

@@ -21,7 +21,7 @@ from django.utils.log import AdminEmailHandler
 import jobify_django
 from jobify_django import queue
 from jobify_django.job import JobSpec, Outcome
-from jobify_django.log import listed, shown
+from jobify_django.log import listed, quoted
 from jobify_django.management import logs
 from jobify_django.management.logs import JsonFormatter, TextFormatter
 from jobify_django.signals import job_ended
@@ -391,8 +391,8 @@ HOSTILE = ["a b", "", "x\nevent=done", "a=b", "\x1b[2K", "a\u2028b", "'", "\u202
 
 
 def test_a_plain_word_is_written_as_it_is_and_anything_else_quoted() -> None:
-    assert [shown(text) for text in PLAIN] == PLAIN
-    assert [shown(text) for text in HOSTILE] == [repr(text) for text in HOSTILE]
+    assert [quoted(text) for text in PLAIN] == PLAIN
+    assert [quoted(text) for text in HOSTILE] == [repr(text) for text in HOSTILE]
     assert listed(["a", "b c"]) == "a,'b c'"
 
 
@@ -405,8 +405,8 @@ def test_a_thing_whose_repr_lies_or_raises_is_written_on_one_line() -> None:
         def __repr__(self) -> str:
             raise ValueError
 
-    assert "\n" not in shown(Liar())
-    assert "Nameless" in shown(Nameless())
+    assert "\n" not in quoted(Liar())
+    assert "Nameless" in quoted(Nameless())
 
 
 class Strict(logging.Handler):
@@ -497,7 +497,7 @@ def test_a_receiver_with_a_hostile_name_forges_no_line(jobify: Configure, strict
 
 
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
-SAFE = {"shown", "listed", "_ending"}
+SAFE = {"quoted", "listed", "_ending"}
 OURS = {
     "why",  # "signal=TERM" and the like
     "name",  # a signal's
@@ -549,9 +549,9 @@ def test_a_log_call_has_a_stable_template_and_shows_text_from_outside_by_one_fun
         if mark == "s":
             inner = ast.unparse(value)
             by = ast.unparse(value.func) if isinstance(value, ast.Call) else ""
-            safe = by in SAFE or inner in OURS or "shown(" in inner
+            safe = by in SAFE or inner in OURS or "quoted(" in inner
             safe = safe or (isinstance(value, ast.IfExp) and "'" in ast.unparse(value.body))
-            assert safe, f"{place}: {inner} may hold anything: write shown({inner})"
+            assert safe, f"{place}: {inner} may hold anything: write quoted({inner})"
 
 
 # Who decides what runjobs logs

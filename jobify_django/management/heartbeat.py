@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.management.child import BEAT, Lifeline
 from jobify_django.outage import Outage
 from jobify_django.pool import Service
@@ -87,10 +87,10 @@ class Heartbeat(Pulse):
             self.touch()
         except OSError as error:
             if self._untouched.fail(error) is not None:
-                logger.warning("event=heartbeat-failed path=%s error=%r", shown(str(self._path)), str(error))
+                logger.warning("event=heartbeat-failed path=%s error=%r", quoted(str(self._path)), str(error))
         else:
             if self._untouched.over():
-                logger.info("event=heartbeat-back path=%s", shown(str(self._path)))
+                logger.info("event=heartbeat-back path=%s", quoted(str(self._path)))
 
     def end(self) -> None:
         """Remove the file: the process stops."""

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from jobify_django.exceptions import StoreError
-from jobify_django.log import get_log, listed, shown
+from jobify_django.log import get_log, listed, quoted
 from jobify_django.management.child import heeded
 from jobify_django.management.heartbeat import Pulse
 from jobify_django.pool import Service
@@ -257,7 +257,7 @@ class Process:
         lines = []
         for pool in self._service.pools if self._service else ():
             for name, slots in pool.slots.items():
-                lines.append(f"queue {shown(name)}: {slots.busy} of {slots.size} workers busy")
+                lines.append(f"queue {quoted(name)}: {slots.busy} of {slots.size} workers busy")
                 lines += [
                     f"  {listed((job.claim.id, job.claim.task), ' ')} attempt {job.claim.attempt}, "
                     f"{time.monotonic() - job.began:.1f} s"
@@ -265,10 +265,10 @@ class Process:
                 ]
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         for ident, frame in sys._current_frames().items():
-            lines.append(f"thread {shown(names.get(ident, str(ident)))}")
+            lines.append(f"thread {quoted(names.get(ident, str(ident)))}")
             lines += "".join(traceback.format_stack(frame)).rstrip().splitlines()
         for task in self._tasks():
-            lines.append(f"job on the event loop: {shown(task.get_name())}")
+            lines.append(f"job on the event loop: {quoted(task.get_name())}")
             for frame in task.get_stack():
                 lines += "".join(traceback.format_stack(frame, 1)).rstrip().splitlines()
         logger.warning("event=snapshot\n%s", "\n".join(lines), extra={"jobify": {"event": "snapshot"}})

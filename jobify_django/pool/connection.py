@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django.file import moved
 from jobify_django.job import Claim
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.pool.session import altered, end_session
 
 logger = get_log("jobify.worker")
@@ -64,7 +64,7 @@ def _connections() -> Sequence[BaseDatabaseWrapper]:
     try:
         return connections.all(initialized_only=True)
     except BaseException as error:
-        logger.warning("event=connections-not-tidied error=%s", shown(error))
+        logger.warning("event=connections-not-tidied error=%s", quoted(error))
         return ()
 
 
@@ -78,18 +78,18 @@ def _or_replaced(connection: BaseDatabaseWrapper, claim: Claim, level: int) -> I
             level,
             "event=connection-dropped database=%s id=%s task=%s: it was ended by the server, the network "
             "or the job; what was not committed is lost",
-            shown(connection.alias),
-            shown(claim.id),
-            shown(claim.task),
+            quoted(connection.alias),
+            quoted(claim.id),
+            quoted(claim.task),
         )
         _drop(connection)
     except BaseException as error:
         logger.warning(
             "event=connection-dropped database=%s id=%s task=%s error=%s: it could not be tidied",
-            shown(connection.alias),
-            shown(claim.id),
-            shown(claim.task),
-            shown(error),
+            quoted(connection.alias),
+            quoted(claim.id),
+            quoted(claim.task),
+            quoted(error),
             exc_info=error,
         )
         _drop(connection)
@@ -136,8 +136,8 @@ def _roll_back(connection: BaseDatabaseWrapper, claim: Claim) -> None:
     _end_transaction(connection)
     logger.error(
         "job %s of %s left a transaction open on database %r; it was rolled back",
-        shown(claim.id),
-        shown(claim.task),
+        quoted(claim.id),
+        quoted(claim.task),
         connection.alias,
     )
     end_session(connection)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import WAITING
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.registry import tasks
 from jobify_django.stores.base import QueueStats, Store
 
@@ -128,7 +128,7 @@ class Dryness:
             self._said.add(stats.queue)
             logger.info(
                 "event=waits-for-others queue=%s jobs=%d max_running=%d: other pools run as many as may run",
-                shown(stats.queue),
+                quoted(stats.queue),
                 stats.waiting,
                 cap,
             )

@@ -23,7 +23,7 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from jobify_django.conf import get_settings
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Claim, JobError, Outcome, make_outcome
 from jobify_django.line import Inside, inside
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.payload import decode_call, encode
 from jobify_django.pool.connection import close_connections, tidy_connections
 from jobify_django.registry import tasks
@@ -112,10 +112,13 @@ async def _end_thread(own: ThreadSensitiveContext, claim: Claim) -> None:
         await asyncio.shield(sync_to_async(close_connections)(claim))
     except asyncio.CancelledError:
         # Too late: how the job ended is known. Its thread goes on closing.
-        logger.debug("job %s of %s was cancelled after its end", shown(claim.id), shown(claim.task))
+        logger.debug("job %s of %s was cancelled after its end", quoted(claim.id), quoted(claim.task))
     except BaseException as error:
         logger.warning(
-            "event=thread-not-tidied id=%s task=%s error=%s", shown(claim.id), shown(claim.task), shown(error)
+            "event=thread-not-tidied id=%s task=%s error=%s",
+            quoted(claim.id),
+            quoted(claim.task),
+            quoted(error),
         )
     finally:
         executor = SyncToAsync.context_to_thread_executor.pop(own, None)

@@ -14,7 +14,7 @@ from contextvars import Context
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import SUCCESSFUL, Claim, Outcome, new_id
-from jobify_django.log import get_log, listed, shown
+from jobify_django.log import get_log, listed, quoted
 from jobify_django.lookout import served
 from jobify_django.outage import Outage
 from jobify_django.pool.completer import Completer
@@ -240,7 +240,7 @@ class Pool:
 
         # Told before it is logged: nothing may stand between a death and its replacement.
         tell_loop(self.loop, tell)
-        logger.critical("event=pool-died pool=%s error=%s", self.id, shown(error), exc_info=error)
+        logger.critical("event=pool-died pool=%s error=%s", self.id, quoted(error), exc_info=error)
 
     # One turn: store what ended, claim what fits, start it
 
@@ -274,7 +274,7 @@ class Pool:
             return self._back_off(error)
         if self._backoff:
             self._away.over()
-            logger.info("event=store-back store=%s", shown(self.store.alias))
+            logger.info("event=store-back store=%s", quoted(self.store.alias))
             self._backoff = 0.0
         self.apply(claimed.states)
         self._start(claimed.claims)
@@ -321,7 +321,7 @@ class Pool:
             unknown = word.new and not isinstance(error, StoreError)
             logger.error(
                 "event=store-away store=%s error=%r jobs_held=%d tries=%d: trying again until it is back",
-                shown(self.store.alias),
+                quoted(self.store.alias),
                 str(error),
                 len(self.completer.held()),
                 word.times,
@@ -374,7 +374,7 @@ class Pool:
         for name in sorted({claim.task for claim in claims} - self._unknown):
             logger.warning(
                 "event=held task=%s: no such task is registered here; its jobs wait for a pool that has it",
-                shown(name),
+                quoted(name),
             )
         self._unknown.update(claim.task for claim in claims)
         self._hand_back(claims, "its task is not known here")
@@ -524,8 +524,8 @@ class Pool:
         if running is not None and "lost" not in running.asked and running.slots.holds(running):
             logger.warning(
                 "event=lost id=%s task=%s attempt=%d",
-                shown(id),
-                shown(running.claim.task),
+                quoted(id),
+                quoted(running.claim.task),
                 running.claim.attempt,
             )
             self.end(running, "lost")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Outcome
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.pool.workers import Running
 from jobify_django.signals import job_ended
 from jobify_django.stores.base import Rescued
@@ -58,7 +58,7 @@ def _tell(outcome: Outcome, exception: BaseException | None) -> None:
         # and a receiver with a name.
         logger.error(
             "event=receiver-failed error=%s: the receivers after it were not told",
-            shown(error),
+            quoted(error),
             exc_info=error,
         )
         return
@@ -66,8 +66,8 @@ def _tell(outcome: Outcome, exception: BaseException | None) -> None:
         if isinstance(answer, Exception):
             logger.error(
                 "event=receiver-failed receiver=%s error=%s",
-                shown(receiver),
-                shown(answer),
+                quoted(receiver),
+                quoted(answer),
                 exc_info=answer,
             )
 
@@ -85,9 +85,7 @@ def _log(level: int, outcome: Outcome, running: Running, refusal: str) -> None:
         "wait": round(wait, 4),
         "run": round(running.seconds, 4),
     }
-    values = [
-        shown(claim.id), shown(claim.task), shown(claim.queue), claim.attempt, fields["wait"], fields["run"]
-    ]  # fmt: skip
+    values = [*map(quoted, (claim.id, claim.task, claim.queue)), claim.attempt, fields["wait"], fields["run"]]
     if outcome.error is not None:
         fields["error"] = f"{outcome.error.type}: {outcome.error.message}"
         values.append(fields["error"])
@@ -107,9 +105,9 @@ def report_rescued(rescued: Rescued) -> None:
     """Log that a job was taken from a pool that no longer renews its lease."""
     logger.warning(
         "event=rescued id=%s task=%s attempt=%d from=%s now=%s",
-        shown(rescued.id),
-        shown(rescued.task),
+        quoted(rescued.id),
+        quoted(rescued.task),
         rescued.attempt,
-        shown(rescued.pool),
+        quoted(rescued.pool),
         rescued.status,
     )

@@ -13,7 +13,7 @@ from django.apps import apps
 from jobify_django.bell import as_sync_code, sync_code_waits
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.pool.dryness import Left
 from jobify_django.pool.pool import Budget, Pool
 from jobify_django.pool.unserved import Unserved
@@ -206,8 +206,8 @@ class Service:
             pause = min(LONGEST_RESTART, RESTART_AFTER * 2.0 ** min(deaths - 1, 10))
             logger.critical(
                 "event=pool-restart store=%s error=%s deaths=%d restart_in=%g: a pool died and is replaced",
-                shown(dead.store.alias),
-                shown(error),
+                quoted(dead.store.alias),
+                quoted(error),
                 deaths,
                 pause,
             )

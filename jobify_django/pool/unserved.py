@@ -9,7 +9,7 @@ from collections.abc import Collection
 from django.db import connections
 
 from jobify_django.exceptions import StoreError
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.pool.report import report_rescued
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
@@ -108,8 +108,8 @@ def _warn(stray: Stray) -> None:
     logger.warning(
         "event=unserved queue=%s store=%s waiting=%d delayed=%d: %s, and no live pool serves it there, so "
         "its jobs wait; %s",
-        shown(stray.name),
-        shown(stray.store.alias),
+        quoted(stray.name),
+        quoted(stray.store.alias),
         stray.stats.waiting,
         stray.stats.delayed,
         stray.fault,

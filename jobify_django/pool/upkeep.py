@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError
-from jobify_django.log import get_log, listed, shown
+from jobify_django.log import get_log, listed, quoted
 from jobify_django.outage import Outage
 from jobify_django.pool.presence import Presence
 from jobify_django.pool.report import report_rescued
@@ -188,7 +188,7 @@ class Upkeep:
                 "event=pool-stuck pool=%s store=%s seconds=%.1f: its claim loop does not turn, so it "
                 "starts no job, and is no longer reported alive",
                 self._pool.id,
-                shown(self._store.alias),
+                quoted(self._store.alias),
                 self._still,
             )
         return not stuck
@@ -244,7 +244,7 @@ class Upkeep:
     def _repair(self) -> None:
         if self._store.repair():
             logger.warning(
-                "event=repaired store=%s: the count of waiting jobs was wrong", shown(self._store.alias)
+                "event=repaired store=%s: the count of waiting jobs was wrong", quoted(self._store.alias)
             )
 
     def _prune(self) -> None:

@@ -14,7 +14,7 @@ from django.db import connections
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim, Outcome
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.pool.execution import Unfinished, run_job
 from jobify_django.stores.base import QueueState
 
@@ -234,4 +234,4 @@ class Threads:
                 self._done(running, outcome)
         except Exception:
             # A dead thread would still be counted as idle, and the next job would wait for it for ever.
-            logger.critical("event=outcome-untold id=%s", shown(running.claim.id), exc_info=True)
+            logger.critical("event=outcome-untold id=%s", quoted(running.claim.id), exc_info=True)

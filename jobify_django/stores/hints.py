@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.outage import Outage
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Hints:
                 if (word := self._deaf.fail(error)) is not None:
                     logger.error(
                         "event=hint-failed store=%s kind=%s times=%d",
-                        shown(self._store.alias),
+                        quoted(self._store.alias),
                         kind,
                         word.times,
                         exc_info=word.new,
@@ -108,7 +108,9 @@ class Hints:
             # The system refuses a thread. Polling covers the gap, and whoever listens next tries again.
             if self._threadless.fail(error) is not None:
                 logger.warning(
-                    "event=no-thread store=%s error=%r: polling instead", shown(self._store.alias), str(error)
+                    "event=no-thread store=%s error=%r: polling instead",
+                    quoted(self._store.alias),
+                    str(error),
                 )
         else:
             self._threadless.over()
@@ -126,7 +128,7 @@ class Hints:
                     if (word := self._away.fail(error)) is not None:
                         logger.debug(
                             "store %s: cannot watch for changes (%d tries)",
-                            shown(self._store.alias),
+                            quoted(self._store.alias),
                             word.times,
                             exc_info=word.new,
                         )
@@ -150,7 +152,7 @@ class Hints:
                 for kind, queue in probe():
                     give[kind](queue)
                 if self._away.over():
-                    logger.debug("store %s: watching for changes again", shown(self._store.alias))
+                    logger.debug("store %s: watching for changes again", quoted(self._store.alias))
         finally:
             close = getattr(probe, "close", None)
             if close is not None:

@@ -21,7 +21,7 @@ from django.db import connections
 from jobify_django import __version__
 from jobify_django.conf import MAX_WORKERS, get_settings, workers_problem
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.management import logs, reloading
 from jobify_django.management.child import LEFT, LISTENING, OPTION, READY, Lifeline
 from jobify_django.management.heartbeat import Heartbeat, Pulse, Told
@@ -220,12 +220,12 @@ class Command(BaseCommand):
             django.get_version(),
             platform.python_version(),
             ", ".join(
-                f"{pool.store.alias}({shown(database)}: {connections[database].vendor})"
+                f"{pool.store.alias}({quoted(database)}: {connections[database].vendor})"
                 if pool.store.alias == "database"
-                else shown(pool.store.alias)
+                else quoted(pool.store.alias)
                 for pool in service.pools
             ),
-            shown(socket.gethostname()),
+            quoted(socket.gethostname()),
             os.getpid(),
         )
         try:
@@ -243,7 +243,7 @@ class Command(BaseCommand):
             "tasks    %d in %d modules: %s",
             modules.total(),
             len(modules),
-            ", ".join(f"{shown(module)} ({number})" for module, number in sorted(modules.items())) or "none",
+            ", ".join(f"{quoted(module)} ({number})" for module, number in sorted(modules.items())) or "none",
         )
 
 
@@ -256,7 +256,7 @@ def _describe(name: str, stats: QueueStats, fixed: int | None) -> str:
         workers += f" (tuned, settings say {configured.workers})"
     if stats.state.maxsize is not None:
         maxsize += f" (tuned, settings say {configured.maxsize})"
-    return f"{shown(name)} {workers}, {maxsize}{', paused' if stats.paused else ''}"
+    return f"{quoted(name)} {workers}, {maxsize}{', paused' if stats.paused else ''}"
 
 
 def _wants_children(options: Mapping[str, Any]) -> bool:
@@ -289,7 +289,7 @@ def _until(service: Service, options: Mapping[str, Any]) -> Callable[[], Corouti
     async def until_dry() -> int:
         left = await service.until_dry()
         for queue, jobs, reason in left:
-            logger.warning("event=left queue=%s jobs=%d reason=%r", shown(queue), jobs, reason)
+            logger.warning("event=left queue=%s jobs=%d reason=%r", quoted(queue), jobs, reason)
         return LEFT if left else 0
 
     async def until_spent() -> int:

@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 from jobify_django.conf import MAX_MAXSIZE, QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import Claim, Interruption, JobError, JobRecord, JobSpec, JobStatus, Outcome
-from jobify_django.log import get_log, shown
+from jobify_django.log import get_log, quoted
 from jobify_django.ordering import Order, order_key
 from jobify_django.stores.base import (
     CRASH_LIMIT,
@@ -646,7 +646,7 @@ class DatabaseStore(Store):
             if self.in_transaction():
                 raise  # it cannot go on
             logger.warning(
-                "event=reorder-failed queue=%s moved=%d error=%r", shown(queue.name), total, str(error)
+                "event=reorder-failed queue=%s moved=%d error=%r", quoted(queue.name), total, str(error)
             )
 
     def reorder(self, queue: QueueSettings) -> int:
