@@ -71,3 +71,5 @@ TEMPLATES = [
 ]
 
 JOBIFY: dict[str, Any] = {}
+
+MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}  # Django 6.1 asks for it

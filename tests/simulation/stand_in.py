@@ -19,7 +19,7 @@ from jobify_django.stores import StoreHandler
 from jobify_django.task import tasks
 from tests.simulation.world import Fiber, Over, Process, World
 
-REAL = ("stores.memory", "stores.database", "management", "admin", "testing", "asgi", "migrations")
+REAL = ("file", "stores.memory", "stores.database", "management", "admin", "testing", "asgi", "migrations")
 """Modules of the package that keep the machine's own time and locks: nothing of theirs is interrupted."""
 
 
@@ -46,7 +46,7 @@ def under_virtual_time(world: World) -> Iterator[None]:
             for attribute, value in modules.items():
                 if hasattr(module, attribute):
                     put(module, attribute, value)
-            if own in ("pool.pool", "pool.execution"):
+            if own in ("pool.pool", "pool.execution", "pool.dryness"):
                 put(module, "tasks", Tasks(world))
             if own == "bell":
                 put(module, "sync_to_async", partial(on_a_thread, world))
