@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
 from django.utils.log import AdminEmailHandler
 
@@ -318,7 +319,7 @@ def test_receivers_of_job_ended_get_the_exception_of_a_failed_job_and_none_of_ot
 def test_a_failed_job_is_mailed_with_its_traceback_and_without_what_it_held(
     jobify: Configure, ear: Ear, settings: Any, mailoutbox: list[Any]
 ) -> None:
-    settings.ADMINS = [("An admin", "admin@example.com")]
+    settings.ADMINS = ["admin@example.com"] if django.VERSION >= (6, 0) else [("An admin", "admin@example.com")]
     with at_work():
         job = pushed(deep)
         job.wait(timeout=PATIENCE)
