@@ -6,8 +6,8 @@ there is lost, without a word. SQLite itself looks only where a rollback journal
 
 from __future__ import annotations
 
-import os
 import sqlite3
+from os import listdir, stat
 from typing import Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -49,7 +49,7 @@ def moved(connection: BaseDatabaseWrapper) -> File | None:
 def identity(path: str, unknown: Identity | None = None) -> Identity | None:
     """Return which file is there; ``None`` for none, ``unknown`` where the system does not tell."""
     try:
-        found = os.stat(path)
+        found = stat(path)
     except FileNotFoundError:
         return None
     except OSError:
@@ -105,7 +105,7 @@ def has_open(path: str) -> bool:
     """Whether this process has the file open that is there now; so it is taken to be without ``/proc``."""
     wanted = identity(path)
     try:
-        numbers = os.listdir("/proc/self/fd")
+        numbers = listdir("/proc/self/fd")
     except OSError:
         return wanted is not None
     return wanted is not None and any(identity(f"/proc/self/fd/{number}") == wanted for number in numbers)
