@@ -319,7 +319,9 @@ def test_receivers_of_job_ended_get_the_exception_of_a_failed_job_and_none_of_ot
 def test_a_failed_job_is_mailed_with_its_traceback_and_without_what_it_held(
     jobify: Configure, ear: Ear, settings: Any, mailoutbox: list[Any]
 ) -> None:
-    settings.ADMINS = ["admin@example.com"] if django.VERSION >= (6, 0) else [("An admin", "admin@example.com")]
+    settings.ADMINS = (
+        ["admin@example.com"] if django.VERSION >= (6, 0) else [("An admin", "admin@example.com")]
+    )
     with at_work():
         job = pushed(deep)
         job.wait(timeout=PATIENCE)
