@@ -10,6 +10,7 @@ from django.db import connections
 
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, quoted
+from jobify_django.outage import Outage
 from jobify_django.pool.report import report_rescued
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
@@ -38,6 +39,7 @@ class Unserved:
         self._served = served
         self._said: dict[Store, set[str]] = {}
         self._deserted: set[Store] = set()
+        self._trouble = Outage()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -65,7 +67,12 @@ class Unserved:
             try:
                 self.look()
             except Exception as error:
-                logger.warning("event=upkeep-failed error=%r", str(error), exc_info=error)
+                if (word := self._trouble.fail(error)) is not None:
+                    logger.warning(
+                        "event=upkeep-failed error=%r", str(error), exc_info=error if word.new else None
+                    )
+            else:
+                self._trouble.over()
             finally:
                 connections.close_all()  # this thread's
             if self._stop.wait(LOOK_EVERY):
