@@ -28,7 +28,7 @@ OF_THE_CHECKOUT = (
 )
 """Commands that contributors type, in a checkout: only looked at, to name what exists."""
 
-IN_THE_PROJECT = ("python manage.py ", "sqlite3 ", "find ")
+IN_THE_PROJECT = ("python manage.py ", "sqlite3 ", "find ", "mv jobs-", "rm -f jobs.")
 """Commands of a project's owner: the reader types them."""
 
 SET_UP = {"place": "mysite/settings.py", "set up": True}
