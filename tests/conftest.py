@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.db import connection
+from django.test import TransactionTestCase
 from hypothesis import settings as hypothesis_settings
 
 from tests import workshop
@@ -26,12 +27,33 @@ hypothesis_settings.register_profile("jobify", deadline=None)
 hypothesis_settings.load_profile("jobify")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database-only",
+        action="store_true",
+        help="leave out what no database takes part in: for a second run, on another database",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test is a `servers` or a `browser` test by the directory it lives in."""
     for item in items:
         for name in ("servers", "browser"):
             if item.path.is_relative_to(HERE / name):
                 item.add_marker(name)
+    if config.getoption("database_only"):
+        config.hook.pytest_deselected(items=[item for item in items if not needs_database(item)])
+        items[:] = filter(needs_database, items)
+
+
+def needs_database(item: pytest.Item) -> bool:
+    """Whether a test may reach a database: pytest-django lets no other one."""
+    kind = getattr(item, "cls", None)
+    return (
+        item.get_closest_marker("django_db") is not None
+        or not {"db", "transactional_db", "django_db_setup"}.isdisjoint(getattr(item, "fixturenames", ()))
+        or (isinstance(kind, type) and issubclass(kind, TransactionTestCase))
+    )
 
 
 @pytest.fixture(scope="session")
