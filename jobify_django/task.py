@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from jobify_django.bell import Bell, Call, Steps, arun, on_event_loop, run, sync_code_waits
 from jobify_django.conf import QueueSettings, Settings, get_settings, priority_problem
-from jobify_django.exceptions import InvalidTask, QueueFull
+from jobify_django.exceptions import InvalidPayload, InvalidTask, QueueFull
 from jobify_django.handle import Job, PushedJob
 from jobify_django.job import JobSpec, make_spec, new_id
 from jobify_django.line import Admission, Line
@@ -328,13 +328,18 @@ class Task(Generic[P, R]):
         return route
 
     def _specs(self, route: _Route, calls: _Calls) -> list[JobSpec]:
-        specs = []
-        for args, kwargs in calls:
-            if kwargs or not route.fewest <= len(args) <= route.most:
-                route.signature.bind(*args, **kwargs)
-            arguments = encode_call(args, kwargs, route.settings.max_payload)
-            given = (new_id(), self.name, arguments, route.priority, self.delay_seconds, self.at)
-            specs.append(make_spec(given))
+        specs: list[JobSpec] = []
+        try:
+            for args, kwargs in calls:
+                if kwargs or not route.fewest <= len(args) <= route.most:
+                    route.signature.bind(*args, **kwargs)
+                arguments = encode_call(args, kwargs, route.settings.max_payload)
+                given = (new_id(), self.name, arguments, route.priority, self.delay_seconds, self.at)
+                specs.append(make_spec(given))
+        except (InvalidPayload, TypeError) as error:
+            if len(calls) == 1:
+                raise
+            raise _of_call(len(specs), error) from error
         return specs
 
     def _steps(self, route: _Route, specs: Sequence[JobSpec], bell: Bell) -> Steps[list[Job[Any]]]:
@@ -615,6 +620,11 @@ def _epoch(at: object) -> float:
             return timezone.make_aware(at).timestamp()
         raise InvalidTask(f"at {at!r} has no time zone; with USE_TZ on it must be aware.")
     return at.timestamp()
+
+
+def _of_call(number: int, error: InvalidPayload | TypeError) -> Exception:
+    words = f"call {number} of push_many: {error}"
+    return InvalidPayload(words, error.path) if isinstance(error, InvalidPayload) else TypeError(words)
 
 
 def _calls(calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> _Calls:

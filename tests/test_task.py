@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobify_django import InvalidTask, JobStatus, UnknownBand, UnknownQueue, UnknownTask, task
+from jobify_django import InvalidPayload, InvalidTask, JobStatus, UnknownBand, UnknownQueue, UnknownTask, task
 from jobify_django.task import tasks
 
 
@@ -277,6 +277,16 @@ def test_many_calls_are_pushed_in_order() -> None:
 def test_each_of_many_calls_must_be_a_tuple_or_a_dict(call: Any) -> None:
     with pytest.raises(InvalidTask, match="call 1 of push_many is"):
         add.push_many([(1,), call])
+
+
+def test_a_wrong_argument_among_many_calls_is_told_with_the_number_of_its_call() -> None:
+    with pytest.raises(InvalidPayload, match=r"^call 2 of push_many: args\[0\] .* it is a set") as raised:
+        add.push_many([(1,), (2,), ({3},)])
+    assert raised.value.path == "args[0]"
+    with pytest.raises(TypeError, match=r"^call 1 of push_many: too many positional arguments$"):
+        add.push_many([(1,), (2, 3, 4)])
+    with pytest.raises(InvalidPayload, match=r"^args\[0\] "):
+        add.push_many([({3},)])
 
 
 # Where an event loop runs
