@@ -516,8 +516,8 @@ OURS = {
     "django.get_version()",
     "platform.python_version()",
     "parent.pid",
-    "stray.fault",
-    "stray.remedy",
+    "leftover.fault",
+    "leftover.remedy",
 }
 
 

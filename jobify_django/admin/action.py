@@ -13,10 +13,10 @@ from jobify_django.admin.row import status_label
 from jobify_django.cancelling import Fate
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import JobifyError
+from jobify_django.leftover import unserved
 from jobify_django.stores import stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.strays import unserved
 
 GONE = "gone"
 

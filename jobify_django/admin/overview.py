@@ -170,7 +170,7 @@ class OverviewAdmin(OverviewModelAdmin):
     # Inside
 
     def _show(self, request: HttpRequest, row: QueueRow, form: TuningForm | None = None) -> HttpResponse:
-        may_tune = self.has_tune_permission(request) and not row.stray
+        may_tune = self.has_tune_permission(request) and not row.leftover
         if may_tune and form is None and row.stats is not None:
             form = TuningForm(row.settings, row.stats.state)
         changes, problems = [], []

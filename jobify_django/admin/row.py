@@ -17,6 +17,7 @@ from jobify_django import models
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import JobifyError
 from jobify_django.job import JobError, JobStatus
+from jobify_django.leftover import Leftover, leftovers_in, stand_in
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
 from jobify_django.outage import Outage
@@ -26,7 +27,6 @@ from jobify_django.stores import every_store, left_behind, queues_by_store, stor
 from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.database.rows import brief, error_from, moment, text
-from jobify_django.strays import Stray, stand_in, strays_in
 
 logger = get_log("jobify.admin")
 
@@ -64,14 +64,14 @@ class Tuned:
 class QueueRow:
     """One queue. Either ``stats`` or ``problem`` is given.
 
-    ``stray`` says that the settings do not look for its jobs where they are: its ``settings`` are stand-ins.
+    ``leftover`` says that the settings do not look for its jobs where they are; ``settings`` are stand-ins.
     """
 
     settings: QueueSettings
     stats: QueueStats | None = None
     shared: bool = True
     problem: str = ""
-    stray: str = ""
+    leftover: str = ""
     listed: bool = False
 
     @property
@@ -81,7 +81,7 @@ class QueueRow:
     @property
     def full(self) -> bool:
         # The bound of a stand-in says nothing.
-        return self.stats is not None and not self.stray and self.stats.waiting >= self.stats.maxsize
+        return self.stats is not None and not self.leftover and self.stats.waiting >= self.stats.maxsize
 
     @property
     def half(self) -> int:
@@ -204,15 +204,15 @@ def queue_rows() -> list[QueueRow]:
             rows.append(QueueRow(settings.queue(name), problem=said))
         else:
             rows.append(QueueRow(settings.queue(name), found, stores.of(settings.queue(name)).shared))
-    return [*rows, *stray_rows([])]
+    return [*rows, *leftover_rows([])]
 
 
-def stray_rows(problems: list[str]) -> list[QueueRow]:
+def leftover_rows(problems: list[str]) -> list[QueueRow]:
     """Return the queues with jobs that the settings do not look for; a store that fails has none."""
     rows = []
     for store in all_stores(problems):
         try:
-            rows += [_stray_row(stray) for stray in strays_in(store)]
+            rows += [_leftover_row(leftover) for leftover in leftovers_in(store)]
         except Exception as error:
             problems.append(problem(error))
     return rows
@@ -220,7 +220,7 @@ def stray_rows(problems: list[str]) -> list[QueueRow]:
 
 def former_row(name: str) -> QueueRow | None:
     """Return a queue that the settings do not hold, if it has jobs still, or a list of changes."""
-    for row in stray_rows([]):
+    for row in leftover_rows([]):
         if row.name == name:
             return row
     try:
@@ -229,16 +229,20 @@ def former_row(name: str) -> QueueRow | None:
             return None
         settings = stand_in(store, name)
         stats = store.stats([settings])[name]
-        return QueueRow(settings, stats, stray=_("not in settings"), listed=True)
+        return QueueRow(settings, stats, leftover=_("not in settings"), listed=True)
     except Exception as error:
         problem(error)  # into the log; the page is not there
         return None
 
 
-def _stray_row(stray: Stray) -> QueueRow:
-    words = _("in store %(store)s by now") % {"store": stray.now_in} if stray.now_in else _("not in settings")
-    listed = isinstance(stray.store, DatabaseStore)
-    return QueueRow(stray.settings, stray.stats, stray.store.shared, stray=words, listed=listed)
+def _leftover_row(leftover: Leftover) -> QueueRow:
+    words = (
+        _("in store %(store)s by now") % {"store": leftover.now_in}
+        if leftover.now_in
+        else _("not in settings")
+    )
+    listed = isinstance(leftover.store, DatabaseStore)
+    return QueueRow(leftover.settings, leftover.stats, leftover.store.shared, leftover=words, listed=listed)
 
 
 def pool_rows(rows: Iterable[QueueRow]) -> list[PoolRow]:

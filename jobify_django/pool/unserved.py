@@ -9,12 +9,12 @@ from collections.abc import Collection
 from django.db import connections
 
 from jobify_django.exceptions import StoreError
+from jobify_django.leftover import Leftover, leftovers_in
 from jobify_django.log import get_log, quoted
 from jobify_django.outage import Outage
 from jobify_django.pool.report import report_rescued
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
-from jobify_django.strays import Stray, strays_in
 
 logger = get_log("jobify.worker")
 
@@ -87,7 +87,7 @@ class Unserved:
                 self._look_into(store)
 
     def _look_into(self, store: Store) -> None:
-        found = {stray.name: stray for stray in strays_in(store) if _waits(stray)}
+        found = {leftover.name: leftover for leftover in leftovers_in(store) if _waits(leftover)}
         said = self._said.get(store, set())
         self._said[store] = set(found)
         for name in sorted(found.keys() - said):
@@ -107,18 +107,18 @@ class Unserved:
                 report_rescued(one)
 
 
-def _waits(stray: Stray) -> bool:
-    return not stray.stats.pools and bool(stray.stats.waiting or stray.stats.delayed)
+def _waits(leftover: Leftover) -> bool:
+    return not leftover.stats.pools and bool(leftover.stats.waiting or leftover.stats.delayed)
 
 
-def _warn(stray: Stray) -> None:
+def _warn(leftover: Leftover) -> None:
     logger.warning(
         "event=unserved queue=%s store=%s waiting=%d delayed=%d: %s, and no live pool serves it there, so "
         "its jobs wait; %s",
-        quoted(stray.name),
-        quoted(stray.store.alias),
-        stray.stats.waiting,
-        stray.stats.delayed,
-        stray.fault,
-        stray.remedy,
+        quoted(leftover.name),
+        quoted(leftover.store.alias),
+        leftover.stats.waiting,
+        leftover.stats.delayed,
+        leftover.fault,
+        leftover.remedy,
     )

@@ -13,11 +13,11 @@ from jobify_django.conf import did_you_mean, get_settings
 from jobify_django.exceptions import UnknownQueue
 from jobify_django.handle import no_store_holds
 from jobify_django.job import JobStatus
+from jobify_django.leftover import unserved
 from jobify_django.management.subcommands.output import usage
 from jobify_django.registry import tasks
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
-from jobify_django.strays import unserved
 
 MOST = 10_000
 """Jobs that one call changes at most."""

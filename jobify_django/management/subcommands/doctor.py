@@ -21,6 +21,7 @@ from jobify_django.asgi import Lifespan
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobStatus
+from jobify_django.leftover import leftovers_in
 from jobify_django.management.subcommands.finding import Finding, Level, duration, looked, reachable, said
 from jobify_django.management.subcommands.output import document, elsewhere, seconds
 from jobify_django.management.subcommands.running import running
@@ -28,7 +29,6 @@ from jobify_django.management.subcommands.table import plain
 from jobify_django.queue import queue
 from jobify_django.stores import left_behind
 from jobify_django.stores.base import QueueStats, Store
-from jobify_django.strays import strays_in
 from jobify_django.task import tasks
 
 SAMPLE = 1_000
@@ -111,7 +111,7 @@ def _findings(owns_process: bool, long: float) -> Iterator[Finding]:
             yield from looked("queue", f"queue {settings.name}", partial(_queue, settings, owns_process))
         places = reachable()
         for store in (*places, *left_behind(list(places))):
-            yield from looked("strays", f"store {store.alias}", partial(_strays, store))
+            yield from looked("leftovers", f"store {store.alias}", partial(_leftovers, store))
         for store, served in places.items():
             subject = f"store {store.alias}"
             yield from looked("store", subject, partial(_store, store))
@@ -196,18 +196,18 @@ def _beside_idle_workers(settings: QueueSettings, stats: QueueStats) -> Iterator
     yield Finding("WARN", text, fix, "queue-held")
 
 
-def _strays(store: Store) -> Iterator[Finding]:
+def _leftovers(store: Store) -> Iterator[Finding]:
     with contextlib.suppress(StoreError):  # said of its queues
-        for stray in strays_in(store):
-            stats = stray.stats
+        for leftover in leftovers_in(store):
+            stats = leftover.stats
             text = (
-                f"queue {stray.name} ({stray.note}): {len(stats.pools)} pools alive, {stats.waiting} "
+                f"queue {leftover.name} ({leftover.note}): {len(stats.pools)} pools alive, {stats.waiting} "
                 f"jobs wait, {stats.delayed} are delayed and {stats.running} run in store {store.alias}"
             )
             if stats.pools:
                 yield Finding("PASS", text)
             else:
-                yield Finding("WARN", text, stray.remedy, "queue-not-in-settings")
+                yield Finding("WARN", text, leftover.remedy, "queue-not-in-settings")
 
 
 def _store(store: Store) -> Iterator[Finding]:

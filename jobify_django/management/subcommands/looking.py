@@ -14,13 +14,13 @@ from django.core.management.base import CommandError, OutputWrapper
 from jobify_django.exceptions import JobNotFound, StoreError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
+from jobify_django.leftover import leftovers_in
 from jobify_django.management.subcommands.choosing import found, refuse_mistyped
 from jobify_django.management.subcommands.output import clocks, document, job_values, seconds, usage
 from jobify_django.management.subcommands.table import plain, plain_lines, table, width_of, words
 from jobify_django.queue import survey
 from jobify_django.stores import every_store
 from jobify_django.stores.base import QueueStats
-from jobify_django.strays import strays_in
 
 STATUS = (
     "queue",
@@ -67,7 +67,7 @@ def status(out: OutputWrapper, *, err: OutputWrapper, watch: bool, **options: An
 
 def _show_status(out: OutputWrapper, *, format: str, wide: bool, **options: Any) -> str:
     """Write how the queues stand, and return why some of them do not answer."""
-    rows = [*(_row(name, stats) for name, stats in survey().items()), *_stray_rows()]
+    rows = [*(_row(name, stats) for name, stats in survey().items()), *_leftover_rows()]
     if format == "json":
         out.write(document(rows))
     else:
@@ -100,20 +100,20 @@ def _row(name: str, stats: QueueStats | Exception) -> dict[str, Any]:
     }
 
 
-def _stray_rows() -> Iterator[dict[str, Any]]:
+def _leftover_rows() -> Iterator[dict[str, Any]]:
     """Return the queues with jobs that the settings do not look for where they are."""
     for store in every_store():
         with contextlib.suppress(StoreError):  # said by the rows of its queues
-            for stray in strays_in(store):
+            for leftover in leftovers_in(store):
                 yield {
-                    "queue": stray.name,
+                    "queue": leftover.name,
                     "store": store.alias,
-                    "waiting": stray.stats.waiting,
-                    "delayed": stray.stats.delayed,
-                    "running": stray.stats.running,
-                    "pools": len(stray.stats.pools),
-                    "oldest": round(stray.stats.oldest_wait, 3),
-                    "note": stray.note,
+                    "waiting": leftover.stats.waiting,
+                    "delayed": leftover.stats.delayed,
+                    "running": leftover.stats.running,
+                    "pools": len(leftover.stats.pools),
+                    "oldest": round(leftover.stats.oldest_wait, 3),
+                    "note": leftover.note,
                 }
 
 

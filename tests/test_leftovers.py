@@ -155,7 +155,7 @@ def test_status_shows_queues_that_the_settings_do_not_look_for(
     assert note in jobs("status")
 
 
-def test_status_looks_as_ever_where_nothing_is_astray(settings: Any) -> None:
+def test_status_looks_as_ever_where_nothing_is_left_over(settings: Any) -> None:
     settings.JOBIFY = {}
 
     assert "note" not in jobs("status")

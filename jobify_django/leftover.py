@@ -14,7 +14,7 @@ from jobify_django.stores.base import QueueStats, Store
 
 
 @dataclass(frozen=True)
-class Stray:
+class Leftover:
     """A queue with jobs that have not ended, in a store where this process's settings do not look for it.
 
     Attributes:
@@ -57,12 +57,12 @@ class Stray:
         return f"put it back into JOBIFY['QUEUES'], or cancel its jobs: {cancel}"
 
 
-def strays_in(store: Store) -> list[Stray]:
+def leftovers_in(store: Store) -> list[Leftover]:
     """Return the queues in a store that no setting puts there and that hold jobs which have not ended."""
     found = [stand_in(store, name) for name in sorted(store.queues()) if not is_home(store, name)]
     stats = store.stats(found) if found else {}
     return [
-        Stray(store, settings, stats[settings.name], where(settings.name))
+        Leftover(store, settings, stats[settings.name], where(settings.name))
         for settings in found
         if (one := stats[settings.name]).waiting or one.delayed or one.running
     ]
