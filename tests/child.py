@@ -14,6 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+LAST_LINES = 2.0
+"""Seconds to wait for the last lines of a process that has ended, at most."""
+
 PATIENCE = 60.0
 """Seconds until something that should happen counts as never happening; machines may be slow."""
 
@@ -93,6 +96,8 @@ class Child:
             code = self.process.wait(patience)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self} goes on after {patience:g} s:\n{self.output}") from None
+        # Its last lines may still be in the pipe, which a process that it started may hold open.
+        self._reader.join(LAST_LINES)
         return code
 
     def __enter__(self) -> Self:
