@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import threading
@@ -7,13 +8,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from django.db import connection
+import pytest_django
+from asgiref.sync import SyncToAsync
+from django.db import connection, connections
 from django.test import TransactionTestCase
 from hypothesis import settings as hypothesis_settings
 
 from tests import workshop
 from tests.blocks.project import Readers, make
-from tests.child import PATIENCE
+from tests.child import PATIENCE, until
 
 HERE = Path(__file__).parent
 
@@ -57,12 +60,31 @@ def needs_database(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """The test databases; they are dropped once none of our threads uses them any more."""
+def django_db_setup(
+    django_db_setup: None, django_db_blocker: pytest_django.DjangoDbBlocker
+) -> Iterator[None]:
+    """The test databases; they are dropped once no thread and no process of ours uses them any more."""
     yield
     for thread in threading.enumerate():
         if thread.name.startswith(("jobify-watch-", "jobify-pool", "jobify-upkeep", "jobify-worker-")):
             thread.join(PATIENCE)
+    # The one on which asgiref runs sync code of coroutines ends with the process.
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result(PATIENCE)
+    with django_db_blocker.unblock():
+        until(lambda: others() == [], "the end of all other sessions")
+
+
+def others() -> list[str]:
+    """Return what other sessions did last in the test database, where they keep it from being dropped."""
+    gc.collect()  # the connections of threads that have ended
+    if connection.vendor != "postgresql":
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT query FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return [query for (query,) in cursor.fetchall()]
 
 
 @pytest.fixture(scope="session")
