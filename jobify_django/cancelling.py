@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from enum import Enum
 
 from jobify_django.job import JobStatus
+from jobify_django.registry import tasks
 from jobify_django.stores.base import Store
-from jobify_django.task import tasks
 
 
 class Fate(Enum):

@@ -24,8 +24,7 @@ from jobify_django.line import Admission, Line
 from jobify_django.log import get_log, quoted
 from jobify_django.lookout import Lookout
 from jobify_django.payload import encode_call
-from jobify_django.registry import Place, declared
-from jobify_django.registry import tasks as tasks
+from jobify_django.registry import Place, declared, tasks
 from jobify_django.stores import stores
 from jobify_django.stores.base import Anchor, Store
 

@@ -10,9 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync, markcoroutinefunction, sync_to_async
-from django.contrib.auth.models import Group
-from django.db import connections
+from asgiref.sync import async_to_sync, markcoroutinefunction
 
 from jobify_django import Job, JobFailed, JobStatus, WaitDeadlock, task
 from jobify_django.job import JobSpec
@@ -21,7 +19,17 @@ from jobify_django.pool.pool import Pool
 from jobify_django.stores.memory import MemoryStore
 from jobify_django.testing.conformance.ground import a_queue
 from tests.child import PATIENCE, until
-from tests.workshop import Configure, Workshop, a_gate, at_work, both, database, memory, named
+from tests.workshop import (
+    Configure,
+    Workshop,
+    a_gate,
+    at_work,
+    both,
+    connection_of_the_orm,
+    database,
+    memory,
+    named,
+)
 from tests.workshop import _actions as actions
 
 variable: ContextVar[str] = ContextVar("variable", default="clean")
@@ -251,14 +259,9 @@ def test_a_wait_inside_it_that_would_never_end_is_told_so(jobify: Configure) -> 
 def test_its_orm_calls_have_a_thread_of_their_own_that_ends_with_it(jobify: Configure) -> None:
     seen: list[Any] = []
 
-    def wrapper() -> Any:
-        return connections["default"]
-
     async def look() -> int:
-        count = await Group.objects.acount()
-        seen.append(await sync_to_async(wrapper)())
-        assert seen[-1].connection is not None
-        return count
+        seen.append(await connection_of_the_orm())
+        return 0
 
     with at_work():
         assert run(look) == 0

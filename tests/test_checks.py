@@ -13,7 +13,7 @@ from django.db import connections
 
 from jobify_django import task
 from jobify_django.checks import check_database, check_settings, wal_is_safe
-from jobify_django.task import tasks
+from jobify_django.registry import tasks
 
 Messages = dict[str, CheckMessage]
 

@@ -18,9 +18,9 @@ from django.db import connections
 from jobify_django import queue, task
 from jobify_django.conf import get_settings
 from jobify_django.job import JobSpec, new_id
+from jobify_django.registry import tasks
 from jobify_django.stores.base import PoolQueue, PoolRecord, Store
 from jobify_django.stores.memory import MemoryStore
-from jobify_django.task import tasks
 from tests.child import Child
 from tests.workshop import Configure, both, database
 
@@ -135,7 +135,7 @@ def test_a_job_that_runs_for_hours_is_named_with_its_process(
     beat(busy=1)
     (said,) = lines("runs since")
     assert said.startswith(
-        f"WARN  job {id} of task {kind.name} runs since 3 h in runjobs process 4121 on web-1 "
+        f"WARN  job {id} of task {kind.name} runs since 3h in runjobs process 4121 on web-1 "
     )
     assert "kill -USR1 4121 on web-1" in said
     assert way_out in said
@@ -158,9 +158,7 @@ def test_many_jobs_that_run_for_hours_are_one_line_a_task(jobify: Configure) -> 
     start(note, ago=3 * AN_HOUR)
     beat(busy=3)
     (said,) = lines("run for longer")
-    assert (
-        f"3 jobs of task {note.name} run for longer than 1 h, the first of them, {first}, since 4 h" in said
-    )
+    assert f"3 jobs of task {note.name} run for longer than 1h, the first of them, {first}, since 4h" in said
 
 
 @both
@@ -190,7 +188,7 @@ def test_a_paused_queue_says_for_how_long_its_jobs_wait(jobify: Configure) -> No
     long_ago(note.push)
     queue().pause()
     (said,) = lines("is paused")
-    assert said.startswith("WARN  queue default is paused, 1 jobs wait, the first of them since 2 h -> ")
+    assert said.startswith("WARN  queue default is paused, 1 jobs wait, the first of them since 2h -> ")
     assert said.endswith("manage.py jobs resume default")
 
 

@@ -23,9 +23,20 @@ from hypothesis import strategies as st
 from jobify_django import JobFailed, JobStatus, task
 from jobify_django.pool import execution
 from jobify_django.pool.execution import LONGEST_MESSAGE, LONGEST_TRACEBACK
-from jobify_django.task import tasks
+from jobify_django.registry import tasks
 from tests.child import PATIENCE, until
-from tests.workshop import Configure, ado, at_work, both, database, do, memory, named, pushed
+from tests.workshop import (
+    Configure,
+    ado,
+    at_work,
+    both,
+    connection_of_the_orm,
+    database,
+    do,
+    memory,
+    named,
+    pushed,
+)
 
 variable: ContextVar[str] = ContextVar("variable", default="clean")
 
@@ -416,14 +427,9 @@ def test_a_def_jobs_connection_stays_open_where_the_project_wants_that(
 def test_the_connections_of_an_async_job_are_closed_with_it(jobify: Configure) -> None:
     seen: list[Any] = []
 
-    def wrapper() -> Any:
-        return connections["default"]
-
     async def look() -> int:
-        count = await Group.objects.acount()
-        seen.append(await sync_to_async(wrapper)())
-        assert seen[-1].connection is not None
-        return count
+        seen.append(await connection_of_the_orm())
+        return 0
 
     with at_work():
         run(look)

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from jobify_django import JobStatus, StoreError, get_job, queue, task
 from jobify_django.management.commands.jobs import SUBCOMMANDS, Command
 from jobify_django.management.subcommands import acting
-from jobify_django.task import tasks
+from jobify_django.registry import tasks
 from jobify_django.testing import FakeClock
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -20,10 +20,10 @@ from jobify_django.asgi import lifespan
 from jobify_django.models import Job as Row
 from jobify_django.pool import serving
 from jobify_django.pool.unserved import Unserved
+from jobify_django.registry import tasks
 from jobify_django.stores import every_store, stores
 from jobify_django.stores.base import PoolQueue, PoolRecord, Store
 from jobify_django.stores.memory import MemoryStore
-from jobify_django.task import tasks
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import Ground, a_queue
 from tests.child import Child, until
@@ -87,13 +87,13 @@ def report(store: Store, *queues: str) -> None:
 
 def test_the_database_store_is_looked_into_while_it_has_tables(settings: Any) -> None:
     settings.JOBIFY = {"STORE": "memory"}
-    assert every_store() == [stores["memory"], stores["database"]]
+    assert list(every_store()) == [stores["memory"], stores["database"]]
 
     settings.JOBIFY = {"QUEUES": {"visits": {"STORE": "memory"}}}
-    assert every_store() == [stores["database"], stores["memory"]]
+    assert list(every_store()) == [stores["database"], stores["memory"]]
 
     settings.JOBIFY = {"STORE": "memory", "DATABASE": "no such alias"}
-    assert every_store() == [stores["memory"]]
+    assert list(every_store()) == [stores["memory"]]
 
 
 def test_a_database_without_tables_spoils_no_transaction(
@@ -116,7 +116,7 @@ def test_looking_makes_no_database_file(
     connection.close()
     monkeypatch.setitem(connection.settings_dict, "NAME", tmp_path / "none.sqlite3")
 
-    assert every_store() == [stores["memory"]]
+    assert list(every_store()) == [stores["memory"]]
 
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobify_django import InvalidPayload, InvalidTask, JobStatus, UnknownBand, UnknownQueue, UnknownTask, task
-from jobify_django.task import tasks
+from jobify_django.registry import tasks
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import Group
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django import Job, task
 from jobify_django.exceptions import StoreError
@@ -252,3 +256,11 @@ def _with_trouble(kind: type[Store]) -> Any:
 
 FaultyMemory = _with_trouble(MemoryStore)
 FaultyDatabase = _with_trouble(DatabaseStore)
+
+
+async def connection_of_the_orm() -> BaseDatabaseWrapper:
+    """Use the ORM in async code, and return the connection of the thread that it ran on."""
+    await Group.objects.acount()
+    wrapper = await sync_to_async(lambda: connections["default"])()
+    assert wrapper.connection is not None
+    return wrapper

@@ -17,8 +17,8 @@ from django.utils.translation import gettext_lazy as _
 
 from jobify_django.conf import QUEUE_NAME, get_settings
 from jobify_django.models import Job
+from jobify_django.registry import tasks
 from jobify_django.stores import stores
-from jobify_django.task import tasks
 
 if TYPE_CHECKING:
     JobModelAdmin = ModelAdmin[Job]

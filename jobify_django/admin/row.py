@@ -324,7 +324,7 @@ def keeps_changes(row: QueueRow) -> bool:
 def all_stores(problems: list[str]) -> list[Store]:
     """Return every store that may hold jobs; one that cannot be made is told in ``problems``."""
     try:
-        return every_store()
+        return list(every_store())
     except Exception:
         pass  # which one is it?
     found: dict[Store, None] = {}
@@ -381,11 +381,9 @@ def status_label(status: str) -> str:
 
 
 def _error(error: JobError | None) -> JobError:
-    return JobError("", "") if error is None else printable_error(error)
-
-
-def printable_error(error: JobError) -> JobError:
     """Return an error that a page can hold, whatever its task raised."""
+    if error is None:
+        return JobError("", "")
     return JobError(cut(error.type).text, cut(error.message).text, cut(error.traceback).text)
 
 

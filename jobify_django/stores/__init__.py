@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -75,14 +75,15 @@ def queues_by_store(names: list[str] | None = None) -> dict[Store, list[QueueSet
     return grouped
 
 
-def every_store() -> list[Store]:
-    """Return every store that jobs may be in: those of the settings, and the database store where its tables
+def every_store() -> Iterator[Store]:
+    """Yield every store that jobs may be in: those of the settings, and the database store where its tables
     are, for a project that has moved all its queues to another one may have left jobs there.
 
     Raises ``ImproperlyConfigured`` for a store of the settings that cannot be made.
     """
     named = list(queues_by_store())
-    return [*named, *left_behind(named)]
+    yield from named
+    yield from left_behind(named)  # asked for only by who has not found what it looked for
 
 
 def left_behind(named: Collection[Store]) -> list[Store]:

@@ -10,7 +10,7 @@ from django.test import Client
 
 from jobify_django import Task, task
 from jobify_django.models import Job
-from jobify_django.task import tasks
+from jobify_django.registry import tasks
 
 PERMISSIONS = ("view_queue", "tune_queue", "view_job", "view_job_payload", "retry_job", "cancel_job")
 

@@ -15,8 +15,8 @@ from django.db import connections
 
 import jobify_django.job
 from jobify_django.pool.workers import Slots
+from jobify_django.registry import tasks
 from jobify_django.stores import StoreHandler
-from jobify_django.task import tasks
 from tests.simulation.world import Fiber, Over, Process, World
 
 REAL = ("file", "stores.memory", "stores.database", "management", "admin", "testing", "asgi", "migrations")

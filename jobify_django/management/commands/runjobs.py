@@ -28,8 +28,8 @@ from jobify_django.management.heartbeat import Heartbeat, Pulse, Told
 from jobify_django.management.process import Process
 from jobify_django.management.supervisor import MAX_PROCESSES, Supervisor
 from jobify_django.pool import Service
+from jobify_django.registry import tasks
 from jobify_django.stores.base import QueueStats
-from jobify_django.task import tasks
 
 logger = get_log("jobify.worker")
 

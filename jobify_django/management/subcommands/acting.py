@@ -19,9 +19,9 @@ from jobify_django.job import JobStatus
 from jobify_django.management.subcommands.choosing import chosen_jobs, leave_unserved
 from jobify_django.management.subcommands.looking import add_filters
 from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, seconds, usage
+from jobify_django.registry import tasks
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
-from jobify_django.task import tasks
 
 T = TypeVar("T")
 

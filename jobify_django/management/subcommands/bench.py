@@ -15,8 +15,9 @@ from jobify_django.job import JobSpec, new_id
 from jobify_django.management.subcommands.output import usage
 from jobify_django.payload import NO_ARGUMENTS
 from jobify_django.pool.pool import Pool
+from jobify_django.registry import tasks
 from jobify_django.stores.memory import MemoryStore
-from jobify_django.task import Task, tasks
+from jobify_django.task import Task
 
 
 def noop() -> None:

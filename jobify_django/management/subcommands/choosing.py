@@ -51,7 +51,7 @@ def found_by_store(
 
 
 def _places(name: str | None) -> list[Store]:
-    places = every_store()
+    places = list(every_store())
     chosen = [store for store in places if name is None or store.alias == name]
     if not chosen:
         raise CommandError(

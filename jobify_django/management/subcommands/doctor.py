@@ -22,14 +22,14 @@ from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobStatus
 from jobify_django.leftover import leftovers_in
-from jobify_django.management.subcommands.finding import Finding, Level, duration, looked, reachable, said
+from jobify_django.management.subcommands.finding import Finding, Level, looked, reachable, said
 from jobify_django.management.subcommands.output import document, elsewhere, seconds
 from jobify_django.management.subcommands.running import running
-from jobify_django.management.subcommands.table import plain
+from jobify_django.management.subcommands.table import plain, words
 from jobify_django.queue import queue
+from jobify_django.registry import tasks
 from jobify_django.stores import left_behind
 from jobify_django.stores.base import QueueStats, Store
-from jobify_django.task import tasks
 
 SAMPLE = 1_000
 """Waiting jobs looked through for unknown tasks."""
@@ -161,7 +161,7 @@ def _queue(settings: QueueSettings, owns_process: bool) -> Iterator[Finding]:
             "queue-unserved",
         )
     if stats.paused:
-        since = f", the first of them since {duration(stats.oldest_wait)}" if stats.waiting else ""
+        since = f", the first of them since {words(stats.oldest_wait)}" if stats.waiting else ""
         text = f"queue {name} is paused, {stats.waiting} jobs wait{since}"
         yield Finding("WARN", text, f"manage.py jobs resume {name}", "queue-paused")
     if stats.waiting >= stats.maxsize:
@@ -182,7 +182,7 @@ def _beside_idle_workers(settings: QueueSettings, stats: QueueStats) -> Iterator
     # Half of them: one that is between two jobs looks idle.
     if 2 * sum(one.busy for one in mine) >= sum(one.workers for one in mine):
         return
-    since = duration(stats.oldest_wait)
+    since = words(stats.oldest_wait)
     text = (
         f"queue {stats.queue}: {stats.waiting} jobs wait, the first of them since {since}, although workers "
         "are idle"

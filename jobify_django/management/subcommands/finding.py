@@ -78,11 +78,3 @@ def reachable() -> dict[Store, list[QueueSettings]]:
             continue
         grouped.setdefault(store, []).append(queue)
     return grouped
-
-
-def duration(seconds: float) -> str:
-    """Return seconds for people: ``45 s``, ``12 min``, ``3.2 h``, ``8.5 d``."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= size:
-            return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
-    return f"{seconds:.0f} s"

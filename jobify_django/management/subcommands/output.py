@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from io import TextIOWrapper
-from typing import Any, TypeVar
+from typing import Any
 
 from django.core.management.base import CommandError, OutputWrapper
 
@@ -19,8 +19,6 @@ from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import UNREADABLE, in_lines, readable
 from jobify_django.stores import queues_by_store, stores
 from jobify_django.stores.database import rows
-
-T = TypeVar("T")
 
 USAGE = 2
 """The exit code of a wrong command line, as argparse has it."""

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import RUNNING, JobRecord
-from jobify_django.management.subcommands.finding import Finding, duration
+from jobify_django.management.subcommands.finding import Finding
+from jobify_django.management.subcommands.table import words
+from jobify_django.registry import tasks
 from jobify_django.stores.base import PoolRecord, Store
-from jobify_django.task import tasks
 
 SAMPLE = 1_000
 """Running jobs of a queue that are looked at: those pushed last."""
@@ -33,7 +34,7 @@ def running(store: Store, queues: Sequence[QueueSettings], long: float) -> Itera
     troubles = [*_long(held, now, pools, long), *_silent(silent, leases), *_lost(lost, now, pools)]
     yield from troubles
     if not troubles:
-        known = f"store {store.alias}: {len(records)} jobs run, none for longer than {duration(long)}"
+        known = f"store {store.alias}: {len(records)} jobs run, none for longer than {words(long)}"
         yield Finding("PASS", known)
 
 
@@ -55,13 +56,13 @@ def _long(
             by_task[record.task].append(record)
     for name, records in sorted(by_task.items()):
         first = min(records, key=lambda record: record.started_at or now)
-        age = duration(now - (first.started_at or now))
+        age = words(now - (first.started_at or now))
         where = _process(pools.get(first.pool))
         if len(records) == 1:
             text = f"job {first.id} of task {name} runs since {age} in {where}"
         else:
             text = (
-                f"{len(records)} jobs of task {name} run for longer than {duration(long)}, the first of "
+                f"{len(records)} jobs of task {name} run for longer than {words(long)}, the first of "
                 f"them, {first.id}, since {age} in {where}"
             )
         yield Finding("WARN", text, _way_out(first, pools.get(first.pool)), "job-long")
@@ -93,14 +94,14 @@ def _silent(silent: Sequence[JobRecord], leases: Mapping[str, float]) -> Iterato
             "WARN",
             f"{len(silent)} jobs, {silent[0].id} among them, are held by pools that do not report themselves:"
             " their process died a moment ago, or its claim loop is stuck",
-            f"look again in {duration(lease)}; if they are held still, look for event=pool-stuck in the logs",
+            f"look again in {words(lease)}; if they are held still, look for event=pool-stuck in the logs",
             "pool-silent",
         )
 
 
 def _lost(lost: Sequence[JobRecord], now: float, pools: Mapping[str, PoolRecord]) -> Iterator[Finding]:
     if lost:
-        age = duration(now - min(record.lease_until or now for record in lost))
+        age = words(now - min(record.lease_until or now for record in lost))
         yield Finding(
             "WARN",
             f"{len(lost)} jobs, {lost[0].id} among them, wait to be taken from processes that are gone: the "
