@@ -17,7 +17,7 @@ from jobify_django.exceptions import UnknownBand, UnknownQueue
 from jobify_django.models import Job
 from jobify_django.registry import tasks
 from jobify_django.stores import stores
-from jobify_django.stores.database.store import DATABASES
+from jobify_django.stores.database.store import what_is_wrong_with
 from jobify_django.task import Task
 
 ROUTER = "jobify_django.router.JobifyRouter"
@@ -68,12 +68,9 @@ def _database(settings: Settings) -> Iterator[CheckMessage]:
             id="jobify.E006",
         )
         return
-    if (vendor := connections[alias].vendor) not in DATABASES:
-        yield Error(
-            f"JOBIFY['DATABASE'] {alias!r} is a {vendor} database; jobs wait in {', '.join(DATABASES)}.",
-            hint="Give jobs a database of their own with JOBIFY['DATABASE'], or use STORE 'memory'.",
-            id="jobify.E007",
-        )
+    if wrong := what_is_wrong_with(alias):
+        message, hint = wrong
+        yield Error(message, hint=hint, id="jobify.E007")
     if router.db_for_write(Job) != alias or not router.allow_migrate_model(alias, Job):
         yield Warning(
             f"JOBIFY['DATABASE'] is {alias!r}, and DATABASE_ROUTERS does not send the app's tables there.",

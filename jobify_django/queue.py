@@ -11,7 +11,7 @@ from jobify_django.conf import QueueSettings, get_settings, maxsize_problem, ord
 from jobify_django.exceptions import InvalidTuning
 from jobify_django.ordering import Order
 from jobify_django.signals import queue_changed
-from jobify_django.stores import stores
+from jobify_django.stores import reachable, stores
 from jobify_django.stores.base import QueueState, QueueStats, Store
 
 T = TypeVar("T")
@@ -29,17 +29,14 @@ def queue(name: str = "default") -> Queue:
 def survey() -> Mapping[str, QueueStats | Exception]:
     """Return every queue of the settings at this moment, with one look at each store; of a store that fails,
     its error."""
-    settings = get_settings()
-    by_store: dict[str, list[QueueSettings]] = {}
-    for one in settings.queues.values():
-        by_store.setdefault(one.store, []).append(one)
-    found: dict[str, QueueStats | Exception] = {}
-    for name, queues in by_store.items():
+    by_store, failed = reachable()
+    found: dict[str, QueueStats | Exception] = {**failed}
+    for store, queues in by_store.items():
         try:
-            found.update(stores[name].stats(queues))
+            found.update(store.stats(queues))
         except Exception as error:
             found.update({one.name: error for one in queues})
-    return {name: found[name] for name in settings.queues}
+    return {name: found[name] for name in get_settings().queues}
 
 
 class Queue:

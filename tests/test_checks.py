@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from django.core import checks
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.db.backends.dummy.base import DatabaseWrapper
 
-from jobify_django import task
+from jobify_django import queue, task
 from jobify_django.checks import check_database, check_settings, wal_is_safe
 from jobify_django.registry import tasks
 
@@ -112,6 +114,18 @@ def test_a_database_of_an_unknown_kind_is_an_error(
     message = found()["jobify.E007"]
     assert "'jobs' is a oracle database" in message.msg
     assert "JOBIFY['DATABASE'], or use STORE 'memory'" in (message.hint or "")
+
+
+def test_settings_without_a_database_are_told_as_perhaps_the_wrong_settings(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.JOBIFY = {}
+    monkeypatch.setattr(connections["default"], "vendor", DatabaseWrapper.vendor)
+    message = found()["jobify.E007"]
+    assert message.msg == "The settings have no database 'default' for JOBIFY['DATABASE']."
+    assert "DJANGO_SETTINGS_MODULE names another module here than in manage.py" in (message.hint or "")
+    with pytest.raises(ImproperlyConfigured, match=r"have no database 'default'.* manage\.py"):
+        queue().stats()
 
 
 def test_an_unknown_queue_of_a_task_is_an_error_that_names_the_task_and_its_line(settings: Any) -> None:

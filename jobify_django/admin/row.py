@@ -23,7 +23,7 @@ from jobify_django.ordering import Order
 from jobify_django.outage import Outage
 from jobify_django.payload import cut
 from jobify_django.queue import queue, survey
-from jobify_django.stores import every_store, left_behind, queues_by_store, stores
+from jobify_django.stores import left_behind, reachable, stores
 from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.database.rows import brief, error_from, moment, text
@@ -323,16 +323,8 @@ def keeps_changes(row: QueueRow) -> bool:
 
 def all_stores(problems: list[str]) -> list[Store]:
     """Return every store that may hold jobs; one that cannot be made is told in ``problems``."""
-    try:
-        return list(every_store())
-    except Exception:
-        pass  # which one is it?
-    found: dict[Store, None] = {}
-    for name in get_settings().queues:
-        try:
-            found.update(dict.fromkeys(queues_by_store([name])))
-        except Exception as error:
-            problems.append(problem(error))
+    found, failed = reachable()
+    problems += map(problem, failed.values())
     return [*found, *left_behind(found)]
 
 

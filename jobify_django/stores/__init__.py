@@ -75,6 +75,18 @@ def queues_by_store(names: list[str] | None = None) -> dict[Store, list[QueueSet
     return grouped
 
 
+def reachable() -> tuple[dict[Store, list[QueueSettings]], dict[str, Exception]]:
+    """Return the configured queues by their store, and the error of each queue whose store cannot be made."""
+    grouped: dict[Store, list[QueueSettings]] = {}
+    failed: dict[str, Exception] = {}
+    for queue in get_settings().queues.values():
+        try:
+            grouped.setdefault(stores.of(queue), []).append(queue)
+        except Exception as error:  # of the store's own module, too
+            failed[queue.name] = error
+    return grouped, failed
+
+
 def every_store() -> Iterator[Store]:
     """Yield every store that jobs may be in: those of the settings, and the database store where its tables
     are, for a project that has moved all its queues to another one may have left jobs there.

@@ -22,13 +22,13 @@ from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobStatus
 from jobify_django.leftover import leftovers_in
-from jobify_django.management.subcommands.finding import Finding, Level, looked, reachable, said
+from jobify_django.management.subcommands.finding import Finding, Level, looked, said
 from jobify_django.management.subcommands.output import document, elsewhere, seconds
 from jobify_django.management.subcommands.running import running
 from jobify_django.management.subcommands.table import plain, words
 from jobify_django.queue import queue
 from jobify_django.registry import tasks
-from jobify_django.stores import left_behind
+from jobify_django.stores import left_behind, reachable
 from jobify_django.stores.base import QueueStats, Store
 
 SAMPLE = 1_000
@@ -109,7 +109,7 @@ def _findings(owns_process: bool, long: float) -> Iterator[Finding]:
         yield from looked("tables", "the app's tables", _tables)
         for settings in queues.values():
             yield from looked("queue", f"queue {settings.name}", partial(_queue, settings, owns_process))
-        places = reachable()
+        places, _failed = reachable()  # said of the queues themselves
         for store in (*places, *left_behind(list(places))):
             yield from looked("leftovers", f"store {store.alias}", partial(_leftovers, store))
         for store, served in places.items():
@@ -224,7 +224,7 @@ def _running(store: Store, queues: list[QueueSettings], long: float) -> Iterator
 def _tasks() -> Iterator[Finding]:
     known = {task.name for task in tasks}
     yield Finding("PASS" if known else "WARN", f"{len(known)} tasks are registered")
-    for store in reachable():
+    for store in reachable()[0]:
         try:
             waiting = store.find(status=JobStatus.WAITING, limit=SAMPLE)
         except StoreError:

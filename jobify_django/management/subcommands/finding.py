@@ -8,10 +8,7 @@ from typing import Literal, NamedTuple
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import JobifyError
-from jobify_django.stores import stores
-from jobify_django.stores.base import Store
 
 Level = Literal["PASS", "NOTE", "WARN", "FAIL"]
 
@@ -66,15 +63,3 @@ def described(error: BaseException) -> str:
     if isinstance(error, (JobifyError, ImproperlyConfigured)):
         return str(error)
     return f"{type(error).__qualname__}: {error}"
-
-
-def reachable() -> dict[Store, list[QueueSettings]]:
-    """Return the configured queues by their store, but for those whose store cannot be made."""
-    grouped: dict[Store, list[QueueSettings]] = {}
-    for queue in get_settings().queues.values():
-        try:
-            store = stores.of(queue)
-        except Exception:  # said of the queue itself
-            continue
-        grouped.setdefault(store, []).append(queue)
-    return grouped

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils.module_loading import import_string
@@ -850,11 +851,26 @@ def _values(state: QueueState) -> str:
 
 def open_database(alias: str) -> Database:
     """Return the database of this alias; raises ``ImproperlyConfigured`` for one that jobs cannot wait in."""
-    vendor = connections[alias].vendor
-    if vendor not in DATABASES:
-        raise ImproperlyConfigured(
-            f"JOBIFY['DATABASE'] {alias!r} is a {vendor} database; jobs can wait in {', '.join(DATABASES)}. "
-            "Give them a database of their own with JOBIFY['DATABASE'], or use STORE 'memory'."
-        )
-    opened: Database = import_string(DATABASES[vendor])(alias)
+    if wrong := what_is_wrong_with(alias):
+        raise ImproperlyConfigured(" ".join(wrong))
+    opened: Database = import_string(DATABASES[connections[alias].vendor])(alias)
     return opened
+
+
+def what_is_wrong_with(alias: str) -> tuple[str, str] | None:
+    """Return why jobs cannot wait in the database of this alias, and the way out; ``None`` if they can."""
+    vendor = connections[alias].vendor
+    if vendor in DATABASES:
+        return None
+    if vendor == "unknown":  # what Django puts in the place of settings that are not there
+        module = getattr(django_settings, "SETTINGS_MODULE", None)
+        which = f"The settings of {module}" if module else "The settings"
+        return (
+            f"{which} have no database {alias!r} for JOBIFY['DATABASE'].",
+            "If DATABASES is set in your project, DJANGO_SETTINGS_MODULE names another module here than in "
+            "manage.py, as in asgi.py: name the same one. Or use STORE 'memory'.",
+        )
+    return (
+        f"JOBIFY['DATABASE'] {alias!r} is a {vendor} database; jobs wait in {', '.join(DATABASES)}.",
+        "Give jobs a database of their own with JOBIFY['DATABASE'], or use STORE 'memory'.",
+    )
