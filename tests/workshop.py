@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.contrib.auth.models import Group
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -260,6 +259,9 @@ FaultyDatabase = _with_trouble(DatabaseStore)
 
 async def connection_of_the_orm() -> BaseDatabaseWrapper:
     """Use the ORM in async code, and return the connection of the thread that it ran on."""
+    # Not at the top: other processes read this module before Django is set up, and a model may not be imported then.
+    from django.contrib.auth.models import Group
+
     await Group.objects.acount()
     wrapper = await sync_to_async(lambda: connections["default"])()
     assert wrapper.connection is not None
