@@ -259,7 +259,7 @@ FaultyDatabase = _with_trouble(DatabaseStore)
 
 async def connection_of_the_orm() -> BaseDatabaseWrapper:
     """Use the ORM in async code, and return the connection of the thread that it ran on."""
-    # Not at the top: other processes read this module before Django is set up, and a model may not be imported then.
+    # Not at the top: another process reads this module before Django is set up, which models cannot bear.
     from django.contrib.auth.models import Group
 
     await Group.objects.acount()
