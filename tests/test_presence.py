@@ -95,6 +95,8 @@ def of_another_pool(store: Store, lease: float) -> str:
 
 def an_outage_of_a_minute(store: Store) -> None:
     """Let nobody reach the store for a minute of its clock."""
+    # A pool that has not looked yet cannot know what was before, and charges.
+    until(lambda: trouble.done["states"] >= 2, "two looks that go through")
     trouble.break_down("claim", "finish", "renew", "beat", "states", "rescue", "cancels", "prune")
     until(lambda: trouble.met["states"] >= 2, "two looks that fail")
     clock = store.clock

@@ -199,7 +199,7 @@ def at_work(grace: float = PATIENCE, **options: Any) -> Iterator[Workshop]:
             gate.open()
         if made:
             made[0].loop.call_soon_threadsafe(stops[0].set)
-        thread.join(PATIENCE)
+        thread.join(grace + PATIENCE)  # not less than it may take, or this hides what the block raised
         assert not thread.is_alive(), "the service did not stop"
     if failed:
         raise failed[0]
@@ -209,7 +209,10 @@ def at_work(grace: float = PATIENCE, **options: Any) -> Iterator[Workshop]:
 
 
 class Trouble:
-    """Which verbs of the faulty stores fail: before they do their work, or after it (the reply is lost)."""
+    """Which verbs of the faulty stores fail: before they do their work, or after it (the reply is lost).
+
+    ``met`` counts the calls that failed, ``done`` those that went through.
+    """
 
     def __init__(self) -> None:
         self.clear()
@@ -219,6 +222,7 @@ class Trouble:
         self.before: frozenset[str] = frozenset()
         self.after: dict[str, int] = {}
         self.met: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
 
     def break_down(self, *verbs: str) -> None:
         """Let these verbs fail until the trouble is cleared."""
@@ -240,6 +244,7 @@ def _troubled(verb: str, work: Callable[..., Any]) -> Callable[..., Any]:
             trouble.met[verb] += 1
             raise StoreError(f"{verb} does not work today.")
         done = work(self, *args, **kwargs)
+        trouble.done[verb] += 1
         if trouble.after.get(verb) and (verb != "claim" or done.claims):
             trouble.after[verb] -= 1
             trouble.met[verb] += 1
