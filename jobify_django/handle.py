@@ -22,7 +22,8 @@ from jobify_django.job import (
 )
 from jobify_django.payload import decode, decode_call
 from jobify_django.stores import every_store, stores
-from jobify_django.stores.base import Anchor, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Anchor
 from jobify_django.watch import until_ended
 
 R = TypeVar("R", covariant=True)

@@ -26,7 +26,8 @@ from jobify_django.bell import OVERDUE, Abandoned, Bell, Call, Pause, Steps
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import QueueFull
 from jobify_django.job import JobSpec
-from jobify_django.stores.base import Added, Anchor, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Added, Anchor
 
 # The head of a line asks again this often when nothing rings: room made by other processes on a store
 # without a way to notice it. In seconds; the pause grows, and is jittered so that processes spread out.

@@ -19,14 +19,15 @@ from jobify_django.bell import Bell, Call, Steps, arun, on_event_loop, run, sync
 from jobify_django.conf import QueueSettings, Settings, get_settings, priority_problem
 from jobify_django.exceptions import InvalidPayload, InvalidTask, QueueFull
 from jobify_django.handle import Job, PushedJob
-from jobify_django.job import JobSpec, make_spec, new_id
+from jobify_django.job import JobSpec, new_id
 from jobify_django.line import Admission, Line
 from jobify_django.log import get_log, quoted
 from jobify_django.lookout import Lookout
 from jobify_django.payload import encode_call
 from jobify_django.registry import Place, declared, tasks
 from jobify_django.stores import stores
-from jobify_django.stores.base import Anchor, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Anchor
 
 P = ParamSpec("P")
 R = TypeVar("R")

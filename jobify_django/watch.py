@@ -20,7 +20,8 @@ from jobify_django.bell import OVERDUE, Bell, Call, Pause, Steps
 from jobify_django.exceptions import JobNotFound, WaitDeadlock, WaitTimeout
 from jobify_django.job import RUNNING, JobRecord
 from jobify_django.line import LOOK_AT_WORKERS, Inside, inside
-from jobify_django.stores.base import Anchor, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Anchor
 
 SHORTEST_POLL = 0.05
 LONGEST_POLL = 1.0

@@ -18,8 +18,8 @@ from jobify_django import JobStatus, QueueFull, queue, task
 from jobify_django.bell import ThreadBell
 from jobify_django.line import Line
 from jobify_django.models import Job, Queue
-from jobify_django.stores.base import Added
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.value import Added
 from tests.child import PATIENCE
 from tests.test_server import elsewhere, the_store
 from tests.workshop import Configure, both, database

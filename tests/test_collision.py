@@ -15,9 +15,9 @@ from django.db import connection, connections, transaction
 from jobify_django import JobStatus, QueueFull, StoreBusy, queue, task
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job as Row
-from jobify_django.stores.base import Renewed
 from jobify_django.stores.database import DatabaseStore, listener
 from jobify_django.stores.database.server import Server
+from jobify_django.stores.value import Renewed
 from jobify_django.testing.conformance.ground import outcome
 from tests.child import PATIENCE, until
 from tests.test_server import elsewhere, postgresql, the_store

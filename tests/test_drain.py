@@ -10,8 +10,8 @@ import pytest
 
 from jobify_django import JobStatus
 from jobify_django.stores import stores
-from jobify_django.stores.base import Claimed
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import Claimed
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, Gate, a_gate, at_work, pushed
 

@@ -11,7 +11,8 @@ import pytest
 
 from jobify_django import Job, JobStatus, queue, task
 from jobify_django.conf import get_settings
-from jobify_django.job import Claim, JobSpec, Outcome, new_id
+from jobify_django.job import Claim, JobSpec, new_id
+from jobify_django.outcome import Outcome
 from jobify_django.pool import dryness
 from jobify_django.stores.base import Store
 from tests.child import PATIENCE, until

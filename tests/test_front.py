@@ -11,7 +11,8 @@ from django.db import connection, connections, transaction
 
 from jobify_django import JobStatus, queue, task
 from jobify_django.conf import QueueSettings
-from jobify_django.job import Claim, JobSpec, Outcome, new_id
+from jobify_django.job import Claim, JobSpec, new_id
+from jobify_django.outcome import Outcome
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore, front
 from jobify_django.stores.database.database import Connection

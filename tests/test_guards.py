@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import pytest
 
 from jobify_django import Job, JobStatus, queue
-from jobify_django.job import Outcome
 from jobify_django.log import get_log
+from jobify_django.outcome import Outcome
 from jobify_django.pool import service, upkeep
 from jobify_django.signals import job_ended
 from jobify_django.stores.database import DatabaseStore

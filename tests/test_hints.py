@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from jobify_django import JobStatus, queue, task
 from jobify_django.exceptions import StoreError
-from jobify_django.job import Outcome
+from jobify_django.outcome import Outcome
 from jobify_django.stores import hints
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore

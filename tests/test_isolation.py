@@ -15,7 +15,7 @@ from django.db import OperationalError, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django import JobFailed, JobStatus
-from jobify_django.job import Outcome
+from jobify_django.outcome import Outcome
 from jobify_django.pool import connection as pool_connection
 from jobify_django.pool import execution
 from jobify_django.pool.session import lasting

@@ -21,10 +21,11 @@ from django.utils.log import AdminEmailHandler
 
 import jobify_django
 from jobify_django import queue
-from jobify_django.job import JobSpec, Outcome
+from jobify_django.job import JobSpec
 from jobify_django.log import listed, quoted
 from jobify_django.management import logs
 from jobify_django.management.logs import JsonFormatter, TextFormatter
+from jobify_django.outcome import Outcome
 from jobify_django.signals import job_ended
 from tests.app.tasks import write_line
 from tests.child import PATIENCE, until

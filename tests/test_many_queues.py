@@ -17,8 +17,10 @@ from django.urls import reverse
 
 from jobify_django import queue
 from jobify_django.conf import get_settings
-from jobify_django.job import SUCCESSFUL, JobSpec, JobStatus, Outcome, new_id
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.job import SUCCESSFUL, JobSpec, JobStatus, new_id
+from jobify_django.outcome import Outcome
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from tests.child import PATIENCE
 from tests.workshop import Configure, at_work, database, do, named, pushed
 

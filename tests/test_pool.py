@@ -11,9 +11,10 @@ import pytest
 from django.db import connection, connections
 
 from jobify_django import Job, JobCancelled, JobStatus, UnknownQueue, queue
-from jobify_django.job import JobSpec, Outcome
+from jobify_django.job import JobSpec
 from jobify_django.models import Pool as PoolRow
 from jobify_django.models import Queue as QueueRow
+from jobify_django.outcome import Outcome
 from jobify_django.pool import Service, service, upkeep
 from jobify_django.pool.pool import Pool
 from jobify_django.pool.workers import Running

@@ -8,7 +8,8 @@ from jobify_django import queue
 from jobify_django.job import JobSpec, new_id
 from jobify_django.pool import upkeep
 from jobify_django.pool.presence import Presence
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, at_work, do, faulty, held, named, trouble
 

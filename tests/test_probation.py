@@ -13,7 +13,7 @@ from jobify_django.job import Claim
 from jobify_django.pool import dryness, probation, workers
 from jobify_django.pool.probation import LOOK_AGAIN, PROBATION, Probation
 from jobify_django.pool.workers import Slots
-from jobify_django.stores.base import Claimed, Suspects
+from jobify_django.stores.value import Claimed
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import a_queue
 from tests.child import PATIENCE, until

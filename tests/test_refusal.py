@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from jobify_django import Job, JobStatus, StoreError, queue, task
-from jobify_django.job import Claim, JobError, Outcome
+from jobify_django.job import Claim, JobError
 from jobify_django.models import Job as Row
+from jobify_django.outcome import CRASH_LIMIT, Outcome
 from jobify_django.pool.refusal import refusals
 from jobify_django.signals import job_ended
-from jobify_django.stores.base import CRASH_LIMIT, Store
+from jobify_django.stores.base import Store
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, at_work, both, database, faulty, held, pushed, trouble
 

@@ -14,9 +14,9 @@ from django.db import connection, connections, transaction
 
 from jobify_django import JobStatus, StoreBusy, StoreError, queue, task
 from jobify_django.exceptions import StoreUnmigrated
-from jobify_django.job import Outcome
 from jobify_django.models import Job as Row
 from jobify_django.models import Queue as QueueRow
+from jobify_django.outcome import Outcome
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import sqlite
 from tests.child import PATIENCE, until

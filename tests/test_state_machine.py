@@ -22,7 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, WAITING, Claim, JobError, JobSpec, Outcome
+from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, WAITING, Claim, JobError, JobSpec
+from jobify_django.outcome import Outcome
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore

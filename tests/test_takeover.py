@@ -18,8 +18,9 @@ from jobify_django import line as line_module
 from jobify_django import watch as watch_module
 from jobify_django.bell import Bell, Call, LoopBell, Pause, Steps, arun
 from jobify_django.conf import get_settings
-from jobify_django.job import JobSpec, Outcome, make_spec, new_id
+from jobify_django.job import JobSpec, new_id
 from jobify_django.line import Admission, Line
+from jobify_django.outcome import Outcome
 from jobify_django.pool.pool import Pool
 from jobify_django.stores.base import Store
 from jobify_django.watch import Watch, until_ended

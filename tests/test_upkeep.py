@@ -14,9 +14,9 @@ import pytest
 from jobify_django import JobStatus, queue
 from jobify_django.job import JobSpec, new_id
 from jobify_django.pool import upkeep
-from jobify_django.stores.base import PoolQueue, PoolRecord, Rescued
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import PoolQueue, PoolRecord, Rescued
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, at_work, both, do, faulty, held, named, pushed, trouble
 

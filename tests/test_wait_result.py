@@ -24,7 +24,8 @@ from jobify_django import (
     queue,
     task,
 )
-from jobify_django.job import Claim, JobError, Outcome
+from jobify_django.job import Claim, JobError
+from jobify_django.outcome import Outcome
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.watch import Watch

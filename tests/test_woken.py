@@ -10,7 +10,7 @@ import pytest
 from django.db import connections, transaction
 
 from jobify_django import Job, JobStatus, queue, task
-from jobify_django.job import Outcome
+from jobify_django.outcome import Outcome
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.watch import Watch

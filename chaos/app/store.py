@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from chaos.ledger import Ledger
-from jobify_django.stores.base import Claimed, Renewed
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.value import Claimed, Renewed
 
 
 class TimedStore(DatabaseStore):

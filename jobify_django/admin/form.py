@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from jobify_django.admin.row import ORDER_LABELS, value_label
 from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS, QueueSettings, maxsize_problem, workers_problem
-from jobify_django.stores.base import QueueState
+from jobify_django.stores.value import QueueState
 
 
 def _whole_number(most: int) -> forms.NumberInput:

@@ -41,7 +41,7 @@ from jobify_django.admin.row import (
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import InvalidTuning, StaleVersion, StoreError
 from jobify_django.queue import Queue, queue
-from jobify_django.stores.base import QueueState
+from jobify_django.stores.value import QueueState
 
 if TYPE_CHECKING:
     OverviewModelAdmin = admin.ModelAdmin[models.Overview]

@@ -24,9 +24,10 @@ from jobify_django.outage import Outage
 from jobify_django.payload import cut
 from jobify_django.queue import queue, survey
 from jobify_django.stores import left_behind, reachable, stores
-from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
+from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.database.rows import brief, error_from, moment, text
+from jobify_django.stores.value import PoolRecord, QueueState, QueueStats
 
 logger = get_log("jobify.admin")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from jobify_django.job import Outcome
+from jobify_django.outcome import Outcome
 from jobify_django.pool.workers import Running
 
 

@@ -10,7 +10,8 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import WAITING
 from jobify_django.log import get_log, quoted
 from jobify_django.registry import tasks
-from jobify_django.stores.base import QueueStats, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import QueueStats
 
 logger = get_log("jobify.worker")
 

@@ -13,10 +13,11 @@ from contextvars import Context
 
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreError
-from jobify_django.job import SUCCESSFUL, Claim, Outcome, new_id
+from jobify_django.job import SUCCESSFUL, Claim, new_id
 from jobify_django.log import get_log, listed, quoted
 from jobify_django.lookout import served
 from jobify_django.outage import Outage
+from jobify_django.outcome import Outcome
 from jobify_django.pool.completer import Completer
 from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
 from jobify_django.pool.dryness import Dryness, Left
@@ -29,7 +30,8 @@ from jobify_django.pool.report import heard, report
 from jobify_django.pool.upkeep import Upkeep
 from jobify_django.pool.workers import Running, Slots, Threads
 from jobify_django.registry import tasks
-from jobify_django.stores.base import Claimed, PoolQueue, PoolRecord, QueueState, Store, Suspects
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Claimed, PoolQueue, PoolRecord, QueueState
 
 logger = get_log("jobify.worker")
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 
+from jobify_django.outcome import CRASH_LIMIT
 from jobify_django.pool.workers import Running, Slots
-from jobify_django.stores.base import CRASH_LIMIT, Claimed, Suspects
+from jobify_django.stores.value import Claimed
 
 PROBATION = 5.0
 """Seconds from a job's start in which it may show that it kills. A suspect spends them alone."""

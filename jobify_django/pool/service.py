@@ -19,7 +19,7 @@ from jobify_django.pool.pool import Budget, Pool
 from jobify_django.pool.unserved import Unserved
 from jobify_django.pool.workers import Slots
 from jobify_django.stores import queues_by_store
-from jobify_django.stores.base import QueueStats
+from jobify_django.stores.value import QueueStats
 
 APP = "jobify_django"
 

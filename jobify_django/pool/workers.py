@@ -13,10 +13,11 @@ from typing import Literal
 from django.db import connections
 
 from jobify_django.conf import QueueSettings
-from jobify_django.job import Claim, Outcome
+from jobify_django.job import Claim
 from jobify_django.log import get_log, quoted
+from jobify_django.outcome import Outcome
 from jobify_django.pool.execution import Unfinished, run_job
-from jobify_django.stores.base import QueueState
+from jobify_django.stores.value import QueueState
 
 logger = get_log("jobify.worker")
 

@@ -25,17 +25,12 @@ from jobify_django.job import (
     JobRecord,
     JobSpec,
     JobStatus,
-    Outcome,
-    make_claim,
-    make_record,
 )
 from jobify_django.ordering import Order, order_key
-from jobify_django.stores.base import (
-    CRASH_LIMIT,
-    LEASE_RAN_OUT,
-    NO_CAPS,
+from jobify_django.outcome import CRASH_LIMIT, LEASE_RAN_OUT, RAN_OUT_AWAY, Outcome, crash_error
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import (
     POOL_ALIVE,
-    RAN_OUT_AWAY,
     Added,
     Claimed,
     PoolRecord,
@@ -43,11 +38,6 @@ from jobify_django.stores.base import (
     QueueStats,
     Renewed,
     Rescued,
-    Store,
-    Suspects,
-    crashed,
-    make_added,
-    ran_out_away,
 )
 
 KEPT = 1_000
@@ -202,7 +192,7 @@ class MemoryStore(Store):
                 row.interrupted(LEASE_RAN_OUT if charged else RAN_OUT_AWAY, now, charged=charged)
                 pool = row.pool
                 if charged and row.crashes >= CRASH_LIMIT:
-                    row.error = crashed(row.crashes)
+                    row.error = crash_error(row.crashes)
                     self._end(row, FAILED, now)
                 else:
                     self._come_back(row, now)

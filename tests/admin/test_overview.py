@@ -13,10 +13,11 @@ from django.urls import include, path, reverse
 from jobify_django import Task, queue
 from jobify_django.admin import JobAdmin, OverviewAdmin
 from jobify_django.exceptions import StoreBusy
-from jobify_django.job import JobError, JobStatus, Outcome
+from jobify_django.job import JobError, JobStatus
 from jobify_django.models import Job, Overview
-from jobify_django.stores.base import PoolQueue, PoolRecord
+from jobify_django.outcome import Outcome
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from tests.admin.conftest import AddJob
 
 QUEUES = {"default": {}, "mail": {"WORKERS": 2, "MAXSIZE": 3, "ORDER": "fifo"}}

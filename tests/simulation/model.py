@@ -24,18 +24,9 @@ from jobify_django.job import (
     JobRecord,
     JobSpec,
     JobStatus,
-    Outcome,
 )
-from jobify_django.stores.base import (
-    CRASH_LIMIT,
-    Added,
-    Claimed,
-    QueueState,
-    Renewed,
-    Rescued,
-    Suspects,
-    crashed,
-)
+from jobify_django.outcome import CRASH_LIMIT, Outcome, crash_error
+from jobify_django.stores.value import Added, Claimed, QueueState, Renewed, Rescued
 
 
 class Differs(AssertionError):
@@ -348,7 +339,7 @@ class Model:
             reason = reason if charged else f"{reason} while the store was away"
             self._interrupt(job, reason, now, charged=charged)
             if charged and job.crashes >= CRASH_LIMIT:
-                job.error = crashed(job.crashes)
+                job.error = crash_error(job.crashes)
                 self._end(job, FAILED, now)
             else:
                 self._come_back(job, now)

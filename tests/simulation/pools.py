@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobify_django.job import Claim
+from jobify_django.outcome import CRASH_LIMIT
 from jobify_django.pool import Service
 from jobify_django.pool.pool import LAST_WORDS, Pool
 from jobify_django.pool.probation import PROBATION
-from jobify_django.stores.base import CRASH_LIMIT, Suspects
 from tests.simulation import work
 from tests.simulation.loop import start_loop
 from tests.simulation.options import QUEUES

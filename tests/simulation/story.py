@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobify_django.conf import QueueSettings
-from jobify_django.job import Claim, JobSpec, JobStatus, Outcome
-from jobify_django.stores.base import Added, Claimed, QueueState, Renewed, Rescued
+from jobify_django.job import Claim, JobSpec, JobStatus
+from jobify_django.outcome import Outcome
+from jobify_django.stores.value import Added, Claimed, QueueState, Renewed, Rescued
 
 LONGEST = 220
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

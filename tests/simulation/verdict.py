@@ -6,9 +6,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from jobify_django.line import Line
+from jobify_django.outcome import CRASH_LIMIT
 from jobify_django.pool.pool import LONGEST_BACKOFF
 from jobify_django.pool.probation import PROBATION
-from jobify_django.stores.base import CRASH_LIMIT
 from tests.simulation.model import ModelJob
 from tests.simulation.options import QUEUES
 from tests.simulation.world import Process, Violation

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from jobify_django.exceptions import StoreError
-from jobify_django.stores.base import Claimed, Store, Suspects
+from jobify_django.stores.base import Store
 from jobify_django.stores.hints import EVERYTHING, News, Probe
+from jobify_django.stores.value import Claimed
 from tests.simulation.shared import Shared
 from tests.simulation.story import answered, told
 from tests.simulation.world import Over, Process

@@ -29,7 +29,8 @@ from jobify_django.management.subcommands.table import plain, words
 from jobify_django.queue import queue
 from jobify_django.registry import tasks
 from jobify_django.stores import left_behind, reachable
-from jobify_django.stores.base import QueueStats, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import QueueStats
 
 SAMPLE = 1_000
 """Waiting jobs looked through for unknown tasks."""

@@ -10,7 +10,8 @@ from jobify_django.job import RUNNING, JobRecord
 from jobify_django.management.subcommands.finding import Finding
 from jobify_django.management.subcommands.table import words
 from jobify_django.registry import tasks
-from jobify_django.stores.base import PoolRecord, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import PoolRecord
 
 SAMPLE = 1_000
 """Running jobs of a queue that are looked at: those pushed last."""

@@ -19,8 +19,8 @@ from jobify_django.exceptions import StoreUnmigrated
 from jobify_django.log import get_log
 from jobify_django.ordering import Order
 from jobify_django.outage import Outage
-from jobify_django.stores.base import Trouble
 from jobify_django.stores.hints import Probe
+from jobify_django.stores.value import Trouble
 
 APP = "jobify_django"
 ROUTER = "jobify_django.router.JobifyRouter"

@@ -16,7 +16,6 @@ from typing import Any
 from django.db import Error as DjangoError
 
 from jobify_django.conf import QueueSettings
-from jobify_django.stores.base import Trouble
 from jobify_django.stores.database.database import (
     INTO,
     NEW,
@@ -31,6 +30,7 @@ from jobify_django.stores.database.database import (
     marks,
 )
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, Server, Statements, translate
+from jobify_django.stores.value import Trouble
 
 LOCK_TIMEOUT, DEADLOCK = 1205, 1213
 OLD_TRANSACTION = 60

@@ -37,7 +37,6 @@ from django.db import Error as DjangoError
 from django.db import transaction
 
 from jobify_django.conf import MAX_MAXSIZE, QueueSettings
-from jobify_django.stores.base import Trouble
 from jobify_django.stores.database.database import (
     CLAIMED,
     INTO,
@@ -56,6 +55,7 @@ from jobify_django.stores.database.rows import within
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, Server
 from jobify_django.stores.database.watchdog import watchdog
 from jobify_django.stores.hints import Probe
+from jobify_django.stores.value import Trouble
 
 STATEMENT_TIMEOUT = 15
 """Seconds a statement in a transaction of our own may take."""

@@ -13,10 +13,10 @@ from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS
-from jobify_django.job import Claim, Interruption, JobError, JobRecord, known_status, make_claim, make_record
+from jobify_django.job import Claim, Interruption, JobError, JobRecord, known_status
 from jobify_django.ordering import ORDERS, Order
 from jobify_django.payload import cut
-from jobify_django.stores.base import PoolQueue, PoolRecord, QueueState
+from jobify_django.stores.value import PoolQueue, PoolRecord, QueueState
 
 V = TypeVar("V")
 N = TypeVar("N")

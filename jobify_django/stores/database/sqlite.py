@@ -29,7 +29,6 @@ from django.db.transaction import TransactionManagementError
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreBusy, StoreError
 from jobify_django.file import moved
-from jobify_django.stores.base import Trouble
 from jobify_django.stores.database.database import (
     CLAIMED,
     INTO,
@@ -49,6 +48,7 @@ from jobify_django.stores.database.looking import Looking, Watch
 from jobify_django.stores.database.place import Place
 from jobify_django.stores.database.server import Statements, translate
 from jobify_django.stores.hints import Probe
+from jobify_django.stores.value import Trouble
 
 T = TypeVar("T")
 

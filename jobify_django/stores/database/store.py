@@ -17,28 +17,11 @@ from django.utils.module_loading import import_string
 
 from jobify_django.conf import MAX_MAXSIZE, QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
-from jobify_django.job import Claim, Interruption, JobError, JobRecord, JobSpec, JobStatus, Outcome
+from jobify_django.job import Claim, Interruption, JobError, JobRecord, JobSpec, JobStatus
 from jobify_django.log import get_log, quoted
 from jobify_django.ordering import Order, order_key
-from jobify_django.stores.base import (
-    CRASH_LIMIT,
-    LEASE_RAN_OUT,
-    NO_CAPS,
-    POOL_ALIVE,
-    RAN_OUT_AWAY,
-    Added,
-    Claimed,
-    PoolRecord,
-    QueueState,
-    QueueStats,
-    Renewed,
-    Rescued,
-    Store,
-    Suspects,
-    Trouble,
-    crashed,
-    ran_out_away,
-)
+from jobify_django.outcome import CRASH_LIMIT, LEASE_RAN_OUT, RAN_OUT_AWAY, Outcome, crash_error
+from jobify_django.stores.base import Store
 from jobify_django.stores.database.database import (
     Connection,
     Crowded,
@@ -63,6 +46,17 @@ from jobify_django.stores.database.rows import (
     within,
 )
 from jobify_django.stores.hints import Probe
+from jobify_django.stores.value import (
+    POOL_ALIVE,
+    Added,
+    Claimed,
+    PoolRecord,
+    QueueState,
+    QueueStats,
+    Renewed,
+    Rescued,
+    Trouble,
+)
 
 PART = 1_000
 """Jobs that one transaction of our own cancels or retries: each has a time limit, however many there are."""
@@ -524,7 +518,7 @@ class DatabaseStore(Store):
     def _after(record: JobRecord, charged: bool) -> tuple[JobStatus, JobError | None]:
         crashes = record.crashes + charged
         if charged and crashes >= CRASH_LIMIT:
-            return JobStatus.FAILED, crashed(crashes)
+            return JobStatus.FAILED, crash_error(crashes)
         return (JobStatus.CANCELLED if record.cancel_requested else JobStatus.WAITING), None
 
     def prune(self, *, older_than: float, failed_older_than: float, limit: int = 500) -> int:

@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from jobify_django.conf import QueueSettings
-from jobify_django.job import Claim, JobRecord, JobSpec, JobStatus, Outcome
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.job import Claim, JobRecord, JobSpec, JobStatus
+from jobify_django.outcome import Outcome
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from jobify_django.testing.clock import FakeClock
 
 LEASE = 30.0

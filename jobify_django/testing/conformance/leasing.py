@@ -6,7 +6,8 @@ from typing import Any
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim, JobStatus
-from jobify_django.stores.base import CRASH_LIMIT, Claimed
+from jobify_django.outcome import CRASH_LIMIT
+from jobify_django.stores.value import Claimed
 from jobify_django.testing.conformance.ground import LEASE, OTHER, POOL, Ground, a_pool, a_queue, outcome
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobify_django.job import JobStatus
-from jobify_django.stores.base import POOL_ALIVE
+from jobify_django.stores.value import POOL_ALIVE
 from jobify_django.testing.conformance.ground import OTHER, POOL, Ground, a_pool, a_queue, outcome
 
 NOBODY = "00000000-0000-7000-8000-00000000ffff"
