@@ -18,6 +18,7 @@ CRASH_LIMIT = 3
 
 LEASE_RAN_OUT = "its worker's lease ran out"
 RAN_OUT_AWAY = "its worker's lease ran out while the store was away"
+LOST_REPLY = "the reply to its claim was lost"
 RETRIED = "retried by hand"
 
 
