@@ -127,6 +127,7 @@ class MemoryStore(Store):
     def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         now = self.clock()
         refused: list[Outcome] = []
+        ended: list[str] = []
         rows: list[Row] = []
         with self._lock:
             for outcome in outcomes:
@@ -134,9 +135,14 @@ class MemoryStore(Store):
                 if row is None or outcome.pool not in ("", row.pool):
                     refused.append(outcome)
                     continue
-                self._settle(row, outcome, now)
-                rows.append(row)
-        self._tell(rows)
+                if outcome.plain:
+                    row.result, row.error, row.lease_until = outcome.result, outcome.error, None
+                    self._end(row, outcome.status, now)
+                    ended.append(row.id)
+                else:
+                    self._settle(row, outcome, now)
+                    rows.append(row)
+        self._tell(rows, ended)
         return refused
 
     # A job's ways back
@@ -382,13 +388,13 @@ class MemoryStore(Store):
         settings = get_settings().queues.get(queue)
         return self._line(queue).state.order or (settings.order if settings else "priority")
 
-    def _tell(self, rows: Sequence[Row], *, room: bool = False) -> None:
+    def _tell(self, rows: Sequence[Row], ended: Sequence[str] = (), *, room: bool = False) -> None:
         """Hint at what changed; called without the lock."""
         for queue in {row.queue for row in rows if room or not row.status.ended}:
             self.hints.work(queue)
             if room:
                 self.hints.room(queue)
-        if ended := [row.id for row in rows if row.status.ended]:
+        if ended := [*ended, *(row.id for row in rows if row.status.ended)]:
             self.hints.ended(ended)
 
 
