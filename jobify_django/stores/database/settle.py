@@ -21,7 +21,7 @@ from jobify_django.job import (
     JobStatus,
 )
 from jobify_django.ordering import Order
-from jobify_django.outcome import Outcome, released, what_becomes
+from jobify_django.outcome import LOST_REPLY, Outcome, released, what_becomes
 from jobify_django.stores.database.columns import RECORD, to_record
 from jobify_django.stores.database.connection import Connection, Row, by_ids, chunks, marks
 from jobify_django.stores.database.reading import error_text, interruption_text, order_from
@@ -38,7 +38,6 @@ COME_BACK = """
                           crashes = CASE WHEN crashes < 32767 THEN crashes + ? ELSE crashes END%s
     WHERE id IN """
 # Not "-priority": the least number that the column holds has no opposite there.
-REPLY_LOST = "the reply to its claim was lost"
 KEYS: dict[Order, str] = {"priority": "0 - priority", "lifo": "-sequence", "fifo": "0"}
 
 
@@ -191,7 +190,7 @@ class Settling(Transactions):
         mine = f"""
             SELECT {RECORD} FROM jobify_job WHERE status = 'running' AND pool = ? ORDER BY id {self.locked}"""
         jobs = [to_record(row) for row in db.execute(mine, (pool,)).fetchall()]
-        unknown = [(released(job, REPLY_LOST, pool=pool), job) for job in jobs if job.id not in held]
+        unknown = [(released(job, LOST_REPLY, pool=pool), job) for job in jobs if job.id not in held]
         return self._come_back(db, unknown, self.clock())
 
     def _tell_settled(self, settled: Settled) -> None:
