@@ -22,11 +22,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, WAITING, Claim, JobError, JobSpec
-from jobify_django.outcome import Outcome
+from jobify_django.job import ENDED, WAITING, Claim, JobError, JobRecord, JobSpec, JobStatus
+from jobify_django.outcome import Outcome, cancelled, failed, released, succeeded
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import Demand, JobQuery, Lane
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import a_queue
 from tests.simulation.model import Model
@@ -68,12 +69,12 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_store_holds_what_the_model_holds(self) -> None:
-        self.model.compare(list(self.store.find(limit=10_000)), self.clock.now)
+        self.model.compare(self.store.query(JobQuery(limit=ALL)), self.clock.now)
 
     @invariant()
     def jobs_wait_in_the_same_order(self) -> None:
         for queue in QUEUES:
-            waiting = self.store.find(queue=queue, status=WAITING, limit=10_000)
+            waiting = self.store.query(JobQuery(queue=queue, status=WAITING, limit=ALL))
             self.model.compare_order(queue, [record.id for record in waiting], self.clock.now)
 
     @invariant()
@@ -82,12 +83,13 @@ class Machine(RuleBasedStateMachine):
 
     # What may be chosen
 
-    def new_specs(self, kinds: list[tuple[int, float]]) -> list[JobSpec]:
+    def new_specs(self, kinds: list[tuple[int, float, int]]) -> list[JobSpec]:
         """Return jobs nobody has seen."""
         specs = []
-        for priority, delay in kinds:
+        for priority, delay, flags in kinds:
             id = f"{len(self.specs) + 1:08x}-0000-7000-8000-000000000000"
-            specs.append(JobSpec(id, "app.tasks.a", '[["a"],{}]', priority, delay))
+            extra = f'{{"flags": {flags}}}' if flags else None
+            specs.append(JobSpec(id, "app.tasks.a", '[["a"],{}]', priority, delay, None, flags, extra))
             self.specs.append(specs[-1])
         return specs
 
@@ -107,27 +109,26 @@ class Machine(RuleBasedStateMachine):
 
     def outcomes(self, places: list[int], how: int) -> list[Outcome]:
         """Return how attempts ended, some of which hold nothing any more."""
-        ends = [
-            (SUCCESSFUL, "1", None),
-            (FAILED, None, JobError("ValueError", "no", "...")),
-            (CANCELLED, None, None),
+        ends: list[Callable[[Claim], Outcome]] = [
+            partial(succeeded, result="1"),
+            partial(failed, error=JobError("ValueError", "no", "...")),
+            cancelled,
+            partial(released, reason="its pool stopped"),
         ]
-        status, result, error = ends[how % 3]
-        return [
-            Outcome(claim.id, claim.attempt, claim.queue, claim.task, status, result, error)
-            for _, claim in self.chosen_claims(places)
-        ]
+        return [ends[how](claim) for _, claim in self.chosen_claims(places)]
 
     # The verbs
 
     kinds = st.lists(
-        st.tuples(st.sampled_from((-5, 0, 0, 7)), st.sampled_from((0.0, 0.0, 0.0, 6.0))),
+        st.tuples(
+            st.sampled_from((-5, 0, 0, 7)), st.sampled_from((0.0, 0.0, 0.0, 6.0)), st.sampled_from((0, 0, 3))
+        ),
         min_size=1,
         max_size=4,
     )
 
     @rule(queue=queues, kinds=kinds, whole=st.booleans(), again=places)
-    def add(self, queue: str, kinds: list[tuple[int, float]], whole: bool, again: list[int]) -> None:
+    def add(self, queue: str, kinds: list[tuple[int, float, int]], whole: bool, again: list[int]) -> None:
         known = [spec for spec in self.specs if spec.id in self.ids(again[:1])]
         known = [
             spec for spec in known if spec.id in self.model.jobs and self.model.jobs[spec.id].queue == queue
@@ -136,7 +137,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: isinstance(self.store, DatabaseStore))
     @rule(queue=queues, kinds=kinds)
-    def add_and_roll_back(self, queue: str, kinds: list[tuple[int, float]]) -> None:
+    def add_and_roll_back(self, queue: str, kinds: list[tuple[int, float, int]]) -> None:
         before = self.model.copy()
         with transaction.atomic():
             assert self.store.in_transaction()
@@ -150,25 +151,28 @@ class Machine(RuleBasedStateMachine):
         mail=counts,
         ended=places,
         how=counts,
-        suspects=st.sampled_from(("start", "start", "wait", "pass")),
+        quarantine=st.sampled_from(("start", "start", "wait", "pass")),
     )
-    def claim(self, pool: str, default: int, mail: int, ended: list[int], how: int, suspects: str) -> None:
+    def claim(
+        self, pool: str, default: int, mail: int, ended: list[int], how: int, quarantine: Quarantine
+    ) -> None:
         wants = {name: want for name, want in (("default", default), ("mail", mail)) if want}
         if wants:
-            outcomes = self.outcomes(ended, how)
-            claimed = self.ask("claim", pool, wants, LEASES, outcomes, suspects=suspects)
+            lanes = {name: Lane(want, LEASES[name]) for name, want in wants.items()}
+            demand = Demand(pool, lanes, quarantine=quarantine)
+            claimed = self.ask("claim", demand, self.outcomes(ended, how))
             self.claims += [(pool, claim) for claim in claimed.claims]
 
     @rule(ended=places, how=counts)
-    def finish(self, ended: list[int], how: int) -> None:
-        self.ask("finish", self.outcomes(ended, how))
+    def settle(self, ended: list[int], how: int) -> None:
+        self.ask("settle", self.outcomes(ended, how))
 
     @rule(place=st.integers(0, 30), how=counts)
-    def finish_late(self, place: int, how: int) -> None:
+    def settle_late(self, place: int, how: int) -> None:
         """An attempt ends whose job has started again since."""
         if superseded := self.superseded():
             _, claim = superseded[place % len(superseded)]
-            self.ask("finish", [Outcome(claim.id, claim.attempt, claim.queue, claim.task, CANCELLED)])
+            self.ask("settle", [cancelled(claim)])
 
     @rule(place=st.integers(0, 30))
     def renew_late(self, place: int) -> None:
@@ -182,14 +186,15 @@ class Machine(RuleBasedStateMachine):
         held = {claim.id: claim.attempt for owner, claim in self.chosen_claims(chosen) if owner == pool}
         self.ask("renew", pool, held, 10.0)
 
-    @rule(pool=pools, chosen=places)
-    def release(self, pool: str, chosen: list[int]) -> None:
-        held = {claim.id: claim.attempt for _, claim in self.chosen_claims(chosen)}
-        self.ask("release", pool, held, "its pool stopped")
+    @rule(pool=pools, chosen=places, later=st.sampled_from((None, None, -1.0, 0.0, 6.0)))
+    def release(self, pool: str, chosen: list[int], later: float | None) -> None:
+        until = None if later is None else self.clock.now + later
+        attempts = [claim for _, claim in self.chosen_claims(chosen)]
+        self.ask("settle", [released(a, "its pool stopped", pool=pool, until=until) for a in attempts])
 
     @rule(pool=pools, chosen=places)
-    def release_unknown(self, pool: str, chosen: list[int]) -> None:
-        self.ask("release_unknown", pool, {claim.id for _, claim in self.chosen_claims(chosen)})
+    def reconcile(self, pool: str, chosen: list[int]) -> None:
+        self.ask("reconcile", pool, {claim.id for _, claim in self.chosen_claims(chosen)})
 
     @rule(away=st.sampled_from((None, None, (-8.0, -1.0))), longest=st.sampled_from((None, 15.0, 5.0)))
     def rescue(self, away: tuple[float, float] | None, longest: float | None) -> None:
@@ -202,8 +207,8 @@ class Machine(RuleBasedStateMachine):
         self.ask("cancel", self.ids(chosen))
 
     @rule(pool=pools)
-    def cancels(self, pool: str) -> None:
-        self.ask("cancels", pool)
+    def sync(self, pool: str) -> None:
+        self.ask("sync", pool, QUEUES)
 
     @rule(chosen=places)
     def retry(self, chosen: list[int]) -> None:
