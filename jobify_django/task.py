@@ -335,7 +335,7 @@ class Task(Generic[P, R]):
                     route.signature.bind(*args, **kwargs)
                 arguments = encode_call(args, kwargs, route.settings.max_payload)
                 given = (new_id(), self.name, arguments, route.priority, self.delay_seconds, self.at)
-                specs.append(make_spec(given))
+                specs.append(JobSpec(*given))
         except (InvalidPayload, TypeError) as error:
             if len(calls) == 1:
                 raise

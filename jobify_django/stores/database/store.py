@@ -187,7 +187,7 @@ class DatabaseStore(Store):
         lease: Mapping[str, float],
         outcomes: Sequence[Outcome] = (),
         *,
-        caps: Mapping[str, int] = NO_CAPS,
+        caps: Mapping[str, int] = {},
         unknown: Collection[str] = (),
         suspects: Suspects = "start",
     ) -> Claimed:
