@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from django.db import connection, transaction
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
@@ -27,9 +32,10 @@ from jobify_django.outcome import Outcome, cancelled, failed, released, succeede
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
-from jobify_django.stores.value import Demand, JobQuery, Lane
+from jobify_django.stores.value import Demand, JobQuery, Lane, Newest, Quarantine
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import a_queue
+from tests.child import until
 from tests.simulation.model import Model
 from tests.simulation.options import QUEUES
 
@@ -37,6 +43,7 @@ LONG = int(os.environ.get("EXAMPLES", "0"))
 PHASES = [Phase.generate] if "MUTANTS" in os.environ else [Phase.generate, Phase.shrink]
 POOLS = ("pool-1", "pool-2")
 LEASES = {"default": 10.0, "mail": 4.0}
+ALL = 10_000
 
 counts = st.integers(0, 3)
 pools = st.sampled_from(POOLS)
@@ -48,6 +55,7 @@ class Machine(RuleBasedStateMachine):
     """A store and the model, side by side."""
 
     make_store: Callable[[FakeClock], Store]
+    broke: list[BaseException] = []
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,11 +69,31 @@ class Machine(RuleBasedStateMachine):
         self.specs: list[JobSpec] = []
         self.claims: list[tuple[str, Claim]] = []
 
+    def teardown(self) -> None:
+        error = sys.exception()
+        if isinstance(error, Exception):
+            self.broke.append(error)
+
     def ask(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         """Ask the store, and hold its answer against the model's."""
         answer = getattr(self.store, verb)(*args, **kwargs)
         getattr(self.model, verb)(self.clock.now, answer, *args, **kwargs)
         return answer
+
+    def ask_tune(self, queue: str, changes: dict[str, Any]) -> None:
+        """Tune, and go on with the re-ordering as pools do: on a server it waits for other transactions, and
+        one that collects statistics may just be open."""
+        settings = self.queues[queue]
+        state = self.store.tune(settings, changes, actor="ada", source="code")
+
+        def settled() -> bool:
+            self.store.reorder(settings)
+            return not self.store.sync("", [queue]).states[queue].reordering
+
+        if state.reordering:
+            until(settled, "the end of the re-ordering")
+        state = replace(state, reordering=False)
+        self.model.tune(self.clock.now, state, settings, changes, actor="ada", source="code")
 
     @invariant()
     def the_store_holds_what_the_model_holds(self) -> None:
@@ -206,7 +234,7 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, chosen: list[int]) -> None:
         self.ask("cancel", self.ids(chosen))
 
-    @rule(pool=pools)
+    @rule(pool=st.sampled_from((*POOLS, "")))
     def sync(self, pool: str) -> None:
         self.ask("sync", pool, QUEUES)
 
@@ -217,7 +245,7 @@ class Machine(RuleBasedStateMachine):
     @rule(queue=queues, order=st.sampled_from(("priority", "fifo", "lifo")), chosen=places)
     def come_back_into_another_order(self, queue: str, order: str, chosen: list[int]) -> None:
         self.ask("cancel", self.ids(chosen))
-        self.ask("tune", self.queues[queue], {"order": order}, actor="ada", source="code")
+        self.ask_tune(queue, {"order": order})
         self.ask("retry", self.ids(chosen))
 
     @rule(
@@ -230,7 +258,7 @@ class Machine(RuleBasedStateMachine):
         ),
     )
     def tune(self, queue: str, change: dict[str, Any]) -> None:
-        self.ask("tune", self.queues[queue], change, actor="ada", source="code")
+        self.ask_tune(queue, change)
 
     @rule(seconds=st.sampled_from((0.5, 3.0, 6.0, 11.0)))
     def let_time_pass(self, seconds: float) -> None:
@@ -241,6 +269,36 @@ class Machine(RuleBasedStateMachine):
         self.ask("prune", older_than=ok, failed_older_than=other)
 
     # What can be seen
+
+    @rule(
+        queue=st.sampled_from((None, *QUEUES)),
+        status=st.sampled_from((None, *JobStatus)),
+        newest=st.sampled_from(("pushed", "ended")),
+        payload=st.booleans(),
+        offset=counts,
+        limit=counts,
+    )
+    def query(
+        self,
+        queue: str | None,
+        status: JobStatus | None,
+        newest: Newest,
+        payload: bool,
+        offset: int,
+        limit: int,
+    ) -> None:
+        """Every query is a part of all there is; some of what it leaves open differs from store to store."""
+        query = JobQuery(queue=queue, status=status, newest=newest, payload=payload, limit=ALL)
+        found = list(self.store.query(query))
+        there = [r for r in self.store.query(JobQuery(limit=ALL)) if matches(query, r)]
+        if not payload:
+            there = [r._replace(arguments="", result=None, error=None, history=()) for r in there]
+        assert sorted(found) == sorted(there)
+        if status is not WAITING:
+            times = [r.ended_at if newest == "ended" else r.pushed_at for r in found]
+            assert times == sorted(times, reverse=True)
+        part = replace(query, offset=offset, limit=limit)
+        assert len(self.store.query(part)) == self.store.count(part) == len(found[offset : offset + limit])
 
     @rule(queue=queues)
     def look(self, queue: str) -> None:
@@ -253,6 +311,23 @@ class Machine(RuleBasedStateMachine):
         assert stats.oldest_wait == max((now - job.eligible_at for job in waiting), default=0.0)
 
 
+def matches(query: JobQuery, record: JobRecord) -> bool:
+    """Whether a query asks for a job."""
+    return (
+        query.queue in (None, record.queue)
+        and query.status in (None, record.status)
+        and (query.newest == "pushed" or record.status in ENDED)
+    )
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No count of waiting jobs takes long: after some that do, which depends on the machine, PostgreSQL
+    answers a push with the most that can wait instead."""
+    monkeypatch.setattr("jobify_django.stores.database.postgresql.SLOW_COUNT", math.inf)
+
+
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize(
     "make",
     [
@@ -276,15 +351,18 @@ def test_a_store_does_what_the_model_does(make: Callable[[FakeClock], Store], se
         return store
 
     Machine.make_store = staticmethod(make_store)  # type: ignore[assignment]
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Machine,
-        settings=hypothesis_settings(
-            max_examples=LONG or 200,
-            stateful_step_count=60 if LONG else 40,
-            derandomize=not LONG,
-            phases=PHASES,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
+    Machine.broke.clear()
+    plan = hypothesis_settings(
+        max_examples=LONG or 200,
+        stateful_step_count=60 if LONG else 40,
+        derandomize=not LONG,
+        phases=PHASES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
+    try:
+        run_state_machine_as_test(Machine, settings=plan)  # type: ignore[no-untyped-call]
+    except Flaky as flaky:
+        # What breaks only one run of two is told all the same: Hypothesis would tell of itself alone.
+        raise flaky from next(iter(Machine.broke), None)
