@@ -208,7 +208,7 @@ def test_claims_that_are_slow_for_another_reason_go_the_usual_way(
     look = Watermark.look
 
     def watched(mark: Watermark, db: Connection) -> bool:
-        looks.append(look(watermark, db))
+        looks.append(look(mark, db))
         return looks[-1]
 
     monkeypatch.setattr(Watermark, "look", watched)
