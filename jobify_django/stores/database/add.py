@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -105,6 +105,6 @@ class Adding(Transactions):
         """
         raise NotImplementedError
 
-    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> Collection[str]:
+    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
         """Insert at least one job, and return the ids of those that were not there."""
         raise NotImplementedError
