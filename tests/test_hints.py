@@ -11,11 +11,12 @@ from django.db import connection, transaction
 
 from jobify_django import JobStatus, queue, task
 from jobify_django.exceptions import StoreError
-from jobify_django.outcome import Outcome
+from jobify_django.outcome import succeeded
 from jobify_django.stores import hints
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from tests.child import PATIENCE, until
+from tests.claims import claim
 from tests.workshop import Configure, at_work, both, database, memory
 
 KINDS: tuple[hints.Kind, ...] = ("work", "room", "ended")
@@ -64,9 +65,9 @@ def ears(jobify: Configure) -> Iterator[Ears]:
 def test_what_this_process_does_is_told_at_once(jobify: Configure, ears: Ears) -> None:
     job = note.push()
     assert ("work", "default") in ears.heard
-    (claim,) = the_store().claim("a-pool", {"default": 1}, {"default": 60.0}).claims
+    (started,) = claim(the_store())
     assert ("room", "default") in ears.heard
-    the_store().finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+    the_store().settle([succeeded(started)])
     assert ("ended", [job.id]) in ears.heard
 
 

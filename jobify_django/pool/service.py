@@ -14,10 +14,11 @@ from jobify_django.bell import as_sync_code, sync_code_waits
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
 from jobify_django.log import get_log, quoted
+from jobify_django.pool.budget import Budget
 from jobify_django.pool.dryness import Left
-from jobify_django.pool.pool import Budget, Pool
+from jobify_django.pool.pool import Pool
+from jobify_django.pool.slots import Slots
 from jobify_django.pool.unserved import Unserved
-from jobify_django.pool.workers import Slots
 from jobify_django.stores import queues_by_store
 from jobify_django.stores.value import QueueStats
 
@@ -71,7 +72,7 @@ class Service:
         self._workers = workers
         self._budget = Budget(max_jobs)
         self._closed = False
-        self._peers: dict[str, Slots] = {}
+        self._slots: dict[str, Slots] = {}
         self._supervisors: list[asyncio.Task[None]] = []
         self.pools = [self._pool(store, served) for store, served in queues_by_store(self.names).items()]
         self._unserved = Unserved([pool.store for pool in self.pools]) if look_around else None
@@ -82,7 +83,7 @@ class Service:
             queues,  # type: ignore[arg-type]
             kind=self._kind,
             workers=self._workers,
-            peers=self._peers,
+            slots=self._slots,
             budget=self._budget,
         )
 
@@ -181,10 +182,10 @@ class Service:
         """
         while True:
             quiet = all(pool.completer.empty for pool in self.pools)
-            before = [pool.started for pool in self.pools]
+            before = [pool.workers.started for pool in self.pools]
             found = await asyncio.gather(*(pool.until_dry() for pool in self.pools))
             # A job of one store may have pushed into another one that had been found empty already.
-            if len(found) == 1 or (quiet and before == [pool.started for pool in self.pools]):
+            if len(found) == 1 or (quiet and before == [pool.workers.started for pool in self.pools]):
                 return [left for one in found for left in one]
 
     async def until_spent(self) -> None:

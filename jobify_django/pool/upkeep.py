@@ -10,18 +10,19 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Collection, Iterator, Mapping
 
-from jobify_django.conf import get_settings
+from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, listed, quoted
 from jobify_django.outage import Outage
+from jobify_django.pool.completer import Completer
 from jobify_django.pool.presence import Presence
 from jobify_django.pool.report import report_rescued
-
-if TYPE_CHECKING:
-    from jobify_django.pool.pool import Pool
+from jobify_django.pool.workers import Workers
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import PoolRecord
 
 logger = get_log("jobify.worker")
 
@@ -48,16 +49,44 @@ ALONG = 0.25
 
 
 class Upkeep:
-    """A thread that does each chore of a pool when it is due. A chore that fails is tried again soon."""
+    """A thread that does each chore of a pool when it is due. A chore that fails is tried again soon.
 
-    def __init__(self, pool: Pool) -> None:
+    Args:
+        pool: the pool's id.
+        store: its store.
+        queues: its queues.
+        workers: its workers; told of live values, and of jobs that are to end.
+        completer: what it holds.
+        turns: how many turns its claim loop has begun.
+        record: what it says of itself; may ask the store.
+        died: called if the thread ends by a bug.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        store: Store,
+        queues: Mapping[str, QueueSettings],
+        workers: Workers,
+        completer: Completer,
+        *,
+        turns: Callable[[], int],
+        record: Callable[[], PoolRecord],
+        died: Callable[[BaseException], None],
+    ) -> None:
         self._pool = pool
-        self._store = pool.store
+        self._store = store
+        self._queues = queues
+        self._workers = workers
+        self._completer = completer
+        self._count_turns = turns
+        self._record = record
+        self._died = died
         self._stop = threading.Event()
         self._alarm = threading.Event()
-        lease = min(queue.lease for queue in pool.queues.values())
+        lease = min(queue.lease for queue in queues.values())
         self._beat = Chore(self._report, BEAT_EVERY)
-        self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(pool) / 3)
+        self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(queues) / 3)
         self._chores = [
             # First: when the store is back, others' patience with leases that ran out is short.
             Chore(self._renew, lease / 3, first=lease / 3),
@@ -78,8 +107,9 @@ class Upkeep:
         self._still = 0.0
         self._looked_at = 0.0
 
-    def start(self) -> None:
-        """Begin, on a thread of its own."""
+    def start(self, loop: AbstractEventLoop) -> None:
+        """Begin, on a thread of its own, and watch the event loop that jobs run on."""
+        self._loop = loop
         thread = threading.Thread(target=self._run, name="jobify-upkeep", daemon=True)
         thread.start()
         self._thread = thread
@@ -113,7 +143,7 @@ class Upkeep:
                 self._alarm.wait(max(0.0, soonest - time.monotonic()))
                 self._alarm.clear()
         except BaseException as error:
-            self._pool.on_death(error)
+            self._died(error)
         finally:
             self._store.close()
 
@@ -150,25 +180,39 @@ class Upkeep:
 
     def _renew(self) -> None:
         by_lease: dict[float, dict[str, int]] = {}
-        for id, attempt in self._pool.completer.held().items():
-            running = self._pool.completer.running(id)
-            if running is not None:
-                by_lease.setdefault(running.slots.settings.lease, {})[id] = attempt
+        for running in self._completer.jobs():
+            held = by_lease.setdefault(running.slots.settings.lease, {})
+            held[running.claim.id] = running.claim.attempt
         for lease, held in by_lease.items():
             with self._looking():
-                renewed = self._store.renew(self._pool.id, held, lease)
+                renewed = self._store.renew(self._pool, held, lease)
             if self._stop.is_set():
                 return  # the pool has perhaps handed them back meanwhile
             for id in renewed.lost:
-                # A job may have ended between the two looks; then it is not held any more.
-                if self._pool.completer.held().get(id) == held[id]:
-                    self._pool.lose(id)
+                self._lose(id, held[id])
             self._cancel(renewed.cancel_requested)
+
+    def _lose(self, id: str, attempt: int) -> None:
+        """Give up a job whose lease another pool has taken."""
+        running = self._completer.running(id)
+        # It may have gone meanwhile. And one that has ended here is not lost: its outcome is on its way, or
+        # has just been stored.
+        if running is None or running.claim.attempt != attempt or not running.slots.holds(running):
+            return
+        if "lost" not in running.asked:
+            logger.warning(
+                "event=lost id=%s task=%s attempt=%d", quoted(id), quoted(running.claim.task), attempt
+            )
+            running.end("lost")
+
+    def _cancel(self, ids: Collection[str]) -> None:
+        for running in filter(None, map(self._completer.running, ids)):
+            running.end("cancel")
 
     def _report(self) -> None:
         # This thread lives on when the other one hangs, and must not vouch for it.
         if self._turning():
-            self._store.beat(self._pool.record())
+            self._store.beat(self._record())
 
     def _turning(self) -> bool:
         """Whether the claim loop has turned lately."""
@@ -176,10 +220,10 @@ class Upkeep:
         # A process that was stopped meanwhile, by SIGSTOP say, gave its claim loop no time either.
         passed, self._looked_at = min(now - self._looked_at, BEAT_EVERY), now
         was_stuck = self._still >= STUCK_AFTER
-        if self._turns != self._pool.turns:
-            self._turns, self._still = self._pool.turns, 0.0
+        if self._turns != (turns := self._count_turns()):
+            self._turns, self._still = turns, 0.0
             if was_stuck:
-                logger.info("event=pool-turns pool=%s: it is reported alive again", self._pool.id)
+                logger.info("event=pool-turns pool=%s: it is reported alive again", self._pool)
             return True
         self._still += passed
         stuck = self._still >= STUCK_AFTER
@@ -187,7 +231,7 @@ class Upkeep:
             logger.error(
                 "event=pool-stuck pool=%s store=%s seconds=%.1f: its claim loop does not turn, so it "
                 "starts no job, and is no longer reported alive",
-                self._pool.id,
+                self._pool,
                 quoted(self._store.alias),
                 self._still,
             )
@@ -195,10 +239,9 @@ class Upkeep:
 
     def _follow_tuning(self) -> None:
         with self._looking():
-            states = self._store.states(list(self._pool.queues))
-        self._pool.apply(states)
-        if not self._pool.completer.empty:
-            self._cancel(self._store.cancels(self._pool.id))
+            synced = self._store.sync("" if self._completer.empty else self._pool, list(self._queues))
+        self._workers.apply(synced.states)
+        self._cancel(synced.cancel_requested)
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[None]:
@@ -210,12 +253,6 @@ class Upkeep:
             raise
         self._presence.see(self._store.clock())
 
-    def _cancel(self, ids: object) -> None:
-        for id in ids:  # type: ignore[attr-defined]
-            running = self._pool.completer.running(id)
-            if running is not None:
-                self._pool.end(running, "cancel")
-
     def _rescue(self) -> None:
         if wait := self._presence.wait(self._store.clock()):
             self._rescuing.due = time.monotonic() + wait
@@ -223,7 +260,7 @@ class Upkeep:
         batch = self._store.rescue(
             limit=RESCUE_BATCH,
             away=self._presence.away,
-            longest=LEASES_APART * longest_lease(self._pool),
+            longest=LEASES_APART * longest_lease(self._queues),
         )
         for rescued in batch:
             report_rescued(rescued)
@@ -233,10 +270,10 @@ class Upkeep:
         self._go_on(self._rescuing, bool(batch))
 
     def _reorder(self) -> None:
-        for name, slots in self._pool.slots.items():
+        for name, slots in self._workers.slots.items():
             if slots.seen.reordering:
                 began = time.monotonic()
-                moved = self._store.reorder(self._pool.queues[name])
+                moved = self._store.reorder(self._queues[name])
                 # Somebody may hold the rest for long: looking takes one part in twenty.
                 pause = max(TUNE_EVERY, 20 * (time.monotonic() - began))
                 self._reordering.due = 0.0 if moved else max(self._reordering.due, time.monotonic() + pause)
@@ -266,13 +303,13 @@ class Upkeep:
         if since is None:
             self._lag_since = time.monotonic()
             try:
-                self._pool.loop.call_soon_threadsafe(self._loop_turned)
+                self._loop.call_soon_threadsafe(self._loop_turned)
             except RuntimeError:
                 self._lag_since = None  # the loop is closed; the pool's owner ends it
         elif time.monotonic() - since > LAG_WORTH_A_WARNING and self._lag.fail("lag") is not None:
             jobs = [
                 listed((running.claim.task, running.claim.id), " ")
-                for slots in self._pool.slots.values()
+                for slots in self._workers.slots.values()
                 for running in slots.jobs()
                 if running.task is not None
             ]
@@ -288,9 +325,9 @@ class Upkeep:
         self._lag.over()
 
 
-def longest_lease(pool: Pool) -> float:
+def longest_lease(queues: Mapping[str, QueueSettings]) -> float:
     """Return the longest lease, in seconds, that this process knows of: a pool rescues from all queues."""
-    return max(queue.lease for queue in (*pool.queues.values(), *get_settings().queues.values()))
+    return max(queue.lease for queue in (*queues.values(), *get_settings().queues.values()))
 
 
 class Chore:

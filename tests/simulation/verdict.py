@@ -23,8 +23,8 @@ PATIENCE = 2.0
 WATCHED_PATIENCE = 0.5
 """The same where nothing goes wrong and processes notice each other's writes."""
 
-SUSPECT_PATIENCE = PATIENCE + 2 * PROBATION
-"""Seconds a suspect may be first in line: one before it is on probation, or others have just started."""
+QUARANTINE_PATIENCE = PATIENCE + 2 * PROBATION
+"""Seconds a job in quarantine may be first in line: one runs alone before it, or others have just started."""
 
 ROOM_PATIENCE = 0.8
 """Seconds there may be room although a push waits for it: two polls of the line, and a look."""
@@ -55,14 +55,14 @@ class Verdict:
                 for name in QUEUES
                 if not self.model.state(name).paused and self._idle(name)
             ]
-            suspects = {line[0].id for line in lines if line and line[0].crashes}
+            quarantined = {line[0].id for line in lines if line and line[0].crashes}
             # One that is first in line holds up all of them, unless one that may crash no more runs there.
-            waiting = suspects or {job.id for line in lines for job in line if not job.crashes}
+            waiting = quarantined or {job.id for line in lines for job in line if not job.crashes}
             if any(job.crashes >= CRASH_LIMIT - 1 for job in self.model.running()):
-                waiting -= suspects
+                waiting -= quarantined
             since = {id: since.get(id, now) for id in waiting}
             for id, at in since.items():
-                if now - at > (SUSPECT_PATIENCE if suspects else patience):
+                if now - at > (QUARANTINE_PATIENCE if quarantined else patience):
                     self.world.fail(f"job {id} waits although a worker is idle")
             for name in QUEUES:
                 if len(self.model.waiting(name, now)) >= self.model.live(name).maxsize:

@@ -9,19 +9,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 
-class Driver(ABC):
-    """Calls ``step`` when woken, and when the seconds it returned are over.
+class ClaimLoop(ABC):
+    """Calls ``turn`` when woken, and when the seconds it returned are over.
 
     Args:
-        step: one turn; returns the seconds after which the next is due.
+        open: called once, before the first turn and where turns are made.
+        turn: one turn; returns the seconds after which the next is due.
         close: called once, in the same thread, when it is stopped.
         died: called if a turn raises, which none should; then none follows.
     """
 
+    running = False
+    """Whether it was started."""
+
     def __init__(
-        self, step: Callable[[], float], close: Callable[[], None], died: Callable[[BaseException], None]
+        self,
+        open: Callable[[], None],
+        turn: Callable[[], float],
+        close: Callable[[], None],
+        died: Callable[[BaseException], None],
     ) -> None:
-        self._step = step
+        self._open = open
+        self._turn = turn
         self._close = close
         self._died = died
 
@@ -47,7 +56,9 @@ GATHER = 0.001
 makes one commit of ten, and leaves the database to the producers meanwhile."""
 
 
-class ThreadDriver(Driver):
+class ThreadClaimLoop(ClaimLoop):
+    """Turns on a thread of its own."""
+
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._alarm = threading.Event()
@@ -56,7 +67,8 @@ class ThreadDriver(Driver):
         self._urgent.set()
         self._stopping = False
         self._closed = asyncio.Event()
-        threading.Thread(target=self._turn, name="jobify-pool", daemon=True).start()
+        threading.Thread(target=self._run, name="jobify-pool", daemon=True).start()
+        self.running = True
 
     def wake(self) -> None:
         self._urgent.set()
@@ -73,8 +85,9 @@ class ThreadDriver(Driver):
                 await self._closed.wait()
         return self._closed.is_set()
 
-    def _turn(self) -> None:
+    def _run(self) -> None:
         try:
+            self._open()
             self._turn_until_stopped()
         except BaseException as error:
             self._died(error)
@@ -96,16 +109,20 @@ class ThreadDriver(Driver):
             self._alarm.clear()
             self._urgent.clear()
             if not self._stopping:
-                pause = self._step()
+                pause = self._turn()
 
 
-class LoopDriver(Driver):
+class AsyncClaimLoop(ClaimLoop):
+    """Turns on the event loop, between its other work."""
+
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
         self._stopped = False
+        self.running = True
+        self._open()
         self._wake_here()
 
     def wake(self) -> None:
@@ -127,16 +144,16 @@ class LoopDriver(Driver):
     def _wake_here(self) -> None:
         if not self._due and not self._stopped:
             self._due = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._run)
 
-    def _turn(self) -> None:
+    def _run(self) -> None:
         self._due = False
         if self._stopped:
             return
         if self._timer is not None:
             self._timer.cancel()
         try:
-            pause = self._step()
+            pause = self._turn()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
