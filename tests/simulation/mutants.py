@@ -31,7 +31,9 @@ class Mutant(NamedTuple):
     new: str
 
 
-MEMORY = "stores/memory.py"
+RULE = "outcome.py"
+MEMORY = "stores/memory/store.py"
+LINE = "stores/memory/line.py"
 STORE = "stores/database/store.py"
 DATABASE = "stores/database/database.py"
 SQLITE = "stores/database/sqlite.py"
@@ -74,11 +76,22 @@ MUTANTS = (
         "return Room(maxsize, order or None, waiting, count(sequence + 1))",
     ),
     Mutant(
-        "a release is charged (memory)",
+        "a release is charged",
+        RULE,
+        'return self.happened == "crashed"',
+        'return self.happened in ("crashed", "released")',
+    ),
+    Mutant(
+        "a job released until later waits at once",
+        RULE,
+        "outcome.until is not None and outcome.until > now",
+        "False",
+    ),
+    Mutant(
+        "a pool hands back what another one holds (memory)",
         MEMORY,
-        "row.interrupted(reason, now, charged=False)\n            self._come_back(row, now)",
-        "row.crashes += 1\n            row.interrupted(reason, now, charged=True)\n"
-        "            self._come_back(row, now)",
+        'outcome.pool not in ("", row.pool)',
+        "False",
     ),
     Mutant(
         "a release wakes nobody (database)",
@@ -95,20 +108,20 @@ MUTANTS = (
     Mutant(
         "jobs are taken from pools that live (memory)",
         MEMORY,
-        "(r.lease_until or 0) < now",
-        "(r.lease_until or 0) < now + 1000",
+        "(row.lease_until or 0) < now)",
+        "(row.lease_until or 0) < now + 1000)",
     ),
     Mutant(
-        "a crash is not counted (memory)",
-        MEMORY,
-        "row.crashes += 1",
-        "row.crashes += 0",
+        "a crash is not counted",
+        RULE,
+        "crashes += outcome.charged",
+        "crashes += 0",
     ),
     Mutant(
-        "suspects run beside others (memory)",
-        MEMORY,
-        "(row.crashes if suspect is None else row is not suspect)",
-        "(suspect is not None and row is not suspect)",
+        "jobs in quarantine run beside others (memory)",
+        LINE,
+        "(row.crashes if quarantined is None else row is not quarantined)",
+        "(quarantined is not None and row is not quarantined)",
     ),
     Mutant(
         "suspects run beside others (database)",
@@ -172,13 +185,13 @@ MUTANTS = (
     ),
     Mutant(
         "a cancelled job starts all the same (memory)",
-        MEMORY,
+        LINE,
         "if row.status is WAITING and row.id not in running:",
         "if row.id not in running:",
     ),
     Mutant(
         "a delayed job starts early (memory)",
-        MEMORY,
+        LINE,
         "self.delayed[0][0] <= now",
         "self.delayed[0][0] <= now + 0.5",
     ),
@@ -246,9 +259,9 @@ MUTANTS = (
     ),
     Mutant(
         "more jobs run than all pools together may (memory)",
-        MEMORY,
-        "want = min(want, caps[name] - line.held(now))",
-        "want = min(want, caps[name])",
+        LINE,
+        "min(lane.want, lane.max_running - leased)",
+        "min(lane.want, lane.max_running)",
     ),
     Mutant(
         "a paused queue lets pools turn in a circle (database)",
@@ -265,7 +278,7 @@ MUTANTS = (
     Mutant(
         "a retried job of a tuned queue stands where the settings put it (memory)",
         MEMORY,
-        'line.state.order or (settings.order if settings else "priority")',
+        'self._line(queue).state.order or (settings.order if settings else "priority")',
         'settings.order if settings else "priority"',
     ),
 )
