@@ -228,7 +228,7 @@ class Pool:
             self.store.close()
 
     def hand_back(self, reason: str) -> Sequence[str]:
-        """Hand back all jobs that it holds, uncharged, and return the ids of those that were still its own."""
+        """Hand back all jobs that it holds, uncharged; return the ids of those that were still its own."""
         outcomes = [released(running.claim, reason, pool=self.id) for running in self.completer.jobs()]
         refused = {outcome.id for outcome in self.store.settle(outcomes)}
         return [outcome.id for outcome in outcomes if outcome.id not in refused]

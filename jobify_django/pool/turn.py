@@ -1,5 +1,5 @@
-"""One turn of a pool: collect what ended, say what is wanted, exchange the two with the store, start what came,
-and let go of what is stored and report it."""
+"""One turn of a pool: collect what ended, say what is wanted, exchange the two with the store, start what it
+gave, let go of what it has stored, and report that."""
 
 from __future__ import annotations
 

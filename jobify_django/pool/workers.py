@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 
-from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim
 from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome, cancelled, released
