@@ -177,7 +177,7 @@ class Pool:
         self._dryness.ask()
         self.wake()
         await self._news.until(lambda: self._dryness.left is not None)
-        return self._dryness.left or ()
+        return self._dryness.left or []
 
     async def until_spent(self) -> None:
         """Return once the budget is used up and no job of this pool runs."""
