@@ -15,7 +15,7 @@ from jobify_django.job import JobSpec
 from jobify_django.models import Pool as PoolRow
 from jobify_django.models import Queue as QueueRow
 from jobify_django.outcome import Outcome
-from jobify_django.pool import Service, service, upkeep
+from jobify_django.pool import Service, liveness, service, upkeep
 from jobify_django.pool.phase import Phase
 from jobify_django.pool.pool import Pool
 from jobify_django.pool.slots import Running
@@ -627,7 +627,7 @@ def test_a_pool_whose_upkeep_dies_is_replaced(
 def test_a_blocked_loop_is_reported_with_the_jobs_on_it(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, brisk: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(upkeep, "LAG_WORTH_A_WARNING", 0.05)
+    monkeypatch.setattr(liveness, "LAG_WORTH_A_WARNING", 0.05)
     gate = a_gate()
 
     async def block() -> None:

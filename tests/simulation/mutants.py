@@ -125,7 +125,7 @@ MUTANTS = (
     Mutant(
         "others start beside a job in quarantine",
         "pool/turn.py",
-        "if phase > Phase.CLAIMING or self._quarantine.left else",
+        "if phase > Phase.CLAIMING or self.quarantine.left else",
         "if phase > Phase.CLAIMING else",
     ),
     Mutant(
@@ -137,13 +137,13 @@ MUTANTS = (
     Mutant(
         "an outcome is dropped where the store fails",
         "pool/turn.py",
-        "self._completer.put_back(outcomes)",
+        "self.completer.put_back(outcomes)",
         "pass",
     ),
     Mutant(
         "jobs of a lost reply are not handed back",
         "pool/turn.py",
-        "self._store.reconcile(self._pool, self._completer.held())",
+        "self.store.reconcile(self.pool, self.completer.held())",
         "pass",
     ),
     Mutant(
@@ -155,7 +155,7 @@ MUTANTS = (
     Mutant(
         "a tuned size is not applied",
         "pool/workers.py",
-        "slots.size = self._fixed or state.workers or slots.settings.workers",
+        "slots.size = self.fixed or state.workers or slots.settings.workers",
         "pass",
     ),
     Mutant(
