@@ -7,7 +7,7 @@ import logging
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL
 from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome
-from jobify_django.pool.workers import Running
+from jobify_django.pool.slots import Running
 from jobify_django.signals import job_ended
 from jobify_django.stores.value import Rescued
 

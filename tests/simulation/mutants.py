@@ -130,16 +130,16 @@ MUTANTS = (
         "'crashes >= 0'",
     ),
     Mutant(
-        "a suspect starts beside what has just started",
-        "pool/probation.py",
-        'return "wait" if any(job and now - job.began < PROBATION for job in youngest) else "start"',
+        "a job in quarantine starts beside what has just started",
+        "pool/quarantine.py",
+        'return "wait" if any(job and now - job.began < QUARANTINE for job in youngest) else "start"',
         'return "start"',
     ),
     Mutant(
-        "others start beside a suspect",
-        "pool/pool.py",
-        "wants = {} if alone else self._wants()",
-        "wants = self._wants()",
+        "others start beside a job in quarantine",
+        "pool/turn.py",
+        "if phase > Phase.CLAIMING or self.quarantine.left else",
+        "if phase > Phase.CLAIMING else",
     ),
     Mutant(
         "leases are renewed too late",
@@ -149,39 +149,39 @@ MUTANTS = (
     ),
     Mutant(
         "an outcome is dropped where the store fails",
-        "pool/pool.py",
+        "pool/turn.py",
         "self.completer.put_back(outcomes)",
         "pass",
     ),
     Mutant(
         "jobs of a lost reply are not handed back",
-        "pool/pool.py",
-        "self.store.release_unknown(self.id, self.completer.held())",
+        "pool/turn.py",
+        "self.store.reconcile(self.pool, self.completer.held())",
         "pass",
     ),
     Mutant(
         "more is claimed than workers are idle",
-        "pool/workers.py",
+        "pool/slots.py",
         "return max(0, self.size - len(self._running))",
         "return max(0, self.size + 1 - len(self._running))",
     ),
     Mutant(
         "a tuned size is not applied",
-        "pool/pool.py",
-        "slots.size = self._fixed or state.workers or self.queues[name].workers",
+        "pool/workers.py",
+        "slots.size = self.fixed or state.workers or slots.settings.workers",
         "pass",
     ),
     Mutant(
         "a tuned version is not remembered",
-        "pool/pool.py",
+        "pool/workers.py",
         "slots.version = slots.version if state.reordering else state.version",
         "pass",
     ),
     Mutant(
         "a stopping pool keeps its jobs",
         "pool/pool.py",
-        "if held:\n                self._released",
-        "if not held:\n                self._released",
+        "if not self.completer.empty:\n                self._released",
+        "if self.completer.empty:\n                self._released",
     ),
     Mutant(
         "a cancelled job starts all the same (memory)",
@@ -227,14 +227,14 @@ MUTANTS = (
     ),
     Mutant(
         "a wake-up is lost while a turn goes on",
-        "pool/driver.py",
+        "pool/claim_loop.py",
         """            self._alarm.clear()
             self._urgent.clear()
             if not self._stopping:
-                pause = self._step()
+                pause = self._turn()
 """,
         """            if not self._stopping:
-                pause = self._step()
+                pause = self._turn()
             self._alarm.clear()
             self._urgent.clear()
 """,
@@ -247,9 +247,9 @@ MUTANTS = (
     ),
     Mutant(
         "a job that has ended is reported lost",
-        "pool/pool.py",
-        '"lost" not in running.asked and running.slots.holds(running)',
-        '"lost" not in running.asked',
+        "pool/upkeep.py",
+        "or not running.slots.holds(running)",
+        "",
     ),
     Mutant(
         "a job that a stopping pool hands back is reported lost",

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from jobify_django.ordering import HIGHEST_PRIORITY, LOWEST_PRIORITY
-from jobify_django.stores.database.database import Connection
+from jobify_django.stores.database.connection import Connection
 
 SLOW = 0.010
 """Seconds from which on a claim is slow, so that a full look is due: it may as well be the load."""
