@@ -34,8 +34,9 @@ class Mutant(NamedTuple):
 RULE = "outcome.py"
 MEMORY = "stores/memory/store.py"
 LINE = "stores/memory/line.py"
-STORE = "stores/database/store.py"
-DATABASE = "stores/database/database.py"
+ADD = "stores/database/add.py"
+CLAIM = "stores/database/claim.py"
+SETTLE = "stores/database/settle.py"
 SQLITE = "stores/database/sqlite.py"
 
 MUTANTS = (
@@ -65,7 +66,7 @@ MUTANTS = (
     ),
     Mutant(
         "the bound is off by one (database)",
-        STORE,
+        ADD,
         "if room.depth + room.reserved + fitting > maxsize:",
         "if room.depth + room.reserved + fitting > maxsize + 1:",
     ),
@@ -94,10 +95,22 @@ MUTANTS = (
         "False",
     ),
     Mutant(
+        "a pool hands back what another one holds (database)",
+        SETTLE,
+        'outcome.pool in ("", job.pool)',
+        "True",
+    ),
+    Mutant(
+        "a release of an old attempt is stored (database)",
+        SETTLE,
+        "if job is None or job.attempt != outcome.attempt:",
+        "if job is None:",
+    ),
+    Mutant(
         "a release wakes nobody (database)",
-        STORE,
-        "records = self._db.write(work)\n        self._tell_work(record.queue for record in records)",
-        "records = self._db.write(work)",
+        SETTLE,
+        "self._tell_work(one.job.queue for one in settled.back)",
+        "pass",
     ),
     Mutant(
         "a resumed queue wakes nobody (memory)",
@@ -124,8 +137,8 @@ MUTANTS = (
         "(quarantined is not None and row is not quarantined)",
     ),
     Mutant(
-        "suspects run beside others (database)",
-        DATABASE,
+        "jobs in quarantine run beside others (database)",
+        CLAIM,
         "'crashes = 0'",
         "'crashes >= 0'",
     ),
@@ -197,19 +210,19 @@ MUTANTS = (
     ),
     Mutant(
         "a cancelled job still counts (database)",
-        STORE,
-        "self._db.note(db, queue, -number)",
+        "stores/database/cancel.py",
+        "self._note(db, queue, -number)",
         "pass",
     ),
     Mutant(
         "many pushed at once count twice (database)",
         SQLITE,
-        'waiting = sum(row[5] == "waiting" for row in fresh)',
-        'waiting = 2 * sum(row[5] == "waiting" for row in fresh)',
+        'waiting = sum(job.status == "waiting" for job in fresh)',
+        'waiting = 2 * sum(job.status == "waiting" for job in fresh)',
     ),
     Mutant(
         "a retried job keeps its old place (database)",
-        STORE,
+        SETTLE,
         "eligible_at = ?, order_key = {key} WHERE id IN",
         "eligible_at = ?, order_key = order_key WHERE id IN",
     ),
@@ -231,19 +244,19 @@ MUTANTS = (
         """            self._alarm.clear()
             self._urgent.clear()
             if not self._stopping:
-                pause = self._turn()
+                pause = self.turn()
 """,
         """            if not self._stopping:
-                pause = self._turn()
+                pause = self.turn()
             self._alarm.clear()
             self._urgent.clear()
 """,
     ),
     Mutant(
         "of two outcomes of one job both count as stored (database)",
-        STORE,
-        "if (one.id, one.attempt) not in ended",
-        "if one.id not in {id for id, _ in ended}",
+        SETTLE,
+        "if (one.id, one.attempt) not in ended | again.keys()",
+        "if one.id not in {id for id, _ in ended | again.keys()}",
     ),
     Mutant(
         "a job that has ended is reported lost",
@@ -265,7 +278,7 @@ MUTANTS = (
     ),
     Mutant(
         "a paused queue lets pools turn in a circle (database)",
-        STORE,
+        CLAIM,
         "look.due - now for look in looks if look.due is not None and look.due > now",
         "max(0.0, look.due - now) for look in looks if look.due is not None",
     ),
