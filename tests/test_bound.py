@@ -190,7 +190,7 @@ def come_back(way: str, store: DatabaseStore) -> Callable[[], object]:
 def test_what_comes_back_in_an_open_transaction_is_in_every_ceiling(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.postgresql.COUNT_FREELY", 5)
+    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
     jobify(MAXSIZE=60, PUSH_TIMEOUT=0)
     back = come_back(way, the_store())
     note.push_many([()] * 20)
@@ -279,7 +279,7 @@ def test_who_shares_a_table_shares_its_bound_whatever_the_search_path(
 def test_a_ceiling_of_one_schema_says_nothing_of_another(
     jobify: Configure, schema: Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.postgresql.COUNT_FREELY", 5)
+    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
     jobify(MAXSIZE=20, PUSH_TIMEOUT=0)
     with schema():
         note.push_many([()] * 19)

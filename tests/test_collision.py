@@ -16,7 +16,7 @@ from jobify_django import JobStatus, QueueFull, StoreBusy, queue, task
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job as Row
 from jobify_django.stores.database import DatabaseStore, listener
-from jobify_django.stores.database.server import Server
+from jobify_django.stores.database.server import ServerTransactions
 from jobify_django.stores.value import Renewed
 from jobify_django.testing.conformance.ground import outcome
 from tests.child import PATIENCE, until
@@ -67,16 +67,16 @@ def be_the_one_that_goes_on() -> None:
 def collisions(monkeypatch: pytest.MonkeyPatch) -> list[DjangoError]:
     """The errors in which a store of this process saw a collision."""
     seen: list[DjangoError] = []
-    kind = type(the_store()._db)
-    collided = kind.collided
+    kind = type(the_store())
+    collided = kind._collided
 
-    def watched(self: Server, error: DjangoError) -> bool:
+    def watched(self: ServerTransactions, error: DjangoError) -> bool:
         answer = collided(self, error)
         if answer:
             seen.append(error)
         return bool(answer)
 
-    monkeypatch.setattr(kind, "collided", watched)
+    monkeypatch.setattr(kind, "_collided", watched)
     return seen
 
 
@@ -157,7 +157,7 @@ def test_a_suspect_is_found_although_the_claim_before_it_was_slow(jobify: Config
     suspect = note.push()
     the_store().claim("dead-pool", {"default": 1}, {"default": -1.0})
     the_store().rescue()
-    the_store()._db._fronts.claimed("default", 1.0)
+    the_store()._watermarks.claimed("default", 1.0)
     (claim,) = the_store().claim("pool", {"default": 4}, {"default": 30.0}).claims
     assert claim.id == suspect.id
 
@@ -267,7 +267,7 @@ def test_a_crowd_is_served_whatever_the_projects_isolation_level(jobify: Configu
 def test_what_an_old_snapshot_counted_lets_no_later_push_exceed_the_bound(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.postgresql.COUNT_FREELY", 2)
+    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 2)
     jobify(MAXSIZE=20, PUSH_TIMEOUT=0)
     for _ in range(5):
         note.push()

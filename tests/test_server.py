@@ -151,13 +151,13 @@ def test_a_queue_keeps_its_bound_without_being_counted_at_every_push(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, reason: tuple[str, float]
 ) -> None:
     name, value = reason
-    monkeypatch.setattr(f"jobify_django.stores.database.postgresql.{name}", value)
+    monkeypatch.setattr(f"jobify_django.stores.database.announcement.{name}", value)
     jobify(MAXSIZE=40, PUSH_TIMEOUT=0)
     store = the_store()
     counts: list[int] = []
-    count = store._db._count  # type: ignore[attr-defined]
+    count = store._count  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        store._db, "_count", lambda *given, **named: counts.append(1) or count(*given, **named)
+        store, "_count", lambda *given, **named: counts.append(1) or count(*given, **named)
     )
     for _ in range(40):
         note.push()
@@ -292,10 +292,10 @@ def test_a_slow_look_at_the_servers_clock_is_taken_again(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    db: Any = the_store()._db
-    monkeypatch.setattr(db, "_reading", None)
-    db._measure(Slow(clock, *seconds))
-    assert db._reading.ahead == pytest.approx(1000.0 - late)
+    server_clock: Any = the_store()._server_clock
+    monkeypatch.setattr(server_clock, "reading", None)
+    server_clock.measure(Slow(clock, *seconds))
+    assert server_clock.reading.ahead == pytest.approx(1000.0 - late)
 
 
 @pytest.mark.parametrize(
@@ -319,14 +319,14 @@ def test_a_worse_look_at_the_servers_clock_counts_only_when_that_was_set(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    db: Any = the_store()._db
-    monkeypatch.setattr(db, "_reading", None)
-    db._measure(Slow(clock, 0.002))
+    server_clock: Any = the_store()._server_clock
+    monkeypatch.setattr(server_clock, "reading", None)
+    server_clock.measure(Slow(clock, 0.002))
     clock[0] += later
     slow = Slow(clock, *[seconds] * 3)
     slow.was_set = was_set
-    db._measure(slow)
-    assert db._reading.ahead == pytest.approx(ahead)
+    server_clock.measure(slow)
+    assert server_clock.reading.ahead == pytest.approx(ahead)
 
 
 @postgresql

@@ -18,7 +18,7 @@ from jobify_django.models import Job as Row
 from jobify_django.models import Queue as QueueRow
 from jobify_django.outcome import Outcome
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import sqlite
+from jobify_django.stores.database import sqlite_transaction as sqlite
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, at_work, database
 
@@ -93,7 +93,7 @@ def test_a_push_waits_for_others_with_short_and_uneven_sleeps(
         if len(slept) == 30:
             other.execute("COMMIT")
 
-    monkeypatch.setattr(the_store()._db, "_sleep", sleep)  # type: ignore[attr-defined]
+    monkeypatch.setattr(the_store(), "_sleep", sleep)  # type: ignore[attr-defined]
     other.execute("BEGIN IMMEDIATE")
     note.push()
     assert len(slept) == 30
@@ -106,7 +106,7 @@ def test_a_database_that_stays_locked_is_named_with_the_likely_cause(
     jobify: Configure, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note.push()
-    monkeypatch.setattr("jobify_django.stores.database.database.PATIENCE", 0.0)
+    monkeypatch.setattr("jobify_django.stores.database.connection.PATIENCE", 0.0)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy, match=r"'default' stayed locked for 0 s: .* Look for a long transaction"):
         note.push()

@@ -324,7 +324,7 @@ def matches(query: JobQuery, record: JobRecord) -> bool:
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """No count of waiting jobs takes long: after some that do, which depends on the machine, PostgreSQL
     answers a push with the most that can wait instead."""
-    monkeypatch.setattr("jobify_django.stores.database.postgresql.SLOW_COUNT", math.inf)
+    monkeypatch.setattr("jobify_django.stores.database.announcement.SLOW_COUNT", math.inf)
 
 
 @pytest.mark.usefixtures("unhurried")

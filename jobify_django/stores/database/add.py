@@ -12,7 +12,7 @@ from jobify_django.ordering import Order, order_key
 from jobify_django.stores.database.columns import NewJob
 from jobify_django.stores.database.connection import Connection, by_ids
 from jobify_django.stores.database.reading import order_from, within
-from jobify_django.stores.database.transaction import Transactions
+from jobify_django.stores.database.transaction import Crowded, Transactions
 from jobify_django.stores.value import Added
 
 
@@ -32,10 +32,6 @@ class Room(NamedTuple):
     depth: int
     numbers: Iterable[int]
     reserved: int = 0
-
-
-class Crowded(Exception):
-    """There was room, but others who were after it at the same moment may take it: a second try tells."""
 
 
 class Adding(Transactions):

@@ -83,9 +83,7 @@ class Claiming(Settling):
             self._tell_work(one.queue for one in outcomes if one.queue in limited)
         return claimed
 
-    def _claim(
-        self, demand: Demand, outcomes: Sequence[Outcome], db: Connection
-    ) -> tuple[Claimed, Settled]:
+    def _claim(self, demand: Demand, outcomes: Sequence[Outcome], db: Connection) -> tuple[Claimed, Settled]:
         now = self.clock()
         settled = self._settle(outcomes, db)
         looks = self._look(demand, db)
@@ -94,16 +92,20 @@ class Claiming(Settling):
         room = self._may_start(looks, demand, now, db)
         unknown = sorted(demand.unknown)
         heads = {look.state.queue: look.head for look in looks}
-        heads |= {queue: self._first_in_quarantine(db, queue, unknown) for queue in room if self._skips(queue)}
+        heads |= {
+            queue: self._first_in_quarantine(db, queue, unknown) for queue in room if self._skips(queue)
+        }
         alone = [Line(queue, 1, unknown, head) for queue in room if (head := heads[queue])]
         if alone and demand.quarantine == "wait":
             return _claimed(looks, now, refused=settled.refused, blocked=True), settled
-        claims = self._start(db, demand, alone[0], now) if alone and demand.quarantine == "start" else []
+
+        def start(line: Line) -> list[Claim]:
+            return self._start(db, demand.pool, line, now, now + demand.lanes[line.queue].lease)
+
+        claims = start(alone[0]) if alone and demand.quarantine == "start" else []
         # Somebody else may have been quicker.
         claims = claims or [
-            claim
-            for queue, want in room.items()
-            for claim in self._start(db, demand, Line(queue, want, unknown), now)
+            claim for queue, want in room.items() for claim in start(Line(queue, want, unknown))
         ]
         return _claimed(looks, now, claims, settled.refused), settled
 
@@ -140,12 +142,9 @@ class Claiming(Settling):
                 room[queue] = want
         return {queue: want for queue, want in room.items() if want > 0}
 
-    def _start(self, db: Connection, demand: Demand, line: Line, now: float) -> list[Claim]:
-        return self._run(db, demand.pool, line, now, now + demand.lanes[line.queue].lease)
-
     # What databases do in their own ways
 
-    def _run(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
+    def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
         """Start jobs, and return them in claim order."""
         raise NotImplementedError
 

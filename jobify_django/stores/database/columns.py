@@ -27,10 +27,9 @@ from jobify_django.stores.database.reading import (
 )
 from jobify_django.stores.value import PoolRecord, QueueChange, QueueState
 
-
 Reader = Callable[[Any, float], Any]
-"""Makes of what is stored a value of the column's type. A time that cannot be read is taken for the given one,
-the moment at which the row's job was pushed."""
+"""Makes of what is stored a value of the column's type. A time that cannot be read is taken for the given one:
+when the row's job was pushed."""
 
 
 class Column(NamedTuple):
@@ -166,7 +165,9 @@ CLAIM = spelled(Claim._fields)
 _STATE = tuple(field.name for field in fields(QueueState))[1:]
 STATE = spelled(_STATE)
 
-_CLAIM_USUALLY = {tuple(JOB[name].usual for name in Claim._fields[:-1]) + (extra,) for extra in (NoneType, str)}
+_CLAIM_USUALLY = {
+    (*(JOB[name].usual for name in Claim._fields[:-1]), extra) for extra in (NoneType, str)
+}
 _FENCE = {"id", "attempt", "queue", "started_at"}
 """What later writes go by: it stays as it is stored."""
 

@@ -86,7 +86,7 @@ def _jobs(query: JobQuery, parts: Sequence[Part], db: Connection) -> list[JobRec
 def _count(query: JobQuery, parts: Sequence[Part], db: Connection) -> int:
     found = 0
     for where, values in parts:
-        count = f"SELECT count(*) FROM (SELECT 1 FROM jobify_job {where} LIMIT ?) some"
+        count = f"SELECT count(*) FROM (SELECT 1 FROM jobify_job {where} LIMIT ?) found"
         found += db.execute(count, (*values, query.offset + query.limit)).fetchone()[0]
     return found
 

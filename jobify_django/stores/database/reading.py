@@ -1,4 +1,4 @@
-"""What one field of a row holds, to and from values; whatever is stored, a value of the declared type leaves."""
+"""What one field of a row holds, to and from values; whatever is stored, one of the declared type leaves."""
 
 from __future__ import annotations
 

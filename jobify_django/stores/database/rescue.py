@@ -17,7 +17,8 @@ LEASES = """
     SELECT (SELECT min(lease_until) FROM jobify_job WHERE status = 'running'),
            (SELECT max(lease_until) FROM jobify_job WHERE status = 'running')"""
 EXPIRED = f"""
-    SELECT {RECORD} FROM jobify_job WHERE status = 'running' AND lease_until < ? ORDER BY lease_until LIMIT ?"""
+    SELECT {RECORD} FROM jobify_job WHERE status = 'running' AND lease_until < ?
+    ORDER BY lease_until LIMIT ?"""
 AHEAD = "SELECT id, pool FROM jobify_job WHERE status = 'running' AND lease_until > ?"
 
 

@@ -135,9 +135,7 @@ class Settling(Transactions):
         # Jobs of one dead pool differ in little but their ids: they share a statement.
         alike: dict[tuple[str, Row], list[str]] = {}
         for one, job in pairs:
-            then = what_becomes(
-                one, crashes=job.crashes, cancel_requested=job.cancel_requested, now=now
-            )
+            then = what_becomes(one, crashes=job.crashes, cancel_requested=job.cancel_requested, now=now)
             back.append(Back(job, then.status))
             end = (now, job.pool) if then.status in ENDED else (None, "")
             told = interruption_text(Interruption(job.attempt, one.reason, now, job.pool, one.charged))

@@ -19,7 +19,7 @@ from jobify_django.stores.database.add import Room
 from jobify_django.stores.database.changes import Changes, Watch
 from jobify_django.stores.database.claim import Line
 from jobify_django.stores.database.columns import CLAIM, INTO_JOB, NEW_JOB, NewJob, to_claim
-from jobify_django.stores.database.connection import Connection, chunks
+from jobify_django.stores.database.connection import Connection, Row, chunks
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.sqlite_transaction import SQLiteTransactions, raw_connection
 from jobify_django.stores.database.store import DatabaseStore
@@ -84,7 +84,7 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
 
     # A job's way
 
-    def _run(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
+    def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
         values = (pool, now, until, *line.values, line.want)
         # RETURNING keeps no order.
         rows = sorted(db.execute(START % line.condition, values).fetchall())
@@ -93,18 +93,18 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
 
     def _end(self, db: Connection, ends: Sequence[End]) -> set[tuple[str, int]]:
         # Most jobs end well and return nothing: they share a statement.
-        alike: dict[tuple[str, str | None, str | None, float], list[tuple[str, int]]] = {}
-        for *end, id, attempt in ends:
-            alike.setdefault(tuple(end), []).append((id, attempt))
+        alike: dict[Row, list[tuple[str, int]]] = {}
+        for *same, id, attempt in ends:
+            alike.setdefault(tuple(same), []).append((id, attempt))
         ended: set[tuple[str, int]] = set()
-        for end, held in alike.items():
+        for same, held in alike.items():
             for part in chunks(held):
                 pairs = ", ".join(["(?, ?)"] * len(part))
                 statement = f"""
                     UPDATE jobify_job SET status = ?, result = ?, error = ?, ended_at = ?, lease_until = NULL
                     WHERE (id, attempt) IN (VALUES {pairs}) AND status = 'running'
                     RETURNING id, attempt"""
-                values = (*end, *(value for pair in part for value in pair))
+                values = (*same, *(value for pair in part for value in pair))
                 ended.update(db.execute(statement, values).fetchall())
         return ended
 

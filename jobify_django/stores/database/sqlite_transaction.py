@@ -46,7 +46,6 @@ LONGEST_SLEEP = 0.008
 TAKE_LOCK = "DELETE FROM jobify_queue WHERE 0"
 
 
-
 class SQLiteTransactions(Transactions):
     """Transactions on a SQLite file."""
 

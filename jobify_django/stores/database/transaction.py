@@ -25,6 +25,10 @@ logger = get_log("jobify.store")
 TABLES = {"jobify_job", "jobify_queue", "jobify_pool"}
 
 
+class Crowded(Exception):
+    """There was room, but others who were after it at the same moment may take it: a second try tells."""
+
+
 class Transactions(Store):
     """A store on one database, through the calling thread's Django connection."""
 
@@ -53,7 +57,8 @@ class Transactions(Store):
     ) -> T:
         """Run ``work`` in a transaction: the caller's if one is open, otherwise a short one of our own.
 
-        In a transaction of our own it may run more than once, where another one stood in its way.
+        In a transaction of our own it may run more than once, where another one stood in its way, or where it
+        raises ``Crowded``.
 
         Args:
             work: what to do.
@@ -171,7 +176,7 @@ class Transactions(Store):
             self._wrapper.close()
 
     def is_set_up(self) -> bool:
-        # A statement that fails for want of a table would spoil the caller's transaction: so it asks for them.
+        # A statement that fails for want of a table would spoil the caller's transaction: so ask for them.
         try:
             wrapper = self._wrapper
             with wrapper.cursor() as cursor:

@@ -16,8 +16,8 @@ import pytest
 from django.db import connection, connections
 
 from jobify_django import task
-from jobify_django.stores.database import looking, sqlite
-from jobify_django.stores.database.looking import Looking, Watch
+from jobify_django.stores.database import changes, sqlite
+from jobify_django.stores.database.changes import Changes, Watch
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, database
 
@@ -78,7 +78,7 @@ def wal(tmp_path: Path) -> Iterator[File]:
 @pytest.fixture
 def told(file: File) -> Iterator[Looking]:
     """One that has looked once, and knows by the kernel from then on."""
-    looking = Looking(file.version, lambda: Watch(file.log))
+    watching = Changes(file.version, lambda: Watch(file.log))
     assert looking()
     yield looking
     looking.close()
@@ -97,7 +97,7 @@ def silent() -> None:
 def test_a_commit_is_noticed_because_the_kernel_tells(
     told: Looking, file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "WAIT", PATIENCE)
+    monkeypatch.setattr(changes, "WAIT", PATIENCE)
     for _ in range(3):
         file.write()
         until(told, "the noticing of a commit")
@@ -108,7 +108,7 @@ def test_a_commit_is_noticed_because_the_kernel_tells(
 def test_one_who_is_told_of_nothing_hardly_looks(
     told: Looking, file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "WAIT", 0.05)
+    monkeypatch.setattr(changes, "WAIT", 0.05)
     file.looks = 0
     for _ in range(3):
         assert not told()
@@ -121,8 +121,8 @@ def test_a_write_whose_commit_comes_later_is_looked_for_again(
 ) -> None:
     one = Looking(wal.version, lambda: Watch(wal.log))
     assert one()
-    monkeypatch.setattr(looking, "WAIT", PATIENCE)
-    monkeypatch.setattr(looking, "LINGER", 3600.0)
+    monkeypatch.setattr(changes, "WAIT", PATIENCE)
+    monkeypatch.setattr(changes, "LINGER", 3600.0)
     wal.begin()
     wal.looks = 0
     for _ in range(5):
@@ -146,14 +146,14 @@ def test_a_watcher_that_misses_a_write_goes_by_the_clock_and_asks_again_later(
         asked.append(watched[len(asked)])
         return Watch(asked[-1])
 
-    monkeypatch.setattr(looking, "WAIT", 0.01)
-    monkeypatch.setattr(looking, "LINGER", 0.0)
+    monkeypatch.setattr(changes, "WAIT", 0.01)
+    monkeypatch.setattr(changes, "LINGER", 0.0)
     one = Looking(wal.version, watch)
     assert one()
     wal.write()
     assert one()
 
-    monkeypatch.setattr(looking, "WAIT", PATIENCE)
+    monkeypatch.setattr(changes, "WAIT", PATIENCE)
     assert not knows_by_the_kernel(one)
     wal.write()
     assert one()
@@ -175,7 +175,7 @@ def test_what_was_written_while_the_watch_was_made_is_looked_for(
         wal.write()
         return Watch(wal.log)
 
-    monkeypatch.setattr(looking, "WAIT", PATIENCE)
+    monkeypatch.setattr(changes, "WAIT", PATIENCE)
     one = Looking(wal.version, watch)
     assert one()
     until(one, "the noticing of a commit that the kernel does not tell of")
@@ -198,11 +198,11 @@ def test_without_the_kernel_it_goes_by_the_clock(file: File) -> None:
 def test_only_traffic_makes_the_clock_fast(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     clock = _Clock(slept.append)
-    monkeypatch.setattr(looking, "time", clock)
+    monkeypatch.setattr(changes, "time", clock)
     one = Looking(file.version, silent)
     one()
-    for commits, expected in [(1, looking.QUIET_POLL), (1, looking.POLL), (0, looking.QUIET_POLL)]:
-        clock.now += looking.QUIET_AFTER * (0.5 if expected == looking.POLL else 2)
+    for commits, expected in [(1, changes.QUIET_POLL), (1, changes.POLL), (0, changes.QUIET_POLL)]:
+        clock.now += changes.QUIET_AFTER * (0.5 if expected == changes.POLL else 2)
         for _ in range(commits):
             file.write()
         one()
@@ -248,9 +248,9 @@ def test_a_watch_that_failed_leaves_no_file_open(tmp_path: Path, monkeypatch: py
 def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = sqlite.SQLite("default").probe()
     assert probe()
-    monkeypatch.setattr(looking, "WAIT", PATIENCE)
+    monkeypatch.setattr(changes, "WAIT", PATIENCE)
     # A busy machine may take long from the write to the commit.
-    monkeypatch.setattr(looking, "LINGER", PATIENCE)
+    monkeypatch.setattr(changes, "LINGER", PATIENCE)
 
     def write() -> None:
         note.push()
