@@ -21,6 +21,8 @@ from jobify_django.models import Job, Queue
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import Added
 from tests.child import PATIENCE
+from tests.claims import claim as take
+from tests.claims import release
 from tests.test_server import elsewhere, the_store
 from tests.workshop import Configure, both, database
 
@@ -157,7 +159,7 @@ def test_a_refused_push_that_was_caught_keeps_no_room(jobify: Configure, jobs: i
         for _ in range(3):
             with pytest.raises(QueueFull):
                 note.push_many([()] * jobs)
-        elsewhere(lambda: store.claim("a-pool", {"default": 3}, {"default": 60.0}))
+        elsewhere(lambda: take(store, 3))
         elsewhere(lambda: note.push_many([()] * 3))
     assert waiting() == 3
 
@@ -179,9 +181,9 @@ def come_back(way: str, store: DatabaseStore) -> Callable[[], object]:
         return lambda: store.retry(ids)
     note.push_many([()] * 20)
     lease = 60.0 if way == "release" else -1.0
-    held = {claim.id: 1 for claim in store.claim("a-pool", {"default": 20}, {"default": lease}).claims}
+    held = take(store, 20, lease=lease)
     assert len(held) == 20
-    return store.rescue if way == "rescue" else lambda: store.release("a-pool", held, "it stopped")
+    return store.rescue if way == "rescue" else lambda: release(store, held)
 
 
 @postgresql
@@ -323,7 +325,7 @@ def test_claims_of_a_capped_queue_in_two_schemas_do_not_wait_for_each_other(
     store = the_store()
 
     def claim() -> int:
-        return len(store.claim("a-pool", {"default": 1}, {"default": 60.0}, caps={"default": 1}).claims)
+        return len(take(store, max_running=1))
 
     def claim_there() -> int:
         with schema():

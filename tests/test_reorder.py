@@ -14,8 +14,11 @@ from jobify_django import queue, task
 from jobify_django.exceptions import StoreError
 from jobify_django.models import Job, Queue
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import DatabaseStore, reorder
+from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.database import reorder as module
 from tests.child import PATIENCE
+from tests.claims import claim as take
+from tests.claims import release
 from tests.workshop import Configure, at_work, database, until
 
 postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="about PostgreSQL")
@@ -69,7 +72,7 @@ class Late:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Parts of two jobs; the list has how many each of them moved."""
-    monkeypatch.setattr(reorder, "REORDER_PART", 2)
+    monkeypatch.setattr(module, "REORDER_PART", 2)
     moved: list[int] = []
     real = DatabaseStore.reorder
 
@@ -195,10 +198,10 @@ def test_a_job_that_runs_while_the_order_changes_comes_back_at_its_new_place(job
     store = queue().store
     note.push_many([()] * 3)
     numbers = order()
-    (claim,) = store.claim("p", {"default": 1}, {"default": 60.0}).claims
+    (claim,) = take(store, pool="p")
 
     queue().tune(order="lifo")
-    store.release("p", {claim.id: claim.attempt}, "a test")
+    assert release(store, [claim], "p")
 
     assert order() == numbers[::-1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,12 +13,15 @@ from django.db import connection, connections, transaction
 from jobify_django import JobStatus, queue, task
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim, JobSpec, new_id
-from jobify_django.outcome import Outcome
+from jobify_django.outcome import succeeded
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore, watermark
 from jobify_django.stores.database.connection import Connection
 from jobify_django.stores.database.watermark import Watermark, Watermarks
+from jobify_django.stores.value import Demand, Lane
 from tests.child import PATIENCE, until
+from tests.claims import claim as take
+from tests.claims import release
 from tests.test_server import OpenPush, elsewhere
 from tests.workshop import Configure, database
 
@@ -96,20 +100,20 @@ def push(store: Store, *priorities: int, **values: Any) -> list[str]:
 
 
 def claim(store: Store, want: int = 100) -> list[Claim]:
-    return list(store.claim("a-pool", {"default": want}, {"default": 60.0}).claims)
+    return take(store, want)
 
 
 def claimed(store: Store, want: int = 100) -> list[str]:
-    return [one.id for one in claim(store, want)]
+    return [one.id for one in take(store, want)]
 
 
 def work_off(store: Store, jobs: int, *, at_once: int = 500) -> None:
     """Let so many jobs of five priorities be pushed, run and end."""
     for start in range(0, jobs, at_once):
         push(store, *(number % 5 for number in range(start, start + at_once)))
-        claims = claim(store, at_once)
+        claims = take(store, at_once)
         assert len(claims) == at_once
-        store.finish([Outcome(c.id, c.attempt, c.queue, c.task, JobStatus.SUCCESSFUL) for c in claims])
+        store.settle([succeeded(one) for one in claims])
 
 
 def walked(work: Callable[[], Any], status: str = "waiting") -> int:
@@ -150,7 +154,7 @@ def test_a_claim_enters_the_index_past_what_is_dead(
 def test_whether_jobs_wait_is_left_to_the_claim(store: DatabaseStore, snapshot: threading.Event) -> None:
     work_off(store, 1_000)
 
-    assert walked(lambda: store._db.read(lambda db: store._look({"default": 1}, (), db))) == 0
+    assert walked(lambda: store.read(partial(store._look, Demand("a-pool", {"default": Lane(1, 60.0)})))) == 0
 
 
 def test_what_runs_is_found_by_its_id_whatever_the_statistics_say(
@@ -160,13 +164,11 @@ def test_what_runs_is_found_by_its_id_whatever_the_statistics_say(
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE jobify_job")
     push(store, 0, 0)
-    first, second = claim(store)
-    ends = [
-        Outcome(one.id, one.attempt, one.queue, one.task, JobStatus.SUCCESSFUL) for one in (first, second)
-    ]
+    first, second = take(store)
+    ends = [succeeded(one) for one in (first, second)]
 
     assert walked(lambda: store.renew("a-pool", {first.id: 1, second.id: 1}, 60.0), "running") == 0
-    assert walked(lambda: store.finish(ends), "running") == 0
+    assert walked(lambda: store.settle(ends), "running") == 0
 
 
 def test_slow_claims_go_by_the_watermark_as_long_as_there_is_much_to_pass_by(
@@ -213,7 +215,7 @@ def test_claims_that_are_slow_for_another_reason_go_the_usual_way(
 
     monkeypatch.setattr(Watermark, "look", watched)
 
-    assert [len(claim(store, 1)) for _ in range(5)] == [1] * 5
+    assert [len(take(store, 1)) for _ in range(5)] == [1] * 5
     assert looks == [False]
 
 
@@ -250,15 +252,15 @@ Below = Callable[[DatabaseStore, DatabaseStore], str]
 
 def released(store: DatabaseStore, other: DatabaseStore) -> str:
     (id,) = push(store, 0)
-    (held,) = claim(other)
+    (held,) = take(other)
     work_off(store, 500)
-    other.release("a-pool", {id: held.attempt}, "its pool stopped")
+    release(other, [held])
     return id
 
 
 def rescued(store: DatabaseStore, other: DatabaseStore) -> str:
     (id,) = push(store, 0)
-    other.claim("dead-pool", {"default": 1}, {"default": -1.0})
+    take(other, pool="dead-pool", lease=-1.0)
     work_off(store, 500)
     assert [one.id for one in other.rescue()] == [id]
     return id
@@ -340,9 +342,9 @@ def test_when_very_many_come_back_it_begins_afresh(
     monkeypatch.setattr(watermark, "MOST_BELOW", 20)
     other = DatabaseStore("other")
     ids = push(store, *[0] * 50)
-    held = {one.id: one.attempt for one in claim(other)}
+    held = claim(other)
     work_off(store, 500)
-    other.release("a-pool", held, "its pool stopped")
+    release(other, held)
 
     assert claimed(store, 30) == ids[:30]
     assert claimed(store, 30) == ids[30:]
