@@ -159,7 +159,7 @@ def test_a_hint_comes_with_the_commit_and_not_with_a_rollback(
 @noticing
 @database
 def test_a_pool_is_woken_by_another_connection(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", 3600.0)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 3600.0)
     _push_elsewhere_and_wait()
 
 
@@ -167,7 +167,7 @@ def test_a_pool_is_woken_by_another_connection(jobify: Configure, monkeypatch: p
 def test_with_every_hint_lost_a_job_waits_one_poll_longer(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", 0.05)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 0.05)
     monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
     _push_elsewhere_and_wait()
 

@@ -426,7 +426,7 @@ def test_a_job_pushed_in_a_transaction_is_gone_when_its_savepoint_rolls_back(job
 def test_a_commit_makes_the_job_visible_and_wakes_the_pool(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", 3600.0)  # it is woken, or not at all
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 3600.0)  # it is woken, or not at all
     monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
     gate = a_gate()
     with at_work() as shop:

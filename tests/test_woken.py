@@ -33,7 +33,7 @@ def note(value: int = 0) -> int:
 @pytest.fixture(autouse=True)
 def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pools, pushes and waits look again when they are told to, and not before."""
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", NEVER)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", NEVER)
     for module in ("line", "watch"):
         for name in ("SHORTEST_POLL", "LONGEST_POLL"):
             monkeypatch.setattr(f"jobify_django.{module}.{name}", NEVER)

@@ -177,7 +177,7 @@ class Pool:
         self._dryness.ask()
         self.wake()
         await self._news.until(lambda: self._dryness.left is not None)
-        return self._dryness.left or ()
+        return self._dryness.left or []
 
     async def until_spent(self) -> None:
         """Return once the budget is used up and no job of this pool runs."""
@@ -228,7 +228,7 @@ class Pool:
             self.store.close()
 
     def hand_back(self, reason: str) -> Sequence[str]:
-        """Hand back all jobs that it holds, uncharged, and return the ids of those that were still its own."""
+        """Hand back all jobs that it holds, uncharged; return the ids of those that were still its own."""
         outcomes = [released(running.claim, reason, pool=self.id) for running in self.completer.jobs()]
         refused = {outcome.id for outcome in self.store.settle(outcomes)}
         return [outcome.id for outcome in outcomes if outcome.id not in refused]
