@@ -21,7 +21,7 @@ from jobify_django.conf import get_settings
 from jobify_django.job import JobSpec, new_id
 from jobify_django.line import Admission, Line
 from jobify_django.outcome import succeeded
-from jobify_django.pool.pool import Pool
+from jobify_django.pool.slots import Running
 from jobify_django.stores.base import Store
 from jobify_django.watch import Watch, until_ended
 from tests.child import PATIENCE
@@ -544,6 +544,7 @@ def test_a_bell_of_a_closed_loop_rings_for_nobody() -> None:
 def test_ending_a_job_of_a_closed_loop_raises_nothing() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
-    running = SimpleNamespace(asked=(), ending=None, task=SimpleNamespace(cancel=None))
-    Pool.end(SimpleNamespace(loop=loop), running, "cancel")  # type: ignore[arg-type]
+    wait = SimpleNamespace(get_loop=lambda: loop, cancel=None)
+    running = SimpleNamespace(asked=(), ending=None, task=wait)
+    Running.end(running, "cancel")  # type: ignore[arg-type]
     assert running.ending == "cancel"
