@@ -21,8 +21,8 @@ from weakref import getweakrefcount
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 
 from jobify_django.conf import get_settings
+from jobify_django.current import Inside, inside
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Claim, JobError, Outcome, make_outcome
-from jobify_django.line import Inside, inside
 from jobify_django.log import get_log, quoted
 from jobify_django.payload import decode_call, encode
 from jobify_django.pool.connection import close_connections, tidy_connections

@@ -15,7 +15,6 @@ from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import SUCCESSFUL, Claim, Outcome, new_id
 from jobify_django.log import get_log, listed, quoted
-from jobify_django.lookout import served
 from jobify_django.outage import Outage
 from jobify_django.pool.completer import Completer
 from jobify_django.pool.driver import Driver, LoopDriver, ThreadDriver
@@ -120,7 +119,7 @@ class Pool:
         self._driver = make(self.step, self._close, self.on_death)
         self._driver.start()
         self._runs = True
-        served(self.store).update(list(self.queues))
+        self.store.served.update(list(self.queues))
         try:
             # After the start: a hint may ring at once, from another thread.
             self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
@@ -149,7 +148,7 @@ class Pool:
             self._grace_over = True
             await self._cancel_all()
             self._unsubscribe()
-            served(self.store).subtract(list(self.queues))
+            self.store.served.subtract(list(self.queues))
             self._upkeep.stop()
             if not await self._driver.stop(LAST_WORDS):
                 logger.error(
