@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from jobify_django.conf import QueueSettings, Settings, get_settings
 from jobify_django.push.unserved import UnservedQueues
 from jobify_django.push.waits import PushWaits
-from jobify_django.registry import Place
+from jobify_django.registry import Registered
 from jobify_django.stores import stores
 from jobify_django.stores.base import Store
 
 UNSET: Any = object()
 
 
-class Pushable(Protocol):
+class Pushable(Registered, Protocol):
     """A task, as a push knows it."""
 
-    function: Callable[..., Any]
-    name: str
     __name__: str
-    queue: str
-    priority: str | int
     delay_seconds: float
     at: float | None
     timeout: float | None
     on_commit: bool
-    place: Place
     _route: Route | None
 
 
