@@ -51,7 +51,7 @@ class Querying(Transactions):
 
     def query(self, query: JobQuery) -> Sequence[JobRecord]:
         parts = _parts(query)
-        jobs = self.read(partial(_jobs, query, parts)) if parts else []
+        jobs = self._read(partial(_jobs, query, parts)) if parts else []
         if len(parts) <= 1:
             return jobs
         # Each was asked for the first ones.
@@ -61,15 +61,15 @@ class Querying(Transactions):
 
     def count(self, query: JobQuery) -> int:
         parts = _parts(query)
-        found = self.read(partial(_count, query, parts)) if parts else 0
+        found = self._read(partial(_count, query, parts)) if parts else 0
         return max(0, min(found - query.offset, query.limit))
 
     def position(self, id: str) -> int | None:
-        found = self.read(lambda db: db.execute(AHEAD, (id,)).fetchone())
+        found = self._read(lambda db: db.execute(AHEAD, (id,)).fetchone())
         return None if found is None else int(found[0])
 
     def queues(self) -> Collection[str]:
-        return self.read(self._queues)
+        return self._read(self._queues)
 
     def _queues(self, db: Connection) -> list[str]:
         return [name for (name,) in db.execute(QUEUES).fetchall()]
