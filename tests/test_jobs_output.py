@@ -156,10 +156,10 @@ def test_what_cannot_be_done_ends_with_1(store: Store, capsys: pytest.CaptureFix
 def test_ctrl_c_ends_with_130(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(**options: object) -> None:
+    def interrupted(*given: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "find", interrupted)
+    monkeypatch.setattr(store, "query", interrupted)
     with pytest.raises(SystemExit) as end:
         Command().run_from_argv(["manage.py", "jobs", "list"])
 
