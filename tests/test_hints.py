@@ -11,6 +11,7 @@ from django.db import connection, transaction
 
 from jobify_django import JobStatus, queue, task
 from jobify_django.exceptions import StoreError
+from jobify_django.job import JobSpec, new_id
 from jobify_django.outcome import succeeded
 from jobify_django.stores import hints
 from jobify_django.stores.base import Store
@@ -177,7 +178,7 @@ def _push_elsewhere_and_wait() -> None:
     with at_work() as shop:
         note.push().wait(timeout=PATIENCE)
         until(lambda: shop.pool.completer.empty, "an idle pool")
-        specs = note._specs(note._route(), (((), {}),))
+        specs = [JobSpec(new_id(), note.name, "[[],{}]")]
         DatabaseStore("elsewhere").add(queue().settings, specs)
         until(
             lambda: the_store().get([specs[0].id])[specs[0].id].status is JobStatus.SUCCESSFUL,

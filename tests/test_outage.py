@@ -200,7 +200,7 @@ def test_a_chore_that_fails_in_a_way_nobody_foresaw_is_told_once_with_its_traceb
 def test_a_push_that_cannot_look_for_workers_says_so_once(
     shaky: dict[str, Exception], said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.lookout.GLANCE_EVERY", 0.0)
+    monkeypatch.setattr("jobify_django.push.unserved.LOOK_EVERY", 0.0)
     shaky["pools"] = StoreError("permission denied for table jobify_pool.")
     for _ in range(5):
         write_line.push("path", "line")

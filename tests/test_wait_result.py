@@ -29,7 +29,7 @@ from jobify_django.outcome import succeeded
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.testing.conformance.ground import outcome
-from jobify_django.watch import Watch
+from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
 from tests.claims import claim, die
 from tests.workshop import Configure, at_work, both, database, held, memory, pushed
@@ -44,12 +44,8 @@ def the_store() -> Store:
     return queue().store
 
 
-def watch() -> Watch:
-    return the_store().beside("watch", Watch, the_store())
-
-
 def watched() -> int:
-    return len(watch()._order)
+    return ResultWaits.of(the_store()).waiting
 
 
 def start(jobs: int = 1) -> list[Claim]:

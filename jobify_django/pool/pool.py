@@ -12,7 +12,6 @@ from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import new_id
 from jobify_django.log import get_log, listed, quoted
-from jobify_django.lookout import served
 from jobify_django.outcome import released
 from jobify_django.pool.budget import Budget
 from jobify_django.pool.claim_loop import AsyncClaimLoop, ThreadClaimLoop
@@ -126,7 +125,7 @@ class Pool:
         self.died: asyncio.Future[BaseException] = self.loop.create_future()
         self.workers.open()
         self._claim_loop.start()
-        served(self.store).update(list(self.queues))
+        self.store.served.update(list(self.queues))
         try:
             # After the start: a hint may ring at once, from another thread.
             self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
@@ -198,7 +197,7 @@ class Pool:
 
     async def _end(self) -> None:
         self._unsubscribe()
-        served(self.store).subtract(list(self.queues))
+        self.store.served.subtract(list(self.queues))
         self._upkeep.stop()
         if not await self._claim_loop.stop(LAST_WORDS):
             logger.error(

@@ -11,7 +11,6 @@ from functools import partial
 from asgiref.sync import sync_to_async
 from django.apps import apps
 
-from jobify_django.bell import as_sync_code, sync_code_waits
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
 from jobify_django.log import get_log, quoted
@@ -22,6 +21,7 @@ from jobify_django.pool.slots import Slots
 from jobify_django.pool.unserved import Unserved
 from jobify_django.stores import queues_by_store
 from jobify_django.stores.value import QueueStats
+from jobify_django.waiting.loop import as_sync_code, sync_code_waits
 
 APP = "jobify_django"
 

@@ -228,14 +228,14 @@ MUTANTS = (
     ),
     Mutant(
         "a cancelled push leaves its job",
-        "task.py",
+        "push/push.py",
         "yield from admission.take_back()",
         "pass",
     ),
     Mutant(
         "who leaves the line wakes nobody",
-        "line.py",
-        "heir.bell.ring()",
+        "waiting/waitlist.py",
+        "heir.waker.wake()",
         "pass",
     ),
     Mutant(
@@ -284,8 +284,8 @@ MUTANTS = (
     ),
     Mutant(
         "room wakes nobody who waits for it",
-        "line.py",
-        "head.bell.ring()",
+        "push/waits.py",
+        "self.wake_first()",
         "pass",
     ),
     Mutant(

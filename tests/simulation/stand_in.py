@@ -48,7 +48,7 @@ def under_virtual_time(world: World) -> Iterator[None]:
                     put(module, attribute, value)
             if own in ("pool.workers", "pool.execution", "pool.dryness"):
                 put(module, "tasks", Tasks(world))
-            if own == "bell":
+            if own == "waiting.waker":
                 put(module, "sync_to_async", partial(on_a_thread, world))
         put(Slots, "lock", LockOfProcess(world))
         put(StoreHandler, "of", lambda self, queue: _view(world))

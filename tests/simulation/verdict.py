@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from jobify_django.line import Line
 from jobify_django.outcome import CRASH_LIMIT
 from jobify_django.pool.backoff import LONGEST_BACKOFF
 from jobify_django.pool.quarantine import QUARANTINE
+from jobify_django.push.waits import PushWaits
 from tests.simulation.model import ModelJob
 from tests.simulation.options import QUEUES
 from tests.simulation.world import Process, Violation
@@ -75,7 +75,7 @@ class Verdict:
         now = self.world.now
         for process in self.world.processes:
             if process.alive:
-                if not Line.of(process.view, queue).busy:
+                if not PushWaits.of(process.view, queue).busy:
                     self._no_line_at[process, queue] = now
                 since = max(self._no_line_at.get((process, queue), now), self._crowded_at.get(queue, 0.0))
                 if now - since > ROOM_PATIENCE:

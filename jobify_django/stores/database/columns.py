@@ -165,9 +165,7 @@ CLAIM = spelled(Claim._fields)
 _STATE = tuple(field.name for field in fields(QueueState))[1:]
 STATE = spelled(_STATE)
 
-_CLAIM_USUALLY = {
-    (*(JOB[name].usual for name in Claim._fields[:-1]), extra) for extra in (NoneType, str)
-}
+_CLAIM_USUALLY = {(*(JOB[name].usual for name in Claim._fields[:-1]), extra) for extra in (NoneType, str)}
 _FENCE = {"id", "attempt", "queue", "started_at"}
 """What later writes go by: it stays as it is stored."""
 
