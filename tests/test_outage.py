@@ -15,7 +15,7 @@ from django.test import Client
 from django.urls import reverse
 
 from jobify_django import outage, queue
-from jobify_django.admin import row
+from jobify_django.admin import reading
 from jobify_django.exceptions import StoreError
 from jobify_django.management.heartbeat import Heartbeat
 from jobify_django.outage import FORGOTTEN, LONGEST_SILENCE, MOST_KINDS, SAY_AGAIN, Outage, Word
@@ -214,7 +214,7 @@ def test_a_push_that_cannot_look_for_workers_says_so_once(
 
 @pytest.fixture
 def admin(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(row, "_unreadable", Outage())
+    monkeypatch.setattr(reading, "_unreadable", Outage())
     return admin_client
 
 
@@ -232,7 +232,7 @@ def test_the_admin_pages_tell_a_store_they_cannot_read_once_not_for_each_queue_a
     shaky.clear()
     admin.get(overview)
     assert said("event=store-readable") == [], "another page may still see it"
-    clock.now += row.UNREADABLE_FOR
+    clock.now += reading.UNREADABLE_FOR
     admin.get(overview)
     assert len(said("event=store-readable")) == 1
 

@@ -45,11 +45,11 @@ class Counting(DatabaseStore):
         self.changes: list[str] = []
         self.fails_at = 0
 
-    def write(self, work: Callable[[Any], Any], **options: Any) -> Any:
+    def _write(self, work: Callable[[Any], Any], **options: Any) -> Any:
         self.transactions += 1
         if self.transactions == self.fails_at:
             raise StoreError("database 'default' failed: it took too long.")
-        return super().write(lambda db: work(Counted(db, self.changes)), **options)
+        return super()._write(lambda db: work(Counted(db, self.changes)), **options)
 
     def begin(self) -> None:
         """Count from here on."""

@@ -17,7 +17,7 @@ from jobify_django import JobStatus, QueueFull, WaitTimeout, queue, task
 from jobify_django.conf import get_settings
 from jobify_django.job import JobSpec, new_id
 from jobify_django.outcome import succeeded
-from jobify_django.pool.pool import Pool
+from jobify_django.pool.slots import Running
 from jobify_django.push import admission, waits
 from jobify_django.push.admission import Admission
 from jobify_django.push.route import route_of
@@ -544,6 +544,7 @@ def test_a_waker_of_a_closed_loop_wakes_nobody() -> None:
 def test_ending_a_job_of_a_closed_loop_raises_nothing() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
-    running = SimpleNamespace(asked=(), ending=None, task=SimpleNamespace(cancel=None))
-    Pool.end(SimpleNamespace(loop=loop), running, "cancel")  # type: ignore[arg-type]
+    wait = SimpleNamespace(get_loop=lambda: loop, cancel=None)
+    running = SimpleNamespace(asked=(), ending=None, task=wait)
+    Running.end(running, "cancel")  # type: ignore[arg-type]
     assert running.ending == "cancel"

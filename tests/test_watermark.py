@@ -154,7 +154,9 @@ def test_a_claim_enters_the_index_past_what_is_dead(
 def test_whether_jobs_wait_is_left_to_the_claim(store: DatabaseStore, snapshot: threading.Event) -> None:
     work_off(store, 1_000)
 
-    assert walked(lambda: store.read(partial(store._look, Demand("a-pool", {"default": Lane(1, 60.0)})))) == 0
+    assert (
+        walked(lambda: store._read(partial(store._look, Demand("a-pool", {"default": Lane(1, 60.0)})))) == 0
+    )
 
 
 def test_what_runs_is_found_by_its_id_whatever_the_statistics_say(
@@ -164,7 +166,7 @@ def test_what_runs_is_found_by_its_id_whatever_the_statistics_say(
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE jobify_job")
     push(store, 0, 0)
-    first, second = take(store)
+    first, second = claim(store)
     ends = [succeeded(one) for one in (first, second)]
 
     assert walked(lambda: store.renew("a-pool", {first.id: 1, second.id: 1}, 60.0), "running") == 0

@@ -47,11 +47,11 @@ class Adding(Transactions):
     ) -> Added:
         try:
             # Twice is once: the ids are the producer's.
-            added = self.write(partial(self._add, queue, specs, whole), again=True, patience=patience)
+            added = self._write(partial(self._add, queue, specs, whole), again=True, patience=patience)
         except Crowded as crowded:
             added = crowded.args[0]
         if added.taken:
-            self.after_commit(partial(self._tell_added, queue.name, specs))
+            self._after_commit(partial(self._tell_added, queue.name, specs))
         return added
 
     def _add(self, queue: QueueSettings, specs: Sequence[JobSpec], whole: bool, db: Connection) -> Added:

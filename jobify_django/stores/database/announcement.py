@@ -138,7 +138,7 @@ class Announcing(Adding, Settling):
             numbers += some
             look = ()
         if inside:
-            transaction.on_commit(_Announcement(queue.name, table, announced), using=self.database)
+            transaction.on_commit(_Announcement(queue.name, table, announced), using=self._database)
         return numbers
 
     def _values_of_look(self, queue: QueueSettings, now: float, least: int) -> Row:

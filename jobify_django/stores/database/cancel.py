@@ -18,7 +18,7 @@ class Cancelling(InParts):
         return {job.id: job.status for job in self._in_parts(ids, self._cancel_part, "cancelled")}
 
     def _cancel_part(self, ids: Collection[str]) -> list[JobRecord]:
-        jobs = self.write(partial(self._cancel, ids))
+        jobs = self._write(partial(self._cancel, ids))
         live = {job.queue for job in jobs if not job.status.ended}
         self._tell_room(live)
         self._tell_work(live)

@@ -72,10 +72,10 @@ class Claiming(Settling):
     def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
         if not outcomes:
             now = self.clock()
-            looks = self.read(partial(self._look, demand))
+            looks = self._read(partial(self._look, demand))
             if not any(look.claimable(demand, now) for look in looks):
                 return _claimed(looks, now)
-        claimed, settled = self.write(partial(self._claim, demand, outcomes))
+        claimed, settled = self._write(partial(self._claim, demand, outcomes))
         self._tell_settled(settled)
         self._tell_room(claim.queue for claim in claimed.claims)
         limited = {name for name, lane in demand.lanes.items() if lane.max_running is not None}

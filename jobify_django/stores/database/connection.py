@@ -95,7 +95,7 @@ def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
 
 
 def by_ids(db: Connection, start: str, ids: Sequence[str], end: str = "") -> list[Row]:
-    """Return the rows of a SELECT that goes on with ids, and then with ``end``, in as many parts as it takes."""
+    """Return the rows of a SELECT that goes on with ids, and then with ``end``; many ids come in parts."""
     return [row for part in chunks(ids) for row in db.execute(start + marks(part) + end, part).fetchall()]
 
 

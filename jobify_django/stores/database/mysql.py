@@ -82,10 +82,10 @@ EXACT_TASK = r"CONVERT(\1task USING utf8mb4) COLLATE utf8mb4_bin NOT IN"
 class MySQLStore(ServerTransactions, DatabaseStore):
     """Jobs in a MariaDB or MySQL database."""
 
-    begin = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
-    limits = MappingProxyType({"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20})
-    select_time = "SELECT unix_timestamp(now(6))"
-    longer_history = (
+    _begin_with = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
+    _limits = MappingProxyType({"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20})
+    _select_time = "SELECT unix_timestamp(now(6))"
+    _longer_history = (
         "concat(CASE WHEN left(history, 2) = '[{' AND right(history, 2) = '}]' "
         "THEN concat(left(history, char_length(history) - 1), ', ') ELSE '[' END, ?, ']')"
     )
@@ -125,11 +125,11 @@ class MySQLStore(ServerTransactions, DatabaseStore):
 
     # A push holds the row's lock until its transaction ends, and so must whoever else goes by the order.
     @property
-    def steady(self) -> str:  # type: ignore[override]
-        return self.locked
+    def _steady(self) -> str:  # type: ignore[override]
+        return self._locked
 
     @property
-    def locked(self) -> str:  # type: ignore[override]
+    def _locked(self) -> str:  # type: ignore[override]
         return f"FOR UPDATE WAIT {LONGEST_LOCK}" if self._mariadb else "FOR UPDATE"
 
     @property
@@ -151,7 +151,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
         return f"{verb} /*+ SET_VAR({wait}) */ {rest}"
 
     def troubles(self) -> Sequence[Trouble]:
-        found = self.read(lambda db: db.execute(LONG, (OLD_TRANSACTION,)).fetchall())
+        found = self._read(lambda db: db.execute(LONG, (OLD_TRANSACTION,)).fetchall())
         return [
             Trouble(
                 f"session {thread} has had a transaction open for {age} s: rows of ended jobs cannot be "

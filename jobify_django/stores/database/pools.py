@@ -25,17 +25,17 @@ class Presence(Transactions):
     def beat(self, pool: PoolRecord) -> None:
         now = self.clock()
         values = (pool.id, pool.host, pool.pid, pool.kind, pool.started_at, now, queues_text(pool.queues))
-        self.write(lambda db: self._beat(db, values))
+        self._write(lambda db: self._beat(db, values))
 
     def _beat(self, db: Connection, values: Sequence[object]) -> None:
         changed = "seen_at = excluded.seen_at, queues = excluded.queues"
         db.execute(f"{NEW_POOL} ON CONFLICT (id) DO UPDATE SET {changed}", values)
 
     def retire(self, pool: str) -> None:
-        self.write(lambda db: db.execute("DELETE FROM jobify_pool WHERE id = ?", (pool,)))
+        self._write(lambda db: db.execute("DELETE FROM jobify_pool WHERE id = ?", (pool,)))
 
     def pools(self) -> Sequence[PoolRecord]:
-        return self.read(partial(self._pools, self.clock()))
+        return self._read(partial(self._pools, self.clock()))
 
     @staticmethod
     def _pools(now: float, db: Connection) -> list[PoolRecord]:
@@ -43,7 +43,7 @@ class Presence(Transactions):
         return [to_pool(row, now) for row in rows]
 
     def sync(self, pool: str, queues: Collection[str]) -> Synced:
-        return self.read(partial(self._sync, pool, queues))
+        return self._read(partial(self._sync, pool, queues))
 
     @staticmethod
     def _sync(pool: str, queues: Collection[str], db: Connection) -> Synced:

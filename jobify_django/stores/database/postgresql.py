@@ -85,12 +85,12 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
     """Jobs in a PostgreSQL database."""
 
     # One round trip. READ COMMITTED whatever the project uses: each statement sees what is committed then.
-    begin = (
+    _begin_with = (
         "BEGIN ISOLATION LEVEL READ COMMITTED; "
         f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}s'; "
         f"SET LOCAL idle_in_transaction_session_timeout = '{SILENCE_TIMEOUT}s'",
     )
-    limits = MappingProxyType(
+    _limits = MappingProxyType(
         {
             "connect_timeout": 10,
             "keepalives_idle": 10,
@@ -99,12 +99,12 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
             "tcp_user_timeout": 20_000,
         }
     )
-    select_time = "SELECT extract(epoch FROM clock_timestamp())"
+    _select_time = "SELECT extract(epoch FROM clock_timestamp())"
 
     def _set_up(self) -> None:
         super()._set_up()
         self._watermarks = Watermarks()
-        self._speaker = Speaker(self.database)
+        self._speaker = Speaker(self._database)
 
     # A job's way
 
@@ -187,9 +187,9 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
 
     def _beginning(self, patience: float) -> Sequence[str]:
         if patience >= STATEMENT_TIMEOUT:
-            return self.begin
+            return self._begin_with
         # For a push: what it waits for is a LOCK TABLE, as of a migration.
-        (begin,) = self.begin
+        (begin,) = self._begin_with
         return (f"{begin}; SET LOCAL lock_timeout = '{max(1, int(patience * 1000))}ms'",)
 
     def _collided(self, error: DjangoError) -> bool:
@@ -199,14 +199,14 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         return _code(error) in (NO_TABLE, NO_COLUMN)
 
     def probe(self) -> Probe | None:
-        return listening(self.database, self._tell_others)
+        return listening(self._database, self._tell_others)
 
     def _tell_others(self, kind: str, queue: str = "") -> None:
         with self._deadline():
             self._speaker.say(kind, queue, inside=self.in_transaction())
 
     def troubles(self) -> Sequence[Trouble]:
-        found = self.read(lambda db: db.execute(SNAPSHOTS, (OLD_SNAPSHOT,)).fetchall())
+        found = self._read(lambda db: db.execute(SNAPSHOTS, (OLD_SNAPSHOT,)).fetchall())
         return [
             Trouble(
                 f"session {pid} ({user}, {application or 'no application name'}, {state}) has held a "

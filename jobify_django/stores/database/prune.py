@@ -21,19 +21,19 @@ class Pruning(Transactions):
         failed = now - failed_older_than
         before = {SUCCESSFUL: now - older_than, FAILED: failed, CANCELLED: failed}
         self._forget_pools(now)
-        if not self.read(lambda db: _ended(db, before, 1)):
+        if not self._read(lambda db: _ended(db, before, 1)):
             return 0
-        return self.write(partial(self._prune, before, limit))
+        return self._write(partial(self._prune, before, limit))
 
     def _forget_pools(self, now: float) -> None:
         seen = (now - FORGET_POOLS, now + FORGET_POOLS)
         gone = "FROM jobify_pool WHERE seen_at < ? OR seen_at > ?"
-        if self.read(lambda db: db.execute(f"SELECT 1 {gone}", seen).fetchone()):
-            self.write(lambda db: db.execute(f"DELETE {gone}", seen))
+        if self._read(lambda db: db.execute(f"SELECT 1 {gone}", seen).fetchone()):
+            self._write(lambda db: db.execute(f"DELETE {gone}", seen))
 
     def _prune(self, before: Mapping[JobStatus, float], limit: int, db: Connection) -> int:
         # Locked, and looked at again once they are: a retry may have got hold of some of them first.
-        old = _ended(db, before, limit, self.unlocked)
+        old = _ended(db, before, limit, self._unlocked)
         for part in chunks(old):
             db.execute(f"DELETE FROM jobify_job WHERE id IN {marks(part)}", part)
         return len(old)

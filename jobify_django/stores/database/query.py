@@ -51,23 +51,25 @@ class Querying(Transactions):
 
     def query(self, query: JobQuery) -> Sequence[JobRecord]:
         parts = _parts(query)
-        jobs = self.read(partial(_jobs, query, parts)) if parts else []
-        if len(parts) > 1:  # each was asked for the first ones
-            key = attrgetter("ended_at", "id") if query.newest == "ended" else attrgetter("id")
-            jobs.sort(key=key, reverse=True)
+        jobs = self._read(partial(_jobs, query, parts)) if parts else []
+        if len(parts) <= 1:
+            return jobs
+        # Each was asked for the first ones.
+        key = attrgetter("ended_at", "id") if query.newest == "ended" else attrgetter("id")
+        jobs.sort(key=key, reverse=True)
         return jobs[query.offset :][: query.limit]
 
     def count(self, query: JobQuery) -> int:
         parts = _parts(query)
-        found = self.read(partial(_count, query, parts)) if parts else 0
+        found = self._read(partial(_count, query, parts)) if parts else 0
         return max(0, min(found - query.offset, query.limit))
 
     def position(self, id: str) -> int | None:
-        found = self.read(lambda db: db.execute(AHEAD, (id,)).fetchone())
+        found = self._read(lambda db: db.execute(AHEAD, (id,)).fetchone())
         return None if found is None else int(found[0])
 
     def queues(self) -> Collection[str]:
-        return self.read(self._queues)
+        return self._read(self._queues)
 
     def _queues(self, db: Connection) -> list[str]:
         return [name for (name,) in db.execute(QUEUES).fetchall()]
@@ -76,10 +78,11 @@ class Querying(Transactions):
 def _jobs(query: JobQuery, parts: Sequence[Part], db: Connection) -> list[JobRecord]:
     columns = RECORD if query.payload else RECORD_ALONE
     order = "order_key, sequence" if query.status is WAITING else NEWEST[query.newest]
+    skip = query.offset if len(parts) == 1 else 0
     rows: list[Row] = []
     for where, values in parts:
-        select = f"SELECT {columns} FROM jobify_job {where} ORDER BY {order} LIMIT ?"
-        rows += db.execute(select, (*values, query.offset + query.limit)).fetchall()
+        select = f"SELECT {columns} FROM jobify_job {where} ORDER BY {order} LIMIT ? OFFSET ?"
+        rows += db.execute(select, (*values, query.offset + query.limit - skip, skip)).fetchall()
     return [to_record(row) for row in rows]
 
 

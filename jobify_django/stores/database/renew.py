@@ -14,7 +14,7 @@ class Renewing(Transactions):
     """The verb ``renew``."""
 
     def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
-        found = self.write(partial(self._renew_all, pool, held, lease)) if held else {}
+        found = self._write(partial(self._renew_all, pool, held, lease)) if held else {}
         return Renewed([id for id in held if id not in found], [id for id, cancel in found.items() if cancel])
 
     def _renew_all(self, pool: str, held: Mapping[str, int], lease: float, db: Connection) -> dict[str, bool]:

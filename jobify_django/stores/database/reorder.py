@@ -41,14 +41,14 @@ class Reordering(Transactions):
             )
 
     def reorder(self, queue: QueueSettings) -> int:
-        moved = self.write(partial(self._reorder, queue, self.in_transaction()))
+        moved = self._write(partial(self._reorder, queue, self.in_transaction()))
         if moved:
             self._tell_work([queue.name])
         return moved
 
     def _reorder(self, queue: QueueSettings, inside: bool, db: Connection) -> int:
         # Whoever has the row locked re-orders now, or changes the order once more.
-        live = f'SELECT "order", reordering FROM jobify_queue WHERE name = ? {self.unlocked}'
+        live = f'SELECT "order", reordering FROM jobify_queue WHERE name = ? {self._unlocked}'
         order, mark = db.execute(live, (queue.name,)).fetchone() or (None, None)
         if mark is None:
             return 0
@@ -63,7 +63,7 @@ class Reordering(Transactions):
             db.execute("UPDATE jobify_queue SET reordering = NULL WHERE name = ?", (queue.name,))
         moved = 0
         for part in chunks(sorted(found)):
-            lock = f"SELECT id FROM jobify_job WHERE id IN {marks(part)} ORDER BY id {self.unlocked}"
+            lock = f"SELECT id FROM jobify_job WHERE id IN {marks(part)} ORDER BY id {self._unlocked}"
             free = [id for (id,) in db.execute(lock, part).fetchall()]
             if free:
                 db.execute(f"UPDATE jobify_job SET order_key = {key} WHERE id IN {marks(free)}", free)

@@ -33,18 +33,18 @@ class Rescuing(Settling, Presence):
         longest: float | None = None,
     ) -> Sequence[Rescued]:
         now = self.clock()
-        first, last = self.read(lambda db: db.execute(LEASES).fetchone())
+        first, last = self._read(lambda db: db.execute(LEASES).fetchone())
         if longest is not None and last is not None and last > now + longest:
-            self.write(partial(self._cut_down, longest))
+            self._write(partial(self._cut_down, longest))
         if first is None or first >= now:
             return []
-        back = self.write(partial(self._rescue, limit, away))
+        back = self._write(partial(self._rescue, limit, away))
         self._tell_back(back)
         return [Rescued(job.id, job.queue, job.task, job.attempt, job.pool, status) for job, status in back]
 
     def _rescue(self, limit: int, away: tuple[float, float] | None, db: Connection) -> list[Back]:
         now = self.clock()
-        rows = db.execute(f"{EXPIRED} {self.unlocked}", (now, limit)).fetchall()
+        rows = db.execute(f"{EXPIRED} {self._unlocked}", (now, limit)).fetchall()
         jobs = [to_record(row) for row in rows]
         return self._come_back(db, [(lease_ran_out(job, job.lease_until, away), job) for job in jobs], now)
 
@@ -52,7 +52,7 @@ class Rescuing(Settling, Presence):
         """Let no lease of a pool that is not known to be alive have more than so many seconds left."""
         now = self.clock()
         alive = {pool.id for pool in self._pools(now, db)}
-        found = db.execute(f"{AHEAD} {self.unlocked}", (now + longest,)).fetchall()
+        found = db.execute(f"{AHEAD} {self._unlocked}", (now + longest,)).fetchall()
         for part in chunks([id for id, pool in found if pool not in alive]):
             cut = f"UPDATE jobify_job SET lease_until = ? WHERE id IN {marks(part)}"
             db.execute(cut, (now + longest, *part))

@@ -19,7 +19,7 @@ class Retrying(InParts):
         return [job.id for job in self._in_parts(ids, self._retry_part, "retried")]
 
     def _retry_part(self, ids: Collection[str]) -> list[JobRecord]:
-        back = self.write(partial(self._retry, ids))
+        back = self._write(partial(self._retry, ids))
         self._tell_back(back)
         return [one.job for one in back]
 

@@ -41,26 +41,26 @@ that froze or was cut off before its commit, and it may be hours until the serve
 class ServerTransactions(Transactions):
     """Transactions on a database server, whose clock is the one that counts."""
 
-    locked = "FOR UPDATE"
-    unlocked = "FOR UPDATE SKIP LOCKED"
+    _locked = "FOR UPDATE"
+    _unlocked = "FOR UPDATE SKIP LOCKED"
 
-    begin: Sequence[str]
+    _begin_with: Sequence[str]
     """The statements that begin a transaction of our own."""
 
-    select_time: str
+    _select_time: str
     """A SELECT of the server's clock, in seconds since the epoch."""
 
     def _set_up(self) -> None:
         super()._set_up()
         self._sleep: Callable[[float], None] = time.sleep
-        self._server_clock = ServerClock(self.select_time)
+        self._server_clock = ServerClock(self._select_time)
 
-    def read(self, work: Callable[[Connection], T]) -> T:
+    def _read(self, work: Callable[[Connection], T]) -> T:
         if self.in_transaction():
             return self._in_theirs(work)
         return self._persistently(partial(self._on_cursor, work, self._deadline), again=True)
 
-    def write(
+    def _write(
         self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
     ) -> T:
         until = time.monotonic() + patient(patience)
@@ -147,7 +147,7 @@ class ServerTransactions(Transactions):
     def _give_up(self, error: DjangoError, uncertain: Exception | None) -> NoReturn:
         if uncertain is not None:
             raise StoreUncertain(
-                f"database {self.database!r}: the connection broke during a commit ({_line(uncertain)}), so "
+                f"database {self._database!r}: the connection broke during a commit ({_line(uncertain)}), so "
                 "the change may be stored or not. Look before you do it again."
             ) from error
         self._explain(error)
@@ -160,18 +160,18 @@ class ServerTransactions(Transactions):
             raise error  # what the ORM says there: the caller's transaction can only be rolled back
         if self._collided(error):
             raise StoreBusy(
-                f"database {self.database!r}: another transaction stood in the way ({_line(error)}). Try "
+                f"database {self._database!r}: another transaction stood in the way ({_line(error)}). Try "
                 "again; if it is often so, look for a long transaction."
             ) from error
         if isinstance(error, (ProgrammingError, OperationalError)) and self._lacks_tables(error):
-            raise unmigrated(self.database, _line(error)) from error
-        raise StoreError(f"database {self.database!r} failed: {_line(error)}.") from error
+            raise unmigrated(self._database, _line(error)) from error
+        raise StoreError(f"database {self._database!r} failed: {_line(error)}.") from error
 
     # What servers do in their own ways
 
     def _beginning(self, patience: float) -> Sequence[str]:
         """Return ``begin`` for a transaction that may wait so many seconds for others' locks."""
-        return self.begin
+        return self._begin_with
 
     def _deadline(self) -> AbstractContextManager[object]:
         """Return a block that ends the connection when a call in it takes too long."""
@@ -190,10 +190,10 @@ class ServerTransactions(Transactions):
         """Return a statement as the driver wants it."""
         return translate(statement)
 
-    def time(self) -> float:
+    def _time(self) -> float:
         if self._server_clock.reading is None:
             with contextlib.suppress(StoreError):
-                self.read(lambda db: None)  # which measures
+                self._read(lambda db: None)  # which measures
         return self._server_clock.time()
 
 

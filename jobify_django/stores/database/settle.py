@@ -70,20 +70,20 @@ class Settled(NamedTuple):
 class Settling(Transactions):
     """The verbs ``settle`` and ``reconcile``, and how jobs come back for all that let them."""
 
-    longer_history = (
+    _longer_history = (
         "CASE WHEN substr(history, 1, 2) = '[{' AND substr(history, length(history) - 1, 2) = '}]' "
         "THEN substr(history, 1, length(history) - 1) || ', ' ELSE '[' END || ? || ']'"
     )
     """A job's history, a list in JSON, and one entry more. One that is no such list begins anew."""
 
-    steady = ""
+    _steady = ""
     """Ends a SELECT of a queue's order, which is not to change until the transaction ends. Not needed where
     ``_may_come_late`` tells of those who have read an older one."""
 
     def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         if not outcomes:
             return ()
-        settled = self.write(partial(self._settle, outcomes))
+        settled = self._write(partial(self._settle, outcomes))
         self._tell_settled(settled)
         return settled.refused
 
@@ -112,15 +112,15 @@ class Settling(Transactions):
         ids = {one.id for one in outcomes if not one.plain}
         if not ids:
             return {}
-        if self.locked and len(ids) < len(outcomes):  # those of the plain ones too, in one order with them
+        if self._locked and len(ids) < len(outcomes):  # those of the plain ones too, in one order with them
             every = sorted({one.id for one in outcomes})
-            by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", every, f" ORDER BY id {self.locked}")
+            by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", every, f" ORDER BY id {self._locked}")
         return {job.id: job for job in self._records(db, ids)}
 
     def _records(self, db: Connection, ids: Iterable[str]) -> list[JobRecord]:
         """Read jobs that are about to change."""
         chosen = f"SELECT {RECORD} FROM jobify_job WHERE id IN "
-        return [to_record(row) for row in by_ids(db, chosen, sorted(ids), f" ORDER BY id {self.locked}")]
+        return [to_record(row) for row in by_ids(db, chosen, sorted(ids), f" ORDER BY id {self._locked}")]
 
     def _end(self, db: Connection, ends: Sequence[End]) -> set[tuple[str, int]]:
         """End jobs, and return the attempts (id, number) that still held theirs."""
@@ -141,7 +141,7 @@ class Settling(Transactions):
             told = interruption_text(Interruption(job.attempt, one.reason, now, job.pool, one.charged))
             values = (str(then.status), *end, error_text(then.error), told, int(one.charged))
             later = then.status is DELAYED
-            statement = COME_BACK % (self.longer_history, ", eligible_at = ?" if later else "")
+            statement = COME_BACK % (self._longer_history, ", eligible_at = ?" if later else "")
             alike.setdefault((statement, (*values, one.until) if later else values), []).append(job.id)
         for (statement, values), ids in alike.items():
             for part in chunks(ids):
@@ -172,7 +172,7 @@ class Settling(Transactions):
                 db.execute(reset, (now, *part))
 
     def _order_of(self, db: Connection, queue: str) -> Order:
-        live = f'SELECT "order" FROM jobify_queue WHERE name = ? {self.steady}'
+        live = f'SELECT "order" FROM jobify_queue WHERE name = ? {self._steady}'
         (order,) = db.execute(live, (queue,)).fetchone() or ("",)
         if known := order_from(order):
             return known
@@ -180,14 +180,14 @@ class Settling(Transactions):
         return settings[queue].order if queue in settings else "priority"
 
     def reconcile(self, pool: str, held: Collection[str]) -> Collection[str]:
-        back = self.write(partial(self._reconcile, pool, held))
+        back = self._write(partial(self._reconcile, pool, held))
         self._tell_back(back)
         return [one.job.id for one in back]
 
     def _reconcile(self, pool: str, held: Collection[str], db: Connection) -> list[Back]:
-        mine = f"""
-            SELECT {RECORD} FROM jobify_job WHERE status = 'running' AND pool = ? ORDER BY id {self.locked}"""
-        jobs = [to_record(row) for row in db.execute(mine, (pool,)).fetchall()]
+        mine = f"SELECT {RECORD} FROM jobify_job WHERE status = 'running' AND pool = ?"
+        rows = db.execute(f"{mine} ORDER BY id {self._locked}", (pool,)).fetchall()
+        jobs = map(to_record, rows)
         unknown = [(released(job, LOST_REPLY, pool=pool), job) for job in jobs if job.id not in held]
         return self._come_back(db, unknown, self.clock())
 

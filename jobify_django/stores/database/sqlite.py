@@ -76,9 +76,9 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
             db.execute(COUNT, (waiting, queue))
 
     def repair(self) -> bool:
-        if not self.read(lambda db: db.execute(f"SELECT 1 {WRONG}").fetchone()):
+        if not self._read(lambda db: db.execute(f"SELECT 1 {WRONG}").fetchone()):
             return False
-        self.write(lambda db: db.execute(MEND))
+        self._write(lambda db: db.execute(MEND))
         self.hints.room(None)
         return True
 
@@ -97,15 +97,15 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
         for *end, id, attempt in ends:
             alike.setdefault(tuple(end), []).append((id, attempt))
         ended: set[tuple[str, int]] = set()
-        for same, held in alike.items():
+        for values, held in alike.items():
             for part in chunks(held):
-                pairs = ", ".join(["(?, ?)"] * len(part))
+                marked = ", ".join(["(?, ?)"] * len(part))
                 statement = f"""
                     UPDATE jobify_job SET status = ?, result = ?, error = ?, ended_at = ?, lease_until = NULL
-                    WHERE (id, attempt) IN (VALUES {pairs}) AND status = 'running'
+                    WHERE (id, attempt) IN (VALUES {marked}) AND status = 'running'
                     RETURNING id, attempt"""
-                values = (*same, *(value for pair in part for value in pair))
-                ended.update(db.execute(statement, values).fetchall())
+                given = (*values, *(value for pair in part for value in pair))
+                ended.update(db.execute(statement, given).fetchall())
         return ended
 
     def _renew(
@@ -131,7 +131,7 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
         def version() -> object:
             if moved(wrapper):
                 raise StoreError(
-                    f"database {self.database!r} is another file now."
+                    f"database {self._database!r} is another file now."
                 )  # and the next probe is there
             return execute("PRAGMA data_version").fetchone()[0]
 

@@ -54,9 +54,9 @@ class SQLiteTransactions(Transactions):
         self._sleep: Callable[[float], None] = time.sleep
         # Threads of one process queue here instead of racing for the file's lock.
         self._mutex = threading.Lock()
-        self._place = Place(self.database)
+        self._place = Place(self._database)
 
-    def read(self, work: Callable[[Connection], T]) -> T:
+    def _read(self, work: Callable[[Connection], T]) -> T:
         wrapper = self._here()
         try:
             raw = raw_connection(wrapper)
@@ -66,7 +66,7 @@ class SQLiteTransactions(Transactions):
         except (sqlite3.Error, DjangoError) as error:
             self._explain(error)
 
-    def write(
+    def _write(
         self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
     ) -> T:
         # Looked up once: finding one of Django's connections takes as long as a statement.
@@ -172,7 +172,7 @@ class SQLiteTransactions(Transactions):
 
     def _busy(self, limit: float) -> StoreBusy:
         return StoreBusy(
-            f"database {self.database!r} stayed locked for {limit:.3g} s: another connection holds a write "
+            f"database {self._database!r} stayed locked for {limit:.3g} s: another connection holds a write "
             "transaction open. Look for a long transaction."
         )
 
@@ -182,14 +182,14 @@ class SQLiteTransactions(Transactions):
         if _locked(error):
             if self.in_transaction():
                 raise StoreBusy(
-                    f"database {self.database!r} is locked by another connection, and the open transaction "
+                    f"database {self._database!r} is locked by another connection, and the open transaction "
                     "could not wait: one that began with a read never can. Set OPTIONS['transaction_mode'] "
                     "= 'IMMEDIATE' for this database."
                 ) from error
             raise self._busy(limit) from error
         if "no such table: jobify_" in str(error) or "no such column" in str(error):
-            raise unmigrated(self.database, str(error)) from error
-        raise StoreError(f"database {self.database!r} failed: {error}.") from error
+            raise unmigrated(self._database, str(error)) from error
+        raise StoreError(f"database {self._database!r} failed: {error}.") from error
 
 
 def _in_transaction(wrapper: BaseDatabaseWrapper) -> bool:

@@ -37,7 +37,7 @@ class Measuring(Presence):
     """The verb ``stats``."""
 
     def stats(self, queues: Sequence[QueueSettings]) -> Mapping[str, QueueStats]:
-        return self.read(partial(self._stats, queues, self.clock()))
+        return self._read(partial(self._stats, queues, self.clock()))
 
     def _stats(self, queues: Sequence[QueueSettings], now: float, db: Connection) -> dict[str, QueueStats]:
         pools = self._pools(now, db)

@@ -51,12 +51,12 @@ class DatabaseStore(
         *,
         database: str | None = None,
     ) -> None:
-        self.database = database or get_settings().database
-        if wrong := what_is_wrong_with(self.database):
+        self._database = database or get_settings().database
+        if wrong := what_is_wrong_with(self._database):
             raise ImproperlyConfigured(" ".join(wrong))
         # Not in __new__: a subclass may name its database only in its own __init__.
-        self.__class__ = _on(connections[self.database].vendor, type(self))
-        super().__init__(alias, clock or self.time)
+        self.__class__ = _on(connections[self._database].vendor, type(self))
+        super().__init__(alias, clock or self._time)
         self._set_up()
 
 

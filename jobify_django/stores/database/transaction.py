@@ -32,27 +32,27 @@ class Crowded(Exception):
 class Transactions(Store):
     """A store on one database, through the calling thread's Django connection."""
 
-    database: str
+    _database: str
     """The database's key in ``settings.DATABASES``."""
 
-    locked = ""
+    _locked = ""
     """Ends a SELECT whose rows are about to change, so that nobody else changes them first."""
 
-    unlocked = ""
+    _unlocked = ""
     """The same, passing over rows that somebody has locked."""
 
-    limits: Mapping[str, Any] = MappingProxyType({})
+    _limits: Mapping[str, Any] = MappingProxyType({})
     """The driver's options that end a wait for a server that has gone, in its own names and units."""
 
     def _set_up(self) -> None:
         """Make what this store keeps in mind, once its database is known."""
         self._unheard = Outage()
 
-    def read(self, work: Callable[[Connection], T]) -> T:
+    def _read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads, and return its value; raises ``StoreError``."""
         raise NotImplementedError
 
-    def write(
+    def _write(
         self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
     ) -> T:
         """Run ``work`` in a transaction: the caller's if one is open, otherwise a short one of our own.
@@ -81,13 +81,13 @@ class Transactions(Store):
         # Without autocommit a transaction is open all the time, and need not have anything in it.
         if any(getattr(block, "_from_testcase", False) for block in self._wrapper.atomic_blocks):
             return (
-                f"a test keeps a transaction open on database {self.database!r} and never commits it, so no "
+                f"a test keeps a transaction open on database {self._database!r} and never commits it, so no "
                 "worker sees what is pushed here. Use TransactionTestCase instead of TestCase, or "
                 "pytest-django's @pytest.mark.django_db(transaction=True); or use the STORE 'memory' there."
             )
         if self._wrapper.in_atomic_block:
             return (
-                f"an atomic() block is open on database {self.database!r} here, so no worker sees what was "
+                f"an atomic() block is open on database {self._database!r} here, so no worker sees what was "
                 "pushed in it. Do this after the block."
             )
         return ""
@@ -110,15 +110,15 @@ class Transactions(Store):
 
     def _tell_work(self, queues: Iterable[str]) -> None:
         for queue in set(queues):
-            self.after_commit(partial(self._tell, "work", queue))
+            self._after_commit(partial(self._tell, "work", queue))
 
     def _tell_room(self, queues: Iterable[str]) -> None:
         for queue in set(queues):
-            self.after_commit(partial(self._tell, "room", queue))
+            self._after_commit(partial(self._tell, "room", queue))
 
     def _tell_ended(self, ids: Sequence[str]) -> None:
         if ids:
-            self.after_commit(partial(self._tell, "ended", ids))
+            self._after_commit(partial(self._tell, "ended", ids))
 
     def _tell(self, kind: str, about: Any) -> None:
         getattr(self.hints, kind)(about)
@@ -127,13 +127,13 @@ class Transactions(Store):
     def _tell_others(self, kind: str, queue: str = "") -> None:
         """Tell other processes of a change that is committed. Most databases have other ways, or none."""
 
-    def after_commit(self, call: Callable[[], None]) -> None:
+    def _after_commit(self, call: Callable[[], None]) -> None:
         """Run ``call`` when the open ``atomic`` commits, or now if there is none; what it raises is logged.
 
         Django knows nothing of the commit of a transaction without ``atomic``, so then it runs early.
         """
         if self._wrapper.in_atomic_block:
-            transaction.on_commit(call, using=self.database, robust=True)
+            transaction.on_commit(call, using=self._database, robust=True)
             return
         try:
             call()
@@ -141,7 +141,7 @@ class Transactions(Store):
             if (word := self._unheard.fail(error)) is not None:
                 logger.error(
                     "a hint about a change of database %r failed (%d times)",
-                    self.database,
+                    self._database,
                     word.times,
                     exc_info=word.new,
                 )
@@ -154,22 +154,22 @@ class Transactions(Store):
 
     @property
     def _wrapper(self) -> BaseDatabaseWrapper:
-        return connections[self.database]
+        return connections[self._database]
 
     def open(self) -> None:
         if self._wrapper.in_atomic_block or self._wrapper.allow_thread_sharing:
             return  # somebody lends the thread his own
-        wrapper: Any = connections.create_connection(self.database)
+        wrapper: Any = connections.create_connection(self._database)
         theirs = wrapper.get_connection_params
 
         def get_connection_params() -> Any:
             # At each connection anew: a project may change a password, or a test the name, meanwhile.
-            wrapper.settings_dict = unshared(connections.settings[self.database])
-            return {**self.limits, **theirs()}
+            wrapper.settings_dict = unshared(connections.settings[self._database])
+            return {**self._limits, **theirs()}
 
-        wrapper.settings_dict = unshared(connections.settings[self.database])
+        wrapper.settings_dict = unshared(connections.settings[self._database])
         wrapper.get_connection_params = get_connection_params
-        connections[self.database] = wrapper
+        connections[self._database] = wrapper
 
     def close(self) -> None:
         if not self._wrapper.in_atomic_block:
@@ -184,6 +184,6 @@ class Transactions(Store):
         except Exception:  # the database's, and whoever keeps this thread from it: a test case, an event loop
             return False
 
-    def time(self) -> float:
+    def _time(self) -> float:
         """Return the time that leases and delays are measured on, in seconds since the epoch."""
         return time.time()

@@ -36,7 +36,7 @@ class Tuning(Presence, Reordering):
         progress: Callable[[int], None] | None = None,
     ) -> QueueState:
         audit = (actor[:150], source[:16], self.clock())
-        state = self.write(partial(self._tune, queue, changes, audit, expected))
+        state = self._write(partial(self._tune, queue, changes, audit, expected))
         self._tell_work([queue.name])
         self._tell_room([queue.name])
         if state.reordering:
@@ -56,7 +56,7 @@ class Tuning(Presence, Reordering):
     ) -> QueueState:
         self._ensure_queue(db, queue.name)
         # Read by the statement that locks it: a transaction that began earlier would read an older version.
-        live = f"SELECT {STATE} FROM jobify_queue WHERE name = ? {self.locked}"
+        live = f"SELECT {STATE} FROM jobify_queue WHERE name = ? {self._locked}"
         before = to_state(queue.name, db.execute(live, (queue.name,)).fetchone())
         before.must_be(expected)
         after = replace(before, version=before.version + 1, **changes)
@@ -70,7 +70,7 @@ class Tuning(Presence, Reordering):
         return after
 
     def changes(self, queue: str, limit: int = 10) -> Sequence[QueueChange]:
-        rows = self.read(lambda db: db.execute(NEWEST, (queue, limit)).fetchall())
+        rows = self._read(lambda db: db.execute(NEWEST, (queue, limit)).fetchall())
         return [to_change(row) for row in rows]
 
 
