@@ -19,7 +19,7 @@ from jobify_django.job import JobSpec, Outcome, new_id
 from jobify_django.pool.pool import Pool
 from jobify_django.push import admission, waits
 from jobify_django.push.admission import Admission
-from jobify_django.push.route import route_of
+from jobify_django.push.push import route_of
 from jobify_django.push.waits import PushWaits
 from jobify_django.stores.base import Store
 from jobify_django.waiting import result, waitlist
