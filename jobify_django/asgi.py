@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping, Sequence
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -22,6 +21,7 @@ from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, listed
 from jobify_django.pool import Service
 from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.shutdown import Shutdown
 
 logger = get_log("jobify.worker")
 
@@ -255,11 +255,10 @@ class Stop:
     """
 
     def __init__(self, service: Service, grace: float | None) -> None:
-        self._service = service
+        self._shutdown = Shutdown(ONE_WISH, service)
         self._grace = grace
         self._loop = asyncio.get_running_loop()
         self._drain: asyncio.Task[Sequence[str]] | None = None
-        self._first: float | None = None
         self._deadly: int | None = None
 
     async def __call__(self) -> None:
@@ -268,7 +267,7 @@ class Stop:
     def _begin(self) -> asyncio.Task[Sequence[str]]:
         if self._drain is None:
             logger.info("event=stopping kind=lifespan")
-            self._drain = asyncio.create_task(self._service.drain(self._grace))
+            self._drain = asyncio.create_task(self._shutdown.drain(self._grace))
             self._drain.add_done_callback(lambda drain: self._die())
         return self._drain
 
@@ -330,7 +329,7 @@ class Stop:
             "event=orphaned parent=%s: the server's parent process is gone; the workers inside stop",
             parent.pid,
         )
-        self._service.stop_claiming()
+        self._shutdown.stop()
         await self()
 
     def _chain(self, theirs: Handler) -> Handler:
@@ -346,13 +345,12 @@ class Stop:
 
     def _signalled(self) -> None:
         # Between any two steps of the main thread: no lock, no log, only flags and the loop's own door.
-        now = time.monotonic()
-        if self._first is None:
-            self._first = now
-            self._service.stop_claiming()
+        meaning = self._shutdown.meaning()
+        if meaning == "stop":
+            self._shutdown.stop()
             tell_loop(self._loop, self._begin)
-        elif now - self._first > ONE_WISH:
-            self._service.hurry()
+        elif meaning == "hurry":
+            self._shutdown.hurry()
 
 
 def _unexplained(error: Exception) -> Exception | None:

@@ -21,7 +21,8 @@ from jobify_django.job import (
 )
 from jobify_django.payload import decode, decode_call
 from jobify_django.stores import every_store, stores
-from jobify_django.stores.base import Anchor, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Anchor
 from jobify_django.waiting.loop import on_event_loop
 from jobify_django.waiting.result import until_ended
 from jobify_django.waiting.waker import arun, off_loop, run

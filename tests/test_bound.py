@@ -17,11 +17,13 @@ from django.db.models import F
 from jobify_django import JobStatus, QueueFull, queue, task
 from jobify_django.models import Job, Queue
 from jobify_django.push.waits import PushWaits
-from jobify_django.stores.base import Added
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.value import Added
 from jobify_django.waiting.waitlist import Ticket
 from jobify_django.waiting.waker import ThreadWaker
 from tests.child import PATIENCE
+from tests.claims import claim as take
+from tests.claims import release
 from tests.test_server import elsewhere, the_store
 from tests.workshop import Configure, both, database
 
@@ -158,7 +160,7 @@ def test_a_refused_push_that_was_caught_keeps_no_room(jobify: Configure, jobs: i
         for _ in range(3):
             with pytest.raises(QueueFull):
                 note.push_many([()] * jobs)
-        elsewhere(lambda: store.claim("a-pool", {"default": 3}, {"default": 60.0}))
+        elsewhere(lambda: take(store, 3))
         elsewhere(lambda: note.push_many([()] * 3))
     assert waiting() == 3
 
@@ -180,9 +182,9 @@ def come_back(way: str, store: DatabaseStore) -> Callable[[], object]:
         return lambda: store.retry(ids)
     note.push_many([()] * 20)
     lease = 60.0 if way == "release" else -1.0
-    held = {claim.id: 1 for claim in store.claim("a-pool", {"default": 20}, {"default": lease}).claims}
+    held = take(store, 20, lease=lease)
     assert len(held) == 20
-    return store.rescue if way == "rescue" else lambda: store.release("a-pool", held, "it stopped")
+    return store.rescue if way == "rescue" else lambda: release(store, held)
 
 
 @postgresql
@@ -191,7 +193,7 @@ def come_back(way: str, store: DatabaseStore) -> Callable[[], object]:
 def test_what_comes_back_in_an_open_transaction_is_in_every_ceiling(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.postgresql.COUNT_FREELY", 5)
+    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
     jobify(MAXSIZE=60, PUSH_TIMEOUT=0)
     back = come_back(way, the_store())
     note.push_many([()] * 20)
@@ -280,7 +282,7 @@ def test_who_shares_a_table_shares_its_bound_whatever_the_search_path(
 def test_a_ceiling_of_one_schema_says_nothing_of_another(
     jobify: Configure, schema: Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.postgresql.COUNT_FREELY", 5)
+    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
     jobify(MAXSIZE=20, PUSH_TIMEOUT=0)
     with schema():
         note.push_many([()] * 19)
@@ -324,7 +326,7 @@ def test_claims_of_a_capped_queue_in_two_schemas_do_not_wait_for_each_other(
     store = the_store()
 
     def claim() -> int:
-        return len(store.claim("a-pool", {"default": 1}, {"default": 60.0}, caps={"default": 1}).claims)
+        return len(take(store, max_running=1))
 
     def claim_there() -> int:
         with schema():

@@ -19,8 +19,9 @@ from jobify_django import queue, task
 from jobify_django.conf import get_settings
 from jobify_django.job import JobSpec, new_id
 from jobify_django.registry import tasks
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.stores.base import Store
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from tests.child import Child
 from tests.workshop import Configure, both, database
 

@@ -11,11 +11,13 @@ from django.db import connection, transaction
 
 from jobify_django import JobStatus, queue, task
 from jobify_django.exceptions import StoreError
-from jobify_django.job import JobSpec, Outcome, new_id
+from jobify_django.job import JobSpec, new_id
+from jobify_django.outcome import succeeded
 from jobify_django.stores import hints
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from tests.child import PATIENCE, until
+from tests.claims import claim
 from tests.workshop import Configure, at_work, both, database, memory
 
 KINDS: tuple[hints.Kind, ...] = ("work", "room", "ended")
@@ -64,9 +66,9 @@ def ears(jobify: Configure) -> Iterator[Ears]:
 def test_what_this_process_does_is_told_at_once(jobify: Configure, ears: Ears) -> None:
     job = note.push()
     assert ("work", "default") in ears.heard
-    (claim,) = the_store().claim("a-pool", {"default": 1}, {"default": 60.0}).claims
+    (started,) = claim(the_store())
     assert ("room", "default") in ears.heard
-    the_store().finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+    the_store().settle([succeeded(started)])
     assert ("ended", [job.id]) in ears.heard
 
 
@@ -158,7 +160,7 @@ def test_a_hint_comes_with_the_commit_and_not_with_a_rollback(
 @noticing
 @database
 def test_a_pool_is_woken_by_another_connection(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", 3600.0)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 3600.0)
     _push_elsewhere_and_wait()
 
 
@@ -166,7 +168,7 @@ def test_a_pool_is_woken_by_another_connection(jobify: Configure, monkeypatch: p
 def test_with_every_hint_lost_a_job_waits_one_poll_longer(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", 0.05)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 0.05)
     monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
     _push_elsewhere_and_wait()
 

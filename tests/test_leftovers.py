@@ -22,8 +22,9 @@ from jobify_django.pool import serving
 from jobify_django.pool.unserved import Unserved
 from jobify_django.registry import tasks
 from jobify_django.stores import every_store, stores
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.stores.base import Store
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import Ground, a_queue
 from tests.child import Child, until

@@ -19,7 +19,7 @@ from jobify_django.admin import row
 from jobify_django.exceptions import StoreError
 from jobify_django.management.heartbeat import Heartbeat
 from jobify_django.outage import FORGOTTEN, LONGEST_SILENCE, MOST_KINDS, SAY_AGAIN, Outage, Word
-from jobify_django.pool import pool, upkeep
+from jobify_django.pool import backoff, upkeep
 from jobify_django.stores import hints
 from jobify_django.stores.database.watchdog import Watchdog
 from jobify_django.stores.memory import MemoryStore
@@ -164,7 +164,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Said:
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
         monkeypatch.setattr(upkeep, name, 0.01)
-    monkeypatch.setattr(pool, "LONGEST_BACKOFF", 0.01)
+    monkeypatch.setattr(backoff, "LONGEST_BACKOFF", 0.01)
 
 
 def test_a_claim_loop_tells_an_outage_once_its_change_once_and_its_end(

@@ -10,10 +10,12 @@ from django.db import connection
 
 from jobify_django.job import JobSpec, new_id
 from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqlite
-from jobify_django.stores.database.database import QUEUES, Which
-from jobify_django.stores.database.server import translate
-from jobify_django.stores.database.store import LEASES, LOOK
+from jobify_django.stores.database.claim import LOOK, Line
+from jobify_django.stores.database.connection import translate
+from jobify_django.stores.database.query import QUEUES
+from jobify_django.stores.database.rescue import LEASES
 from jobify_django.testing.conformance.ground import a_queue
+from tests.claims import claim as take
 from tests.workshop import database
 
 pytestmark = database
@@ -51,27 +53,27 @@ def fill(rows: int, row: str = ROW) -> None:
 def plan(statement: str, values: list[Any]) -> str:
     """Return how the database would run a statement, as text."""
     explain = "EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN "
-    spell = mysql.MySQL.spell if connection.vendor == "mysql" else translate
+    spell = mysql.MySQLStore._spell if connection.vendor == "mysql" else translate
     with connection.cursor() as cursor:
         cursor.execute(explain + spell(statement), values)
         return "\n".join(" ".join(str(cell) for cell in row) for row in cursor.fetchall())
 
 
-WHICH = Which("default", 10)
+LINE = Line("default", 10)
 CLAIM = {
     "sqlite": (
-        sqlite.START % WHICH.condition,
-        ["pool", 1.0, 2.0, *WHICH.values, 10],
+        sqlite.START % LINE.condition,
+        ["pool", 1.0, 2.0, *LINE.values, 10],
         "jobify_job_waiting",
         "SCAN jobify_job",
     ),
     "postgresql": (
-        postgresql.START % (postgresql.NEXT % WHICH.condition),
-        [*WHICH.values, 10, "pool", 1.0, 2.0],
+        postgresql.START % (postgresql.NEXT % LINE.condition),
+        [*LINE.values, 10, "pool", 1.0, 2.0],
         "jobify_job_waiting",
         "Seq Scan on jobify_job",
     ),
-    "mysql": (mysql.NEXT % WHICH.condition, [*WHICH.values, 10], "jobify_job_line", "filesort"),
+    "mysql": (mysql.NEXT % LINE.condition, [*LINE.values, 10], "jobify_job_line", "filesort"),
 }
 
 
@@ -92,7 +94,7 @@ def test_a_claim_goes_by_the_index_of_waiting_jobs(jobify: Any, rows: int) -> No
 def test_a_look_finds_the_head_of_a_line_by_the_index_of_waiting_jobs(jobify: Any, rows: int) -> None:
     fill(rows)
 
-    found = plan(LOOK % ("", "SELECT ? AS queue, 0 AS blind"), ["default"])
+    found = plan(LOOK % ("", "SELECT ? AS queue, 0 AS skipped"), ["default"])
 
     assert ("jobify_job_line" if connection.vendor == "mysql" else "jobify_job_waiting") in found
     assert "filesort" not in found
@@ -104,7 +106,7 @@ def test_a_large_table_is_claimed_from_and_pushed_to_in_order(jobify: Any, rows:
     store = DatabaseStore("large")
 
     assert store.add(QUEUE, [JobSpec(new_id(), "t", "[[],{}]", priority=100)]).taken == 1
-    claims = store.claim("pool", {"default": 3}, {"default": 60.0}).claims
+    claims = take(store, 3, pool="pool")
 
     assert [claim.priority for claim in claims] == [100, 0, 0]
 

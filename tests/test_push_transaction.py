@@ -23,7 +23,7 @@ from jobify_django.models import Job as Row
 from jobify_django.models import Pool as PoolRow
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database import database as limits
+from jobify_django.stores.database import connection as limits
 from tests.child import PATIENCE
 from tests.workshop import Configure, at_work, both, database, memory, pushed
 
@@ -103,7 +103,7 @@ def test_an_error_in_a_push_of_a_servers_transaction_marks_it_for_rollback(
         with connection.cursor() as cursor:
             cursor.execute("SELECT no_such_column FROM jobify_job")
 
-    monkeypatch.setattr(the_store()._db, "room", fail)  # type: ignore[attr-defined]
+    monkeypatch.setattr(the_store(), "_room", fail)  # type: ignore[attr-defined]
     with transaction.atomic():
         with pytest.raises(StoreError):
             note.push(1)

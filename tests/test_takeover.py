@@ -15,7 +15,8 @@ from django.db import connections
 
 from jobify_django import JobStatus, QueueFull, WaitTimeout, queue, task
 from jobify_django.conf import get_settings
-from jobify_django.job import JobSpec, Outcome, new_id
+from jobify_django.job import JobSpec, new_id
+from jobify_django.outcome import succeeded
 from jobify_django.pool.pool import Pool
 from jobify_django.push import admission, waits
 from jobify_django.push.admission import Admission
@@ -26,6 +27,7 @@ from jobify_django.waiting import result, waitlist
 from jobify_django.waiting.result import ResultWaits, until_ended
 from jobify_django.waiting.waker import Call, LoopWaker, Pause, Steps, Waker, arun
 from tests.child import PATIENCE
+from tests.claims import claim, release
 from tests.workshop import Configure, a_gate, both, database, memory
 
 
@@ -125,13 +127,13 @@ def waiting() -> int:
 
 
 def succeed(job: Any) -> None:
-    (claim,) = the_store().claim("a-pool", {"default": 1}, {"default": 60.0}).claims
-    assert claim.id == job.id
-    the_store().finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+    (started,) = claim(the_store())
+    assert started.id == job.id
+    the_store().settle([succeeded(started)])
 
 
 def make_room(jobs: int = 1) -> None:
-    assert len(the_store().claim("a-pool", {"default": jobs}, {"default": 60.0}).claims) == jobs
+    assert len(claim(the_store(), jobs)) == jobs
 
 
 def a_wait(job: Any, timeout: float | None = None) -> Waiter:
@@ -143,8 +145,11 @@ def a_push(timeout: float | None = None, priority: int = 0) -> Waiter:
 
 
 def an_admission(timeout: float | None = None, priority: int = 0) -> Admission:
-    spec: JobSpec = JobSpec(new_id(), note.name, "[[],{}]", priority)
-    return Admission(route_of(note.using(timeout=timeout)), [spec])
+    return Admission(route_of(note.using(timeout=timeout)), [a_spec(priority)])
+
+
+def a_spec(priority: int = 0) -> JobSpec:
+    return JobSpec(new_id(), note.name, "[[],{}]", priority)
 
 
 def a_leader_that_cannot_ask(job: Any) -> Waiter:
@@ -371,11 +376,10 @@ def test_a_head_that_leaves_wakes_its_heir(jobify: Configure, clock: Clock) -> N
 
 def come_back(jobs: int) -> None:
     """Let jobs of a pool wait again, bound or not."""
-    claims = the_store().claim("a-pool", {"default": jobs}, {"default": 60.0}).claims
-    specs = [JobSpec(new_id(), note.name, "[[],{}]") for _ in claims]
+    claims = claim(the_store(), jobs)
+    specs = [a_spec() for _ in claims]
     the_store().add(get_settings().queue("default"), specs)  # past those who stand in line
-    held = {claim.id: claim.attempt for claim in claims}
-    assert len(the_store().release("a-pool", held, "the test says so")) == jobs
+    assert len(release(the_store(), claims)) == jobs
 
 
 def figures(push: Waiter) -> tuple[int, int]:
@@ -463,7 +467,7 @@ def test_what_a_push_of_many_was_refused_with_is_what_others_saw_last(
 ) -> None:
     jobify(MAXSIZE=5)
     note.push_many([()] * 4)
-    specs: list[JobSpec] = [JobSpec(new_id(), note.name, "[[],{}]") for _ in range(3)]
+    specs = [a_spec() for _ in range(3)]
     many = Waiter(Admission(route_of(note.using(timeout=0.4)), specs).steps).call()
     come_back(2)
     queue().tune(maxsize=2)

@@ -10,7 +10,8 @@ import pytest
 
 from jobify_django.pool import serving
 from jobify_django.stores import stores
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from tests.app.tasks import write_line
 from tests.child import until
 

@@ -4,26 +4,23 @@ do not hold any more are looked for, by the index of jobs that have not ended.
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib.admin import ModelAdmin, SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
+from jobify_django.admin.job_list import JobRows
+from jobify_django.admin.reading import listed_stores
 from jobify_django.conf import QUEUE_NAME, get_settings
+from jobify_django.job import JobStatus
 from jobify_django.models import Job
 from jobify_django.registry import tasks
-from jobify_django.stores import stores
-
-if TYPE_CHECKING:
-    JobModelAdmin = ModelAdmin[Job]
-else:
-    JobModelAdmin = ModelAdmin
 
 
 class FixedFilter(SimpleListFilter):
@@ -33,16 +30,17 @@ class FixedFilter(SimpleListFilter):
     def values(self) -> Sequence[tuple[str, Any]]:
         """Return the values and their labels."""
 
-    def lookups(self, request: HttpRequest, model_admin: JobModelAdmin) -> Sequence[tuple[str, Any]]:
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> Sequence[tuple[str, Any]]:
         return self.values()
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        value = self.value()
-        if value is None:
+    def queryset(self, request: HttpRequest, queryset: JobRows) -> JobRows:  # type: ignore[override]
+        chosen = self.value()
+        if chosen is None:
             return queryset
-        if value not in dict(self.values()):
-            raise IncorrectLookupParameters
-        return queryset.filter(**{self.parameter_name or "": value})
+        for value, _label in self.values():
+            if value == chosen:
+                return queryset.where(**{self.parameter_name or "": value})
+        raise IncorrectLookupParameters
 
 
 class StatusFilter(FixedFilter):
@@ -50,7 +48,7 @@ class StatusFilter(FixedFilter):
     parameter_name = "status"
 
     def values(self) -> Sequence[tuple[str, Any]]:
-        return Job.Status.choices
+        return [(JobStatus(value), label) for value, label in Job.Status.choices]
 
 
 class QueueFilter(FixedFilter):
@@ -65,10 +63,11 @@ class QueueFilter(FixedFilter):
 
     @cached_property
     def _held(self) -> Collection[str]:
-        try:
-            return stores["database"].queues()
-        except Exception:  # the list itself tells what is wrong
-            return ()
+        held: set[str] = set()
+        for store in listed_stores([]):
+            with contextlib.suppress(Exception):  # the list itself tells what is wrong
+                held.update(store.queues())
+        return held
 
 
 class TaskFilter(FixedFilter):

@@ -10,9 +10,9 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from jobify_django.admin.row import ORDER_LABELS, value_label
+from jobify_django.admin.words import ORDER_LABELS, value_label
 from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS, QueueSettings, maxsize_problem, workers_problem
-from jobify_django.stores.base import QueueState
+from jobify_django.stores.value import QueueState
 
 
 def _whole_number(most: int) -> forms.NumberInput:

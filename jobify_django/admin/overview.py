@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -25,50 +25,25 @@ from django.utils.translation import gettext as _
 from jobify_django import models
 from jobify_django.admin import page
 from jobify_django.admin.form import TuningForm
-from jobify_django.admin.row import (
-    QueueRow,
-    change_words,
-    former_row,
-    keeps_changes,
-    newest_changes,
-    newest_failures,
-    pool_rows,
-    problem,
-    queue_row,
-    queue_rows,
-    readable,
-)
+from jobify_django.admin.newest import newest_changes, newest_failures
+from jobify_django.admin.reading import problem, readable
+from jobify_django.admin.row import QueueRow, former_row, pool_rows, queue_row, queue_rows
+from jobify_django.admin.words import change_words
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import InvalidTuning, StaleVersion, StoreError
 from jobify_django.queue import Queue, queue
-from jobify_django.stores.base import QueueState
-
-if TYPE_CHECKING:
-    OverviewModelAdmin = admin.ModelAdmin[models.Overview]
-else:
-    OverviewModelAdmin = admin.ModelAdmin
+from jobify_django.stores import stores
+from jobify_django.stores.value import QueueState
 
 VALUES = ("workers", "maxsize", "order", "paused")
 
-Done = tuple[QueueState, str]
-"""What a queue became, and the words that tell of it."""
-
 
 @admin.register(models.Overview)
-class OverviewAdmin(OverviewModelAdmin):
+class OverviewAdmin(page.LookingAdmin):
     """Shows every queue in every store, and tunes, pauses and resumes it."""
 
     overview_template = "admin/jobify_django/overview.html"
     queue_template = "admin/jobify_django/queue.html"
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whether the user may see queues. As everywhere in the admin, who may change may also see."""
@@ -136,36 +111,36 @@ class OverviewAdmin(OverviewModelAdmin):
 
     def reset_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Give the live values back to the settings."""
-
-        def reset(found: Queue, state: QueueState) -> Done | None:
-            if (state.workers, state.maxsize, state.order) == (None, None, None):
-                return None
-            after = found.reset(**by(request, state))
-            return after, _("Queue %(name)s is as the settings say again.")
-
-        return self._act(request, name, reset, nothing=_("Queue %(name)s already was as the settings say."))
+        return self._act(
+            request,
+            name,
+            Queue.reset,
+            wanted=lambda state: (state.workers, state.maxsize, state.order) != (None, None, None),
+            done=_("Queue %(name)s is as the settings say again."),
+            nothing=_("Queue %(name)s already was as the settings say."),
+        )
 
     def pause_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Start no more jobs."""
-
-        def pause(found: Queue, state: QueueState) -> Done | None:
-            if state.paused:
-                return None
-            after = found.pause(**by(request, state))
-            return after, _("Queue %(name)s is paused: running jobs finish, pushes are still taken.")
-
-        return self._act(request, name, pause, nothing=_("Queue %(name)s already was paused."))
+        return self._act(
+            request,
+            name,
+            Queue.pause,
+            wanted=lambda state: not state.paused,
+            done=_("Queue %(name)s is paused: running jobs finish, pushes are still taken."),
+            nothing=_("Queue %(name)s already was paused."),
+        )
 
     def resume_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Start jobs again."""
-
-        def resume(found: Queue, state: QueueState) -> Done | None:
-            if not state.paused:
-                return None
-            after = found.resume(**by(request, state))
-            return after, _("Queue %(name)s is resumed.")
-
-        return self._act(request, name, resume, nothing=_("Queue %(name)s was not paused."))
+        return self._act(
+            request,
+            name,
+            Queue.resume,
+            wanted=lambda state: state.paused,
+            done=_("Queue %(name)s is resumed."),
+            nothing=_("Queue %(name)s was not paused."),
+        )
 
     # Inside
 
@@ -174,13 +149,13 @@ class OverviewAdmin(OverviewModelAdmin):
         if may_tune and form is None and row.stats is not None:
             form = TuningForm(row.settings, row.stats.state)
         changes, problems = [], []
-        if row.stats is not None and (kept := keeps_changes(row)):
+        kept = row.stats is not None and stores.of(row.settings).keeps_changes
+        if kept:
             try:
-                changes = newest_changes(row.name)
+                changes = newest_changes(stores.of(row.settings), row.name)
             except Exception as error:
                 problems.append(problem(error))
-        else:
-            kept = False
+        listed = row.stats is not None and row.shared
         title = _("Queue %(name)s") % {"name": row.name}
         crumbs = [page.overview_crumb(self.admin_site)]
         context = {
@@ -193,7 +168,7 @@ class OverviewAdmin(OverviewModelAdmin):
             "changes": changes,
             "keeps_changes": kept,
             "problems": problems,
-            "jobs_address": page.jobs_address(self.admin_site, request) if kept else "",
+            "jobs_address": page.jobs_address(self.admin_site, request) if listed else "",
             "seen_at": time.time(),
         }
         return self._answer(request, self.queue_template, context)
@@ -234,8 +209,10 @@ class OverviewAdmin(OverviewModelAdmin):
         self,
         request: HttpRequest,
         name: str,
-        act: Callable[[Queue, QueueState], Done | None],
+        act: Callable[..., QueueState],
         *,
+        wanted: Callable[[QueueState], bool],
+        done: str,
         nothing: str,
     ) -> HttpResponse:
         if request.method != "POST":
@@ -245,21 +222,21 @@ class OverviewAdmin(OverviewModelAdmin):
         found = self._find(name)
         try:
             before = _state(found)
-            done = act(found, before)
+            if not wanted(before):
+                messages.info(request, nothing % {"name": found.name})
+                return self._back(found)
+            actor = request.user.get_username()
+            after = act(found, actor=actor, source="admin", expected=before.version)
         except (StaleVersion, StoreError) as error:
             messages.error(request, str(error))
             return self._back(found)
-        if done:
-            after, words = done
-            self._log(request, before, after)
-            messages.success(request, words % {"name": found.name})
-        else:
-            messages.info(request, nothing % {"name": found.name})
+        self._log(request, before, after)
+        messages.success(request, done % {"name": found.name})
         return self._back(found)
 
     def _log(self, request: HttpRequest, before: QueueState, after: QueueState) -> None:
         words = change_words(*({key: getattr(state, key) for key in VALUES} for state in (before, after)))
-        self.log_change(request, models.Queue(name=after.queue), words)  # type: ignore[arg-type]
+        self.log_change(request, models.Queue(name=after.queue), words)
 
     def _find(self, name: str) -> Queue:
         if (known := _known(name)) is None:
@@ -283,10 +260,5 @@ def _known(name: str) -> str | None:
     return next((given for given in (name, unquote(name)) if given in get_settings().queues), None)
 
 
-def by(request: HttpRequest, state: QueueState) -> dict[str, Any]:
-    """Return who changes a queue that was seen in this state, as arguments."""
-    return {"actor": request.user.get_username(), "source": "admin", "expected": state.version}
-
-
 def _state(found: Queue) -> QueueState:
-    return found.store.states([found.name])[found.name]
+    return found.store.sync("", [found.name]).states[found.name]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import django
 from django.apps import apps
-from django.contrib.admin import AdminSite
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.db.models import Model
 from django.http import HttpRequest
 from django.urls import reverse
@@ -22,6 +22,24 @@ REFRESH_HEADER = "X-Jobify-Refresh"
 """Set by jobify.js: only the parts that change are wanted, and no message may be used up."""
 
 Crumb = tuple[str, str]
+
+if TYPE_CHECKING:
+    AnyModelAdmin = ModelAdmin[Any]
+else:
+    AnyModelAdmin = ModelAdmin
+
+
+class LookingAdmin(AnyModelAdmin):
+    """Never adds, edits or deletes what it shows."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
 
 def context(

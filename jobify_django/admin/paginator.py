@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 from django.core.paginator import Paginator
 
@@ -24,6 +23,5 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
     @cached_property
     def count(self) -> int:
         """The number of rows, or ``MOST`` with a plus."""
-        rows: Any = self.object_list
-        found: int = rows.order_by()[: MOST + 1].count()
+        found: int = self.object_list.count(MOST + 1)  # type: ignore[attr-defined]
         return CappedCount(MOST) if found > MOST else found

@@ -16,7 +16,7 @@ from jobify_django.current import LOOK_AT_WORKERS, inside
 from jobify_django.exceptions import QueueFull
 from jobify_django.job import JobSpec
 from jobify_django.push.route import Route
-from jobify_django.stores.base import Added, Anchor
+from jobify_django.stores.value import Added, Anchor
 from jobify_django.waiting.waitlist import Ticket
 from jobify_django.waiting.waker import Abandoned, Call, Pause, Steps, Waker
 

@@ -16,7 +16,8 @@ from jobify_django.payload import encode_call
 from jobify_django.push.admission import Admission
 from jobify_django.push.route import Pushable, Route
 from jobify_django.stores import stores
-from jobify_django.stores.base import Anchor, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Anchor
 from jobify_django.waiting.loop import sync_code_waits
 from jobify_django.waiting.waker import Call, Steps, Waker, run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from jobify_django.stores.base import Added
+from jobify_django.stores.value import Added
 from jobify_django.waiting.waitlist import Ticket, WaitList
 
 A_MOMENT = 0.5

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from jobify_django.current import LOOK_AT_WORKERS, Inside
 from jobify_django.exceptions import JobNotFound, WaitDeadlock
 from jobify_django.job import RUNNING, JobRecord
-from jobify_django.stores.base import Anchor, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Anchor
 from jobify_django.waiting.waker import Call, Steps
 
 LONGEST_PAUSE = 15.0

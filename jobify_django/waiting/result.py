@@ -12,7 +12,8 @@ from typing import cast
 from jobify_django.current import inside
 from jobify_django.exceptions import WaitTimeout
 from jobify_django.job import JobRecord
-from jobify_django.stores.base import Anchor, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Anchor
 from jobify_django.waiting.awaited import Awaited, Workers
 from jobify_django.waiting.waitlist import Ticket, WaitList
 from jobify_django.waiting.waker import Call, Pause, Steps, Waker

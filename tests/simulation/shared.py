@@ -13,18 +13,19 @@ from jobify_django.exceptions import StoreError
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database.rows import RECORD, to_record
+from jobify_django.stores.database.columns import RECORD, to_record
+from jobify_django.stores.value import JobQuery
 from tests.simulation.model import Differs, Model
 from tests.simulation.story import told
 from tests.simulation.world import Process, World
 
 WRITES = frozenset(
-    ("add", "claim", "renew", "finish", "release", "release_unknown", "rescue", "cancel", "retry", "prune")
-) | {"tune"}
-ASKED = WRITES | {"cancels"}
+    ("add", "claim", "renew", "settle", "reconcile", "rescue", "cancel", "retry", "prune", "tune")
+)
+ASKED = WRITES | {"sync"}
 """The verbs that the model answers too."""
 
-OFTEN_IDLE = ("rescue", "release", "release_unknown", "prune")
+OFTEN_IDLE = ("rescue", "reconcile", "prune")
 ALL = 1_000_000
 
 
@@ -60,9 +61,9 @@ class Shared:
             if self._may_have_changed(verb, args, result):
                 records = self.records()
                 self.model.compare(records, now)
-                if verb in ("add", "release", "rescue", "retry", "tune"):
+                if verb in ("add", "settle", "reconcile", "rescue", "retry", "tune"):
                     self._compare_order(now)
-                self._hold_invariants(verb, args, kwargs, result, records, now)
+                self._hold_invariants(verb, args, result, records, now)
         except Differs as difference:
             self.world.fail(f"{verb} {told(args)}: {difference}", difference)
         for record in expiring:
@@ -85,7 +86,7 @@ class Shared:
     def records(self) -> list[JobRecord]:
         """Return all that the store holds."""
         if not isinstance(self.store, DatabaseStore):
-            return list(self.store.find(limit=ALL))
+            return list(self.store.query(JobQuery(limit=ALL)))
         with connections["default"].cursor() as cursor:
             cursor.execute(f"SELECT {RECORD} FROM jobify_job")
             rows = cursor.fetchall()
@@ -150,21 +151,20 @@ class Shared:
         if self.calls % 25 == 0:
             return True
         if verb == "claim":
-            return bool(result.claims or (len(args) > 3 and args[3]))
+            return bool(result.claims or any(args[1:]))
         if verb in OFTEN_IDLE:
             return bool(result)
         return verb in WRITES
 
     def _compare_order(self, now: float) -> None:
         for queue in self.model.queues:
-            waiting = self.store.find(queue=queue, status=JobStatus.WAITING, limit=ALL)
+            waiting = self.store.query(JobQuery(queue=queue, status=JobStatus.WAITING, limit=ALL))
             self.model.compare_order(queue, [record.id for record in waiting], now)
 
     @staticmethod
     def _hold_invariants(
         verb: str,
         args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
         result: Any,
         records: Sequence[JobRecord],
         now: float,
@@ -177,10 +177,11 @@ class Shared:
             if fresh and len(waiting) > result.maxsize:
                 raise Differs(f"the bound: {len(waiting)} wait in {queue!r}, and maxsize is {result.maxsize}")
         if verb == "claim":
-            for queue, cap in kwargs.get("caps", {}).items():
+            for queue in dict.fromkeys(claim.queue for claim in result.claims):
+                cap = args[0].lanes[queue].max_running
                 held = [r for r in records if r.queue == queue and r.status == "running"]
                 held = [r for r in held if r.lease_until is not None and r.lease_until >= now]
-                if len(held) > cap and any(claim.queue == queue for claim in result.claims):
+                if cap is not None and len(held) > cap:
                     raise Differs(f"{len(held)} jobs of {queue!r} run, and MAX_RUNNING is {cap}")
         for record in records:
             if record.attempt > len(record.history) + 1:

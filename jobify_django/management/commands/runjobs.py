@@ -29,7 +29,7 @@ from jobify_django.management.process import Process
 from jobify_django.management.supervisor import MAX_PROCESSES, Supervisor
 from jobify_django.pool import Service
 from jobify_django.registry import tasks
-from jobify_django.stores.base import QueueStats
+from jobify_django.stores.value import QueueStats
 
 logger = get_log("jobify.worker")
 

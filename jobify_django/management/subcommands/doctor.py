@@ -29,7 +29,8 @@ from jobify_django.management.subcommands.table import plain, words
 from jobify_django.queue import queue
 from jobify_django.registry import tasks
 from jobify_django.stores import left_behind, reachable
-from jobify_django.stores.base import QueueStats, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import JobQuery, QueueStats
 
 SAMPLE = 1_000
 """Waiting jobs looked through for unknown tasks."""
@@ -226,7 +227,7 @@ def _tasks() -> Iterator[Finding]:
     yield Finding("PASS" if known else "WARN", f"{len(known)} tasks are registered")
     for store in reachable()[0]:
         try:
-            waiting = store.find(status=JobStatus.WAITING, limit=SAMPLE)
+            waiting = store.query(JobQuery(status=JobStatus.WAITING, limit=SAMPLE, payload=False))
         except StoreError:
             continue  # said of its queues
         unknown = Counter(record.task for record in waiting if record.task not in known)

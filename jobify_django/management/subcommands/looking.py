@@ -20,7 +20,7 @@ from jobify_django.management.subcommands.output import clocks, document, job_va
 from jobify_django.management.subcommands.table import plain, plain_lines, table, width_of, words
 from jobify_django.queue import survey
 from jobify_django.stores import every_store
-from jobify_django.stores.base import QueueStats
+from jobify_django.stores.value import QueueStats
 
 STATUS = (
     "queue",

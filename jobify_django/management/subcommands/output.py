@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -18,7 +19,6 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import UNREADABLE, in_lines, readable
 from jobify_django.stores import queues_by_store, stores
-from jobify_django.stores.database import rows
 
 USAGE = 2
 """The exit code of a wrong command line, as argparse has it."""
@@ -60,6 +60,9 @@ class Progress:
 INDENTED = 5
 """How many times as long as on one line a JSON text may be in many."""
 
+FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
+"""The first and the last second that a date can stand for, from the year 1 to 9999."""
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -92,8 +95,9 @@ def usage(message: str) -> CommandError:
 
 def moment(at: float | None) -> str | None:
     """Return a time in UTC as ISO 8601 text; one that no calendar has is the first or the last it has."""
-    within = rows.moment(at, None)
-    return None if within is None else datetime.fromtimestamp(within, UTC).isoformat(timespec="milliseconds")
+    if at is None or math.isnan(at):
+        return None
+    return datetime.fromtimestamp(min(max(at, FIRST), LAST), UTC).isoformat(timespec="milliseconds")
 
 
 def clocks() -> Mapping[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobify_django.job import JobStatus
-from jobify_django.testing.conformance.ground import ARGUMENTS, POOL, Ground, a_queue, outcome
+from jobify_django.testing.conformance.ground import ARGUMENTS, Ground, a_queue, outcome
 
 
 class Adding(Ground):
@@ -150,7 +150,7 @@ class Adding(Ground):
 
         assert self.store.add(self.queue, [spec]).taken == 1
         assert self.status(spec.id) is JobStatus.RUNNING
-        self.store.finish([outcome(claim)])
+        self.store.settle([outcome(claim)])
         assert self.store.add(self.queue, [spec]).taken == 1
         assert self.status(spec.id) is JobStatus.SUCCESSFUL
         assert self.waiting() == 0
@@ -158,10 +158,10 @@ class Adding(Ground):
     def test_jobs_that_come_back_may_exceed_the_bound_and_then_nothing_is_added(self) -> None:
         queue = a_queue(maxsize=2)
         self.add(0, 0, queue=queue)
-        held = {claim.id: claim.attempt for claim in self.claim(2)}
+        claims = self.claim(2)
         self.add(0, 0, queue=queue)
 
-        self.store.release(POOL, held, "it stopped")
+        self.release(claims)
 
         assert self.waiting(queue) == 4
         for waiting in (4, 3, 2):

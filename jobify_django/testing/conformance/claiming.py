@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobify_django.job import JobStatus
+from jobify_django.stores.value import Lane
 from jobify_django.testing.conformance.ground import ARGUMENTS, LEASE, OTHER, POOL, Ground, a_queue, outcome
 
 
@@ -70,7 +71,7 @@ class Claiming(Ground):
         for queue in (self.queue, mail, slow):
             self.add(0, 0, 0, queue=queue)
 
-        claimed = self.store.claim(POOL, {"default": 2, "mail": 1}, {"default": LEASE, "mail": LEASE})
+        claimed = self.ask({"default": 2, "mail": 1})
 
         assert sorted(claim.queue for claim in claimed.claims) == ["default", "default", "mail"]
         assert self.waiting(slow) == 3
@@ -93,19 +94,18 @@ class Claiming(Ground):
         assert self.claimed() == [id]
 
     def test_a_claim_tells_when_the_next_delayed_job_is_due(self) -> None:
-        leases = {"default": LEASE}
-        assert self.store.claim(POOL, {"default": 1}, leases).next_due is None
+        assert self.ask({"default": 1}).next_due is None
         self.add(0, 0, delay=60)
         self.add(0, delay=20)
         self.clock.advance(5)
 
-        assert self.store.claim(POOL, {"default": 1}, leases).next_due == 15
+        assert self.ask({"default": 1}).next_due == 15
 
     def test_a_due_job_of_a_paused_queue_lets_no_pool_turn_in_a_circle(self) -> None:
         self.add(0, delay=20)
         self.tune(paused=True)
         self.clock.advance(20)
-        claimed = self.store.claim(POOL, {"default": 1}, {"default": LEASE})
+        claimed = self.ask({"default": 1})
 
         assert (list(claimed.claims), claimed.next_due) == ([], None)
 
@@ -140,7 +140,7 @@ class Claiming(Ground):
         claim = self.start()
         seen = [claim.attempt]
         for _ in range(3):
-            self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+            self.release([claim])
             (claim,) = self.claim(1)
             seen.append(claim.attempt)
 
@@ -150,7 +150,7 @@ class Claiming(Ground):
         mail = a_queue("mail")
         self.tune(workers=3)
 
-        states = self.store.claim(POOL, {"default": 1, "mail": 0}, {"default": LEASE, "mail": LEASE}).states
+        states = self.ask({"default": 1, "mail": 0}).states
 
         assert (states["default"].workers, states["default"].version) == (3, 1)
         assert (states[mail.name].workers, states[mail.name].version) == (None, 0)
@@ -171,10 +171,10 @@ class Claiming(Ground):
 
     def test_a_claim_tells_which_outcomes_it_refused(self) -> None:
         good, stale = self.start(), self.start()
-        self.store.release(POOL, {stale.id: stale.attempt}, "it stopped")
+        self.release([stale])
         given = [outcome(good), outcome(stale)]
 
-        claimed = self.store.claim(POOL, {"default": 0}, {"default": LEASE}, given)
+        claimed = self.ask({"default": 0}, given)
 
         assert list(claimed.refused) == [given[1]]
         assert self.status(stale.id) is JobStatus.WAITING
@@ -182,23 +182,23 @@ class Claiming(Ground):
     def test_a_capped_queue_runs_no_more_than_its_cap_in_all_pools(self) -> None:
         self.add(0, 0, 0, 0)
 
-        assert len(self.claim(1, caps={"default": 3})) == 1
-        assert len(self.claim(4, pool=OTHER, caps={"default": 3})) == 2
-        assert self.claim(4, caps={"default": 3}) == []
+        assert len(self.claim(1, max_running=3)) == 1
+        assert len(self.claim(4, pool=OTHER, max_running=3)) == 2
+        assert self.claim(4, max_running=3) == []
 
     def test_an_ended_job_makes_room_under_the_cap_in_the_same_claim(self) -> None:
         first, second = self.add(0, 0)
-        (claim,) = self.claim(2, caps={"default": 1})
+        (claim,) = self.claim(2, max_running=1)
 
         assert claim.id == first
-        assert self.claimed(2, caps={"default": 1}, outcomes=[outcome(claim)]) == [second]
+        assert self.claimed(2, max_running=1, outcomes=[outcome(claim)]) == [second]
 
     def test_a_lease_that_ran_out_frees_its_place_under_the_cap(self) -> None:
         first, second = self.add(0, 0)
-        self.claim(1, caps={"default": 1}, lease=10)
+        self.claim(1, max_running=1, lease=10)
         self.clock.advance(10.5)
 
-        assert self.claimed(2, pool=OTHER, caps={"default": 1}) == [second]
+        assert self.claimed(2, pool=OTHER, max_running=1) == [second]
         assert self.status(first) is JobStatus.RUNNING
 
     def test_a_cap_of_one_queue_is_none_of_another(self) -> None:
@@ -206,9 +206,11 @@ class Claiming(Ground):
         self.add(0, 0)
         self.add(0, 0, queue=mail)
 
-        self.claim(2, caps={"default": 1})
+        self.claim(2, max_running=1)
 
-        assert len(self.claim(2, queue=mail, caps={"default": 1})) == 2
+        claimed = self.ask({"default": Lane(2, LEASE, max_running=1), "mail": 2})
+
+        assert [claim.queue for claim in claimed.claims] == ["mail", "mail"]
 
     def test_jobs_of_tasks_a_pool_does_not_know_are_passed_over_and_keep_their_place(self) -> None:
         (strange,) = self.add(5, task="app.tasks.new")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from jobify_django.exceptions import StaleVersion
 from jobify_django.job import Claim
+from jobify_django.stores.value import Demand, Lane
 from jobify_django.testing.conformance.ground import LEASE, Ground, a_queue, outcome
 
 PRODUCERS = 8
@@ -48,7 +49,7 @@ class Crowding(Ground):
             thread.join(PATIENCE)
 
         assert sorted(versions) == list(range(1, 4 * EACH + 1))
-        state = self.store.states(["default"])["default"]
+        state = self.store.sync("", ["default"]).states["default"]
         assert (state.version, state.workers, state.maxsize) == (4 * EACH, EACH, EACH)
 
     def test_of_changes_made_from_one_version_at_the_same_moment_one_is_made(self) -> None:
@@ -77,7 +78,7 @@ class Crowding(Ground):
         assert made == [2]
         assert {(one.queue, one.expected, one.version) for one in refused} == {("default", 1, 2)}
         assert len(refused) == PRODUCERS - 1
-        assert self.store.states(["default"])["default"].version == 2
+        assert self.store.sync("", ["default"]).states["default"].version == 2
 
 
 class _Crowd:
@@ -138,13 +139,13 @@ class _Crowd:
             ended: list[Claim] = []
             while len(self.claimed) < PRODUCERS * EACH and not self._all_done.is_set():
                 outcomes = [outcome(claim) for claim in ended]
-                wants = {"default": 1 + number}
-                ended = list(self.store.claim(f"pool-{number}", wants, {"default": LEASE}, outcomes).claims)
+                demand = Demand(f"pool-{number}", {"default": Lane(1 + number, LEASE)})
+                ended = list(self.store.claim(demand, outcomes).claims)
                 assert len(ended) <= 1 + number, "claimed more than wanted"
                 self.claimed += [claim.id for claim in ended]
                 if not ended:
                     self._work.acquire(timeout=0.05)
-            assert list(self.store.finish([outcome(claim) for claim in ended])) == []
+            assert list(self.store.settle([outcome(claim) for claim in ended])) == []
             if len(self.claimed) >= PRODUCERS * EACH:
                 self._all_done.set()
 

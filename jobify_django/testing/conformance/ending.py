@@ -17,7 +17,7 @@ class Ending(Ground):
     def test_a_successful_job_keeps_its_result(self) -> None:
         claim = self.start()
         self.clock.advance(2)
-        self.store.finish([outcome(claim, result='{"a":[1]}')])
+        self.store.settle([outcome(claim, result='{"a":[1]}')])
 
         job = self.record(claim.id)
 
@@ -27,7 +27,7 @@ class Ending(Ground):
     def test_a_failed_job_keeps_its_error(self) -> None:
         claim = self.start()
         error = JobError("builtins.ValueError", 'no "x" \u2028 \u00e9', "Traceback ...")
-        self.store.finish([outcome(claim, JobStatus.FAILED, error=error)])
+        self.store.settle([outcome(claim, JobStatus.FAILED, error=error)])
 
         job = self.record(claim.id)
 
@@ -37,7 +37,7 @@ class Ending(Ground):
         text = "".join(map(chr, [0, 7, 34, 39, 92, 0x85, 0x2028, 0xD800, 0xFFFF, 0xDFFF, 0x1F600]))
         claim = self.start()
         error = JobError(text, text * 100, text * 2_000)
-        self.store.finish([outcome(claim, JobStatus.FAILED, error=error)])
+        self.store.settle([outcome(claim, JobStatus.FAILED, error=error)])
 
         assert self.record(claim.id).error == error
 
@@ -91,18 +91,18 @@ class Ending(Ground):
         assert dict(self.store.cancel([claim.id])) == {claim.id: JobStatus.RUNNING}
         assert self.status(claim.id) is JobStatus.RUNNING
         assert self.record(claim.id).cancel_requested
-        assert list(self.store.finish([outcome(claim, JobStatus.CANCELLED)])) == []
+        assert list(self.store.settle([outcome(claim, JobStatus.CANCELLED)])) == []
         assert self.status(claim.id) is JobStatus.CANCELLED
 
     def test_a_pool_can_ask_which_of_its_jobs_shall_end(self) -> None:
         mine, left, theirs = self.start(), self.start(), self.start(pool=OTHER)
         self.store.cancel([mine.id, theirs.id])
 
-        assert list(self.store.cancels(POOL)) == [mine.id]
-        assert list(self.store.cancels(OTHER)) == [theirs.id]
+        assert list(self.store.sync(POOL, ()).cancel_requested) == [mine.id]
+        assert list(self.store.sync(OTHER, ()).cancel_requested) == [theirs.id]
         assert not self.record(left.id).cancel_requested
-        self.store.finish([outcome(mine, JobStatus.CANCELLED)])
-        assert list(self.store.cancels(POOL)) == []
+        self.store.settle([outcome(mine, JobStatus.CANCELLED)])
+        assert list(self.store.sync(POOL, ()).cancel_requested) == []
 
     def test_cancelling_an_ended_or_unknown_job_changes_nothing(self) -> None:
         ended = self.end(JobStatus.SUCCESSFUL)
@@ -114,7 +114,7 @@ class Ending(Ground):
 
     def test_a_failed_job_can_be_retried(self) -> None:
         claim = self.start()
-        self.store.finish([outcome(claim, JobStatus.FAILED, error=JobError("builtins.ValueError", "no"))])
+        self.store.settle([outcome(claim, JobStatus.FAILED, error=JobError("builtins.ValueError", "no"))])
         self.clock.advance(5)
 
         assert list(self.store.retry([claim.id])) == [claim.id]
@@ -128,12 +128,12 @@ class Ending(Ground):
     def test_a_cancelled_job_can_be_retried_and_is_no_longer_asked_to_end(self) -> None:
         claim = self.start()
         self.store.cancel([claim.id])
-        self.store.finish([outcome(claim, JobStatus.CANCELLED)])
+        self.store.settle([outcome(claim, JobStatus.CANCELLED)])
 
         assert list(self.store.retry([claim.id])) == [claim.id]
         self.claim(1)
         assert not self.record(claim.id).cancel_requested
-        assert list(self.store.cancels(POOL)) == []
+        assert list(self.store.sync(POOL, ()).cancel_requested) == []
 
     def test_a_retry_forgets_crashes(self) -> None:
         claim = self.start()

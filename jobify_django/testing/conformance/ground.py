@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from jobify_django.conf import QueueSettings
-from jobify_django.job import Claim, JobRecord, JobSpec, JobStatus, Outcome
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.job import Claim, JobRecord, JobSpec, JobStatus
+from jobify_django.outcome import Outcome, cancelled, failed, released, succeeded
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Claimed, Demand, Lane, PoolQueue, PoolRecord
 from jobify_django.testing.clock import FakeClock
 
 LEASE = 30.0
 POOL = "pool-1"
 OTHER = "pool-2"
+ENDS: Mapping[JobStatus, Callable[..., Outcome]] = {
+    JobStatus.SUCCESSFUL: succeeded,
+    JobStatus.FAILED: failed,
+    JobStatus.CANCELLED: cancelled,
+}
 ARGUMENTS = '[["a"],{"b":1}]'
 
 
@@ -65,12 +72,25 @@ class Ground:
         pool: str = POOL,
         queue: QueueSettings | None = None,
         lease: float = LEASE,
+        max_running: int | None = None,
         outcomes: Sequence[Outcome] = (),
-        **limits: Any,
+        **choices: Any,
     ) -> list[Claim]:
         """Claim up to ``want`` jobs."""
-        name = (queue or self.queue).name
-        return list(self.store.claim(pool, {name: want}, {name: lease}, outcomes, **limits).claims)
+        lane = Lane(want, lease, max_running)
+        return list(self.ask({(queue or self.queue).name: lane}, outcomes, pool=pool, **choices).claims)
+
+    def ask(
+        self,
+        lanes: Mapping[str, int | Lane],
+        outcomes: Sequence[Outcome] = (),
+        *,
+        pool: str = POOL,
+        **choices: Any,
+    ) -> Claimed:
+        """Claim of several queues: for each a lane, or how many jobs."""
+        asked = {name: lane if isinstance(lane, Lane) else Lane(lane, LEASE) for name, lane in lanes.items()}
+        return self.store.claim(Demand(pool, asked, **choices), outcomes)
 
     def claimed(self, want: int = 100, **values: Any) -> list[str]:
         """Claim, and return only the ids."""
@@ -82,10 +102,17 @@ class Ground:
         (claim,) = self.claim(1, pool=pool)
         return claim
 
+    def release(
+        self, claims: Sequence[Claim], reason: str = "it stopped", *, pool: str = POOL, **values: Any
+    ) -> list[str]:
+        """Release attempts; return the ids of those whose job they held."""
+        refused = self.store.settle([released(claim, reason, pool=pool, **values) for claim in claims])
+        return [claim.id for claim in claims if claim.id not in {one.id for one in refused}]
+
     def end(self, status: JobStatus) -> str:
         """Let a job run and end so; return its id."""
         claim = self.start()
-        assert list(self.store.finish([outcome(claim, status)])) == []
+        assert list(self.store.settle([outcome(claim, status)])) == []
         return claim.id
 
     def record(self, id: str) -> JobRecord:
@@ -125,7 +152,7 @@ def a_queue(name: str = "default", **changes: Any) -> QueueSettings:
 
 def outcome(claim: Claim, status: JobStatus = JobStatus.SUCCESSFUL, **values: Any) -> Outcome:
     """Return how an attempt ended."""
-    return Outcome(claim.id, claim.attempt, claim.queue, claim.task, status, **values)
+    return ENDS[status](claim, **values)
 
 
 def a_pool(id: str = POOL, *queues: str) -> PoolRecord:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobify_django.conf import QueueSettings
-from jobify_django.job import Claim, JobStatus
-from jobify_django.stores.base import CRASH_LIMIT, Claimed
+from jobify_django.job import Claim, JobError, JobStatus
+from jobify_django.outcome import CRASH_LIMIT, released
+from jobify_django.stores.value import Lane
 from jobify_django.testing.conformance.ground import LEASE, OTHER, POOL, Ground, a_pool, a_queue, outcome
 
 
@@ -40,7 +40,7 @@ class Leasing(Ground):
 
     def test_renewing_tells_what_is_lost(self) -> None:
         kept, ended, gone = self.start(), self.start(), "00000000-0000-7000-8000-00000000ffff"
-        self.store.finish([outcome(ended)])
+        self.store.settle([outcome(ended)])
 
         renewed = self.store.renew(POOL, {kept.id: 1, ended.id: 1, gone: 1}, LEASE)
 
@@ -66,9 +66,9 @@ class Leasing(Ground):
         newer = self.rescued_from(stale)
         late = outcome(stale, result="1")
 
-        assert list(self.store.finish([late])) == [late]
+        assert list(self.store.settle([late])) == [late]
         assert (self.status(stale.id), self.record(stale.id).attempt) == (JobStatus.RUNNING, newer.attempt)
-        assert list(self.store.finish([outcome(newer, result="2")])) == []
+        assert list(self.store.settle([outcome(newer, result="2")])) == []
         assert self.record(stale.id).result == "2"
 
     def test_of_two_outcomes_of_one_job_only_that_of_its_newer_attempt_is_stored(self) -> None:
@@ -77,22 +77,22 @@ class Leasing(Ground):
         newer = self.rescued_from(stale)
         late, right = outcome(stale, result="1"), outcome(newer, result="2")
 
-        assert list(self.store.finish([late, right])) == [late]
+        assert list(self.store.settle([late, right])) == [late]
         assert self.record(stale.id).result == "2"
 
     def test_a_stale_finish_is_refused_while_the_rescued_job_waits(self) -> None:
         stale = self.start()
         self.crash()
 
-        assert len(self.store.finish([outcome(stale)])) == 1
+        assert len(self.store.settle([outcome(stale)])) == 1
         assert self.status(stale.id) is JobStatus.WAITING
         assert self.waiting() == 1
 
     def test_a_second_finish_is_refused(self) -> None:
         claim = self.start()
-        self.store.finish([outcome(claim, result="1")])
+        self.store.settle([outcome(claim, result="1")])
 
-        assert len(self.store.finish([outcome(claim, JobStatus.FAILED)])) == 1
+        assert len(self.store.settle([outcome(claim, JobStatus.FAILED)])) == 1
         assert (self.status(claim.id), self.record(claim.id).result) == (JobStatus.SUCCESSFUL, "1")
 
     def test_a_stale_renewal_is_lost_and_extends_nothing(self) -> None:
@@ -108,13 +108,13 @@ class Leasing(Ground):
         stale = self.start()
         newer = self.rescued_from(stale)
 
-        assert list(self.store.release(POOL, {stale.id: stale.attempt}, "it stopped")) == []
+        assert self.release([stale]) == []
         assert (self.status(newer.id), self.record(newer.id).pool) == (JobStatus.RUNNING, OTHER)
 
     def test_a_pool_releases_only_its_own_jobs(self) -> None:
         claim = self.start()
 
-        assert list(self.store.release(OTHER, {claim.id: claim.attempt}, "it stopped")) == []
+        assert self.release([claim], pool=OTHER) == []
         assert self.status(claim.id) is JobStatus.RUNNING
 
     # release
@@ -124,7 +124,7 @@ class Leasing(Ground):
         claims = self.claim(2)
         (fourth,) = self.add(0)
 
-        released = self.store.release(POOL, {claim.id: claim.attempt for claim in claims}, "it stopped")
+        released = self.release(claims)
 
         assert set(released) == {first, second}
         assert self.claimed() == [first, second, third, fourth]
@@ -132,14 +132,14 @@ class Leasing(Ground):
     def test_a_released_job_is_not_charged(self) -> None:
         claim = self.start()
         for _ in range(CRASH_LIMIT + 1):
-            self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+            self.release([claim])
             (claim,) = self.claim(1)
 
         assert (self.status(claim.id), self.record(claim.id).crashes) == (JobStatus.RUNNING, 0)
 
     def test_a_release_is_told_in_the_history(self) -> None:
         claim = self.start()
-        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+        self.release([claim])
 
         (told,) = self.record(claim.id).history
 
@@ -148,7 +148,7 @@ class Leasing(Ground):
 
     def test_a_released_job_is_held_by_nobody(self) -> None:
         claim = self.start()
-        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+        self.release([claim])
 
         job = self.record(claim.id)
 
@@ -156,17 +156,132 @@ class Leasing(Ground):
 
     def test_an_ended_job_cannot_be_released(self) -> None:
         claim = self.start()
-        self.store.finish([outcome(claim)])
+        self.store.settle([outcome(claim)])
 
-        assert list(self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")) == []
+        assert self.release([claim]) == []
         assert self.status(claim.id) is JobStatus.SUCCESSFUL
 
-    # release_unknown
+    def test_a_job_released_until_a_moment_is_delayed_until_then(self) -> None:
+        first, second = self.add(0, 0)
+        claims = self.claim(1)
+
+        assert self.release(claims, "not yet", until=self.clock.now + 20) == [first]
+
+        job = self.record(first)
+        assert (job.status, job.eligible_at) == (JobStatus.DELAYED, self.clock.now + 20)
+        assert (job.pool, job.lease_until, job.crashes) == ("", None, 0)
+        assert [(told.reason, told.charged) for told in job.history] == [("not yet", False)]
+        assert self.claimed() == [second]
+        self.clock.advance(20)
+        assert [(claim.id, claim.attempt) for claim in self.claim()] == [(first, 2)]
+
+    def test_a_moment_that_is_over_is_none_to_wait_for(self) -> None:
+        claim = self.start()
+
+        self.release([claim], until=self.clock.now)
+
+        assert (self.status(claim.id), self.waiting()) == (JobStatus.WAITING, 1)
+
+    def test_a_job_released_until_a_moment_takes_no_room_before(self) -> None:
+        queue = a_queue(maxsize=1)
+        self.add(0, queue=queue)
+        self.release(self.claim(1), until=self.clock.now + 20)
+
+        self.add(0, queue=queue)
+        self.clock.advance(20)
+
+        assert self.waiting(queue) == 2
+        assert self.store.add(queue, [self.spec()]).taken == 0
+
+    def test_a_job_may_be_delayed_cancelled_and_retried_again_and_again(self) -> None:
+        claim = self.start()
+        for _ in range(2):
+            self.release([claim], until=self.clock.now + 20)
+            assert dict(self.store.cancel([claim.id])) == {claim.id: JobStatus.DELAYED}
+            assert list(self.store.retry([claim.id])) == [claim.id]
+            (claim,) = self.claim()
+            self.release([claim], until=self.clock.now + 30)
+            self.clock.advance(29.5)
+            assert self.claim() == []
+            self.clock.advance(0.5)
+            (claim,) = self.claim()
+
+        assert (self.waiting(), self.store.stats([self.queue])["default"].delayed) == (0, 0)
+
+    def test_a_job_that_was_asked_to_end_is_not_delayed(self) -> None:
+        claim = self.start()
+        self.store.cancel([claim.id])
+
+        self.release([claim], until=self.clock.now + 20)
+
+        assert self.status(claim.id) is JobStatus.CANCELLED
+
+    def test_outcomes_of_all_kinds_are_stored_together(self) -> None:
+        self.add(*[0] * 5)
+        done, failed, back, later, stale = self.claim()
+        self.release([stale])
+        (newer,) = self.claim()
+        given = [
+            outcome(done, result="1"),
+            released(back, "it stopped"),
+            outcome(stale),
+            outcome(failed, JobStatus.FAILED),
+            released(later, "not yet", until=self.clock.now + 20),
+            released(stale, "too late"),
+        ]
+
+        refused = self.store.settle(given)
+
+        assert list(refused) == [given[2], given[5]]
+        assert [self.status(claim.id) for claim in (done, failed, back, later, newer)] == [
+            JobStatus.SUCCESSFUL,
+            JobStatus.FAILED,
+            JobStatus.WAITING,
+            JobStatus.DELAYED,
+            JobStatus.RUNNING,
+        ]
+        assert (self.waiting(), self.claimed(pool=OTHER)) == (1, [back.id])
+
+    def test_a_claim_stores_outcomes_of_all_kinds(self) -> None:
+        self.add(0, 0)
+        back, done = self.claim()
+
+        assert self.claimed(2, outcomes=[released(back, "it stopped"), outcome(done)]) == [back.id]
+
+    # Flags and extra values
+
+    def test_a_job_keeps_its_flags_and_extra_values(self) -> None:
+        (plain,) = self.add(0)
+        (flagged,) = self.add(0, flags=5, extra='{"key":"v\u00e4lue"}')
+
+        claims = self.claim()
+
+        assert [(claim.flags, claim.extra) for claim in claims] == [(0, None), (5, '{"key":"v\u00e4lue"}')]
+        assert [(one.flags, one.extra) for one in map(self.record, (plain, flagged))] == [
+            (claim.flags, claim.extra) for claim in claims
+        ]
+
+    def test_a_flagged_job_ends_as_any_other(self) -> None:
+        self.add(0, 0, 0, flags=1)
+        done, failed, stale = self.claim()
+        error = JobError("builtins.ValueError", "no")
+        self.release([stale])
+        given = [outcome(done, result="1"), outcome(failed, JobStatus.FAILED, error=error), outcome(stale)]
+
+        assert list(self.store.settle(given)) == [given[2]]
+
+        job = self.record(done.id)
+        assert (job.status, job.result, job.error) == (JobStatus.SUCCESSFUL, "1", None)
+        assert (job.ended_at, job.lease_until, job.history) == (self.clock.now, None, ())
+        job = self.record(failed.id)
+        assert (job.status, job.result, job.error) == (JobStatus.FAILED, None, error)
+
+    # reconcile
 
     def test_running_jobs_a_pool_does_not_know_of_are_handed_back_uncharged(self) -> None:
         known, unknown, others = self.start(), self.start(), self.start(pool=OTHER)
 
-        assert list(self.store.release_unknown(POOL, {known.id})) == [unknown.id]
+        assert list(self.store.reconcile(POOL, {known.id})) == [unknown.id]
         assert self.status(unknown.id) is JobStatus.WAITING
         assert self.record(unknown.id).crashes == 0
         assert self.record(unknown.id).history[0].charged is False
@@ -250,7 +365,7 @@ class Leasing(Ground):
         claim = self.start()
         self.crash()
         (claim,) = self.claim(1)
-        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+        self.release([claim])
         self.claim(1)
         self.crash()
 
@@ -269,7 +384,7 @@ class Leasing(Ground):
         claim = self.start()
         self.store.cancel([claim.id])
 
-        assert list(self.store.release(POOL, {claim.id: claim.attempt}, "stopping")) == [claim.id]
+        assert self.release([claim], "stopping") == [claim.id]
         assert self.status(claim.id) is JobStatus.CANCELLED
         assert self.claimed() == []
 
@@ -287,7 +402,7 @@ class Leasing(Ground):
     def test_of_jobs_that_come_back_together_each_is_told_its_own(self) -> None:
         doomed, handed = self.start(), self.start()
         reason = """it's "50%" done: why? ] \\ naïve"""
-        self.store.release(POOL, {handed.id: 1}, reason)
+        self.release([handed], reason)
         self.claim(1)
         asked, other = self.start(), self.start(pool=OTHER)
         self.store.cancel([asked.id])
@@ -395,125 +510,114 @@ class Leasing(Ground):
         assert list(self.store.rescue(longest=2 * LEASE)) == []
         assert self.record(id).lease_until == self.clock.now + 100 * LEASE
 
-    # Suspects
+    # Quarantine
 
-    def suspects(self, *priorities: int, **values: Any) -> list[str]:
+    def quarantined(self, *priorities: int, **values: Any) -> list[str]:
         """Add jobs, claim them, and let their pool die; return their ids."""
         ids = self.add(*priorities, **values)
-        self.claim(len(ids), queue=values.get("queue"), suspects="pass")
+        self.claim(len(ids), queue=values.get("queue"), quarantine="pass")
         self.crash()
         return ids
 
-    def ask(self, *queues: QueueSettings, **options: Any) -> Claimed:
-        """Claim up to four jobs of each queue."""
-        names = [queue.name for queue in queues or (self.queue,)]
-        return self.store.claim(POOL, dict.fromkeys(names, 4), dict.fromkeys(names, LEASE), **options)
-
     def test_a_claim_tells_how_often_the_job_has_crashed(self) -> None:
-        self.suspects(0)
+        self.quarantined(0)
 
         (claim,) = self.claim(1)
 
         assert claim.crashes == 1
 
     def test_jobs_that_ran_when_their_pool_died_are_claimed_one_at_a_time(self) -> None:
-        first, second = self.suspects(0, 0)
+        first, second = self.quarantined(0, 0)
         fresh = self.add(0, 0)
 
         assert self.claimed(4) == [first]
         assert self.claimed(4, pool=OTHER) == [second]
         assert self.claimed(4) == fresh
 
-    def test_a_suspect_that_is_not_first_in_line_is_passed_over(self) -> None:
-        (suspect,) = self.suspects(0)
+    def test_one_in_quarantine_that_is_not_first_in_line_is_passed_over(self) -> None:
+        (alone,) = self.quarantined(0)
         ids = self.add(5, -5)
 
         for choice in ("start", "wait"):
-            claimed = self.ask(suspects=choice)
-            assert ([claim.id for claim in claimed.claims], claimed.held) == (ids, False)
+            claimed = self.ask({"default": 4}, quarantine=choice)
+            assert ([claim.id for claim in claimed.claims], claimed.blocked) == (ids, False)
             ids = self.add(5, -5)
-        assert self.status(suspect) is JobStatus.WAITING
+        assert self.status(alone) is JobStatus.WAITING
 
-    def test_a_suspect_that_is_to_wait_holds_up_all_that_is_asked_for(self) -> None:
+    def test_one_in_quarantine_that_is_to_wait_holds_up_all_that_is_asked_for(self) -> None:
         mail = a_queue("mail")
         self.add(0, queue=mail)
-        (suspect,) = self.suspects(0)
+        (alone,) = self.quarantined(0)
         self.add(0)
 
-        claimed = self.ask(mail, self.queue, suspects="wait")
+        claimed = self.ask({"mail": 4, "default": 4}, quarantine="wait")
 
-        assert (list(claimed.claims), claimed.held) == ([], True)
+        assert (list(claimed.claims), claimed.blocked) == ([], True)
         assert set(claimed.states) == {"mail", "default"}
         assert self.waiting(mail) == 1
-        claimed = self.ask(mail, self.queue, suspects="start")
-        assert ([claim.id for claim in claimed.claims], claimed.held) == ([suspect], False)
+        claimed = self.ask({"mail": 4, "default": 4}, quarantine="start")
+        assert ([claim.id for claim in claimed.claims], claimed.blocked) == ([alone], False)
 
-    def test_outcomes_are_stored_although_a_suspect_holds_up_the_claim(self) -> None:
+    def test_outcomes_are_stored_although_one_in_quarantine_holds_up_the_claim(self) -> None:
         claim = self.start()
         self.store.renew(POOL, {claim.id: claim.attempt}, 10 * LEASE)
-        self.suspects(0)
+        self.quarantined(0)
 
-        assert self.ask(outcomes=[outcome(claim)], suspects="wait").held
+        assert self.ask({"default": 4}, outcomes=[outcome(claim)], quarantine="wait").blocked
         assert self.status(claim.id) is JobStatus.SUCCESSFUL
 
-    def test_suspects_may_be_passed_over(self) -> None:
-        suspects = self.suspects(0, 0)
+    def test_quarantined_may_be_passed_over(self) -> None:
+        quarantined = self.quarantined(0, 0)
         fresh = self.add(0, 0)
 
-        claimed = self.ask(suspects="pass")
+        claimed = self.ask({"default": 4}, quarantine="pass")
 
-        assert ([claim.id for claim in claimed.claims], claimed.held) == (fresh, False)
-        assert [self.status(id) for id in suspects] == [JobStatus.WAITING] * 2
+        assert ([claim.id for claim in claimed.claims], claimed.blocked) == (fresh, False)
+        assert [self.status(id) for id in quarantined] == [JobStatus.WAITING] * 2
 
-    def test_a_suspect_that_could_not_start_holds_up_nothing(self) -> None:
+    def test_one_in_quarantine_that_could_not_start_holds_up_nothing(self) -> None:
         strange, paused, full, busy = "app.tasks.new", a_queue("paused"), a_queue("full"), a_queue("busy")
-        self.suspects(9, task=strange)
+        self.quarantined(9, task=strange)
         for queue in (paused, full, busy):
-            self.suspects(0, queue=queue)
+            self.quarantined(0, queue=queue)
         self.tune(paused, paused=True)
         self.add(0, 0, queue=full)
-        self.claim(1, queue=full, suspects="pass")
+        self.claim(1, queue=full, quarantine="pass")
         (fresh,) = self.add(0)
-        wants = {"paused": 4, "full": 4, "busy": 0, "default": 4}
+        lanes: dict[str, int | Lane] = {"paused": 4, "busy": 0, "default": 4}
+        lanes["full"] = Lane(4, LEASE, max_running=1)
 
-        claimed = self.store.claim(
-            POOL,
-            wants,
-            dict.fromkeys(wants, LEASE),
-            caps={"full": 1},
-            unknown={strange},
-            suspects="wait",
-        )
+        claimed = self.ask(lanes, unknown={strange}, quarantine="wait")
 
-        assert ([claim.id for claim in claimed.claims], claimed.held) == ([fresh], False)
+        assert ([claim.id for claim in claimed.claims], claimed.blocked) == ([fresh], False)
 
-    def test_a_suspect_behind_one_of_an_unknown_task_is_first_in_line(self) -> None:
-        self.suspects(9, task="app.tasks.new")
-        (known,) = self.suspects(0)
+    def test_one_in_quarantine_behind_one_of_an_unknown_task_is_first_in_line(self) -> None:
+        self.quarantined(9, task="app.tasks.new")
+        (known,) = self.quarantined(0)
         self.add(0)
 
-        assert self.ask(unknown={"app.tasks.new"}, suspects="wait").held
+        assert self.ask({"default": 4}, unknown={"app.tasks.new"}, quarantine="wait").blocked
         assert self.claimed(4, unknown={"app.tasks.new"}) == [known]
 
-    def test_a_due_job_that_goes_first_goes_before_a_suspect(self) -> None:
+    def test_a_due_job_that_goes_first_goes_before_one_in_quarantine(self) -> None:
         (due,) = self.add(5, delay=LEASE)
-        (suspect,) = self.suspects(0)
+        (alone,) = self.quarantined(0)
 
         assert self.claimed(4) == [due]
-        assert self.claimed(4) == [suspect]
+        assert self.claimed(4) == [alone]
 
-    def test_a_job_retried_by_hand_is_no_suspect(self) -> None:
-        (id,) = self.suspects(0)
+    def test_a_job_retried_by_hand_is_not_in_quarantine(self) -> None:
+        (id,) = self.quarantined(0)
         (fresh,) = self.add(0)
         self.store.cancel([id])
         self.store.retry([id])
 
         assert self.claimed(4) == [id, fresh]
 
-    def test_a_suspect_that_was_handed_back_is_one_still(self) -> None:
-        self.suspects(0)
+    def test_one_in_quarantine_that_was_handed_back_is_one_still(self) -> None:
+        self.quarantined(0)
         (claim,) = self.claim(4)
         self.add(0)
-        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+        self.release([claim])
 
         assert self.claimed(4) == [claim.id]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobify_django.job import JobStatus
-from jobify_django.stores.base import POOL_ALIVE
+from jobify_django.stores.value import POOL_ALIVE, JobQuery
 from jobify_django.testing.conformance.ground import OTHER, POOL, Ground, a_pool, a_queue, outcome
 
 NOBODY = "00000000-0000-7000-8000-00000000ffff"
@@ -29,7 +29,7 @@ class Looking(Ground):
     def test_waiting_jobs_are_found_in_claim_order(self) -> None:
         low, high, middle = self.add(1, 9, 5)
 
-        found = self.store.find(queue="default", status=JobStatus.WAITING)
+        found = self.store.query(JobQuery(queue="default", status=JobStatus.WAITING))
 
         assert [job.id for job in found] == [high, middle, low]
 
@@ -39,8 +39,8 @@ class Looking(Ground):
             ids.append(self.end(JobStatus.FAILED))
             self.clock.advance(1)
 
-        assert [job.id for job in self.store.find(status=JobStatus.FAILED)] == ids[::-1]
-        assert [job.id for job in self.store.find()] == ids[::-1]
+        assert [job.id for job in self.store.query(JobQuery(status=JobStatus.FAILED))] == ids[::-1]
+        assert [job.id for job in self.store.query(JobQuery())] == ids[::-1]
 
     def test_jobs_are_found_by_queue_status_and_task(self) -> None:
         mail = a_queue("mail")
@@ -48,18 +48,74 @@ class Looking(Ground):
         (mailed,) = self.add(0, queue=mail)
         (other,) = self.add(0, task="app.tasks.b")
 
-        assert [job.id for job in self.store.find(queue="mail")] == [mailed]
-        assert [job.id for job in self.store.find(status=JobStatus.FAILED)] == [failed]
-        assert [job.id for job in self.store.find(task="app.tasks.b")] == [other]
-        assert list(self.store.find(queue="mail", status=JobStatus.FAILED)) == []
-        assert {job.id for job in self.store.find()} == {failed, mailed, other}
+        assert [job.id for job in self.store.query(JobQuery(queue="mail"))] == [mailed]
+        assert [job.id for job in self.store.query(JobQuery(status=JobStatus.FAILED))] == [failed]
+        assert [job.id for job in self.store.query(JobQuery(task="app.tasks.b"))] == [other]
+        assert list(self.store.query(JobQuery(queue="mail", status=JobStatus.FAILED))) == []
+        assert {job.id for job in self.store.query(JobQuery())} == {failed, mailed, other}
 
     def test_find_returns_no_more_than_its_limit(self) -> None:
         ids = self.add(*[0] * 5)
 
-        assert [job.id for job in self.store.find(status=JobStatus.WAITING, limit=2)] == ids[:2]
+        assert [job.id for job in self.store.query(JobQuery(status=JobStatus.WAITING, limit=2))] == ids[:2]
 
     # position
+
+    def test_a_query_may_begin_further_down(self) -> None:
+        ids = self.add(0, 0, 0)
+
+        waiting = self.store.query(JobQuery(status=JobStatus.WAITING, offset=1, limit=1))
+        newest = self.store.query(JobQuery(offset=2))
+
+        assert ([job.id for job in waiting], [job.id for job in newest]) == ([ids[1]], [ids[0]])
+
+    def test_a_query_for_ids_obeys_its_other_conditions(self) -> None:
+        ids = self.add(0, 0)
+        failed = self.end_one(JobStatus.FAILED)
+
+        found = self.store.query(JobQuery(ids=[*ids[:1], failed, NOBODY], status=JobStatus.WAITING))
+
+        assert [job.id for job in found] == ids[:1]
+        assert list(self.store.query(JobQuery(ids=[]))) == []
+
+    def end_one(self, status: JobStatus) -> str:
+        """Let a job of another queue end so; return its id."""
+        other = a_queue("ending")
+        self.add(0, queue=other)
+        (claim,) = self.claim(queue=other)
+        self.store.settle([outcome(claim, status)])
+        return claim.id
+
+    def test_a_query_for_the_newest_ends_goes_by_them(self) -> None:
+        claims = [self.start() for _ in range(3)]
+        self.add(0)
+        for claim in (claims[1], claims[2], claims[0]):
+            self.clock.advance(1)
+            self.store.settle([outcome(claim, JobStatus.FAILED)])
+
+        found = self.store.query(JobQuery(status=JobStatus.FAILED, newest="ended", limit=2))
+
+        assert [job.id for job in found] == [claims[0].id, claims[2].id]
+        assert len(self.store.query(JobQuery(newest="ended"))) == 3
+
+    def test_a_query_without_payload_leaves_the_large_values_out(self) -> None:
+        claim = self.start()
+        self.release([claim])
+        (claim,) = self.claim()
+        self.store.settle([outcome(claim, result='"long"')])
+
+        (job,) = self.store.query(JobQuery(payload=False))
+
+        assert (job.arguments, job.result, job.error, job.history) == ("", None, None, ())
+        assert (job.id, job.status, job.attempt) == (claim.id, JobStatus.SUCCESSFUL, 2)
+
+    def test_jobs_are_counted_up_to_a_limit(self) -> None:
+        self.add(0, 0, 0)
+        self.add(0, queue=a_queue("mail"))
+
+        assert self.store.count(JobQuery(queue="default")) == 3
+        assert self.store.count(JobQuery(limit=2)) == 2
+        assert self.store.count(JobQuery(status=JobStatus.FAILED)) == 0
 
     def test_position_counts_the_jobs_that_go_before(self) -> None:
         low, high, middle = self.add(1, 9, 5)
@@ -144,7 +200,7 @@ class Looking(Ground):
         self.store.cancel([cancelled])
 
         assert set(self.store.queues()) == {"waits", "is_delayed", "runs"}
-        self.store.finish([outcome(claim)])
+        self.store.settle([outcome(claim)])
         assert set(self.store.queues()) == {"waits", "is_delayed"}
 
     def test_a_queue_with_jobs_of_every_status_is_told_once(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from jobify_django.exceptions import StaleVersion
-from jobify_django.testing.conformance.ground import LEASE, POOL, Ground, a_queue
+from jobify_django.testing.conformance.ground import LEASE, Ground, a_queue
 
 
 class Tuning(Ground):
     """What can be changed while jobs run."""
 
     def test_a_queue_begins_as_the_settings_say(self) -> None:
-        state = self.store.states(["default"])["default"]
+        state = self.store.sync("", ["default"]).states["default"]
 
         assert (state.queue, state.version, state.paused) == ("default", 0, False)
         assert (state.workers, state.maxsize, state.order) == (None, None, None)
@@ -20,7 +20,7 @@ class Tuning(Ground):
     def test_a_tuned_value_is_kept(self) -> None:
         returned = self.store.tune(self.queue, {"workers": 3, "order": "fifo"}, actor="ada", source="admin")
 
-        state = self.store.states(["default"])["default"]
+        state = self.store.sync("", ["default"]).states["default"]
 
         assert returned == state
         assert (state.workers, state.maxsize, state.order, state.paused) == (3, None, "fifo", False)
@@ -32,7 +32,7 @@ class Tuning(Ground):
         ]
 
         assert versions == [1, 2, 3, 4]
-        assert self.store.states(["default"])["default"].version == 4
+        assert self.store.sync("", ["default"]).states["default"].version == 4
 
     def test_a_change_made_from_another_version_is_refused_and_changes_nothing(self) -> None:
         self.tune(workers=3)
@@ -42,7 +42,7 @@ class Tuning(Ground):
                 self.store.tune(self.queue, {"workers": 9}, actor="ada", source="code", expected=version)
             assert (caught.value.expected, caught.value.version) == (version, 1)
 
-        state = self.store.states(["default"])["default"]
+        state = self.store.sync("", ["default"]).states["default"]
         assert (state.workers, state.version) == (3, 1)
         assert self.store.tune(self.queue, {"workers": 9}, actor="", source="code", expected=1).version == 2
 
@@ -56,7 +56,7 @@ class Tuning(Ground):
         self.tune(paused=True)
         self.tune(workers=4)
 
-        state = self.store.states(["default"])["default"]
+        state = self.store.sync("", ["default"]).states["default"]
 
         assert (state.workers, state.maxsize, state.paused) == (4, 5, True)
 
@@ -66,7 +66,7 @@ class Tuning(Ground):
 
         self.tune(queue, workers=None, maxsize=None, order=None)
 
-        state = self.store.states(["default"])["default"]
+        state = self.store.sync("", ["default"]).states["default"]
         assert (state.workers, state.maxsize, state.order, state.version) == (None, None, None, 2)
         stats = self.store.stats([queue])["default"]
         assert (stats.workers, stats.maxsize, stats.order) == (8, 50, "priority")
@@ -74,7 +74,7 @@ class Tuning(Ground):
     def test_queues_are_tuned_apart(self) -> None:
         self.tune(workers=3)
 
-        states = self.store.states(["default", "mail"])
+        states = self.store.sync("", ["default", "mail"]).states
 
         assert (states["default"].workers, states["mail"].workers, states["mail"].version) == (3, None, 0)
 
@@ -111,7 +111,7 @@ class Tuning(Ground):
         assert claim.id == third
         self.tune(order="fifo")
 
-        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+        self.release([claim])
 
         assert self.claimed() == [first, second, third]
 
@@ -131,3 +131,24 @@ class Tuning(Ground):
         self.tune(paused=False)
 
         assert self.claimed() == ids
+
+    def test_changes_are_told_newest_first_where_they_are_kept(self) -> None:
+        if not self.store.keeps_changes:
+            assert list(self.store.changes("default")) == []
+            return
+        self.tune(workers=3)
+        self.clock.advance(5)
+        self.tune(workers=None, paused=True)
+        self.tune(a_queue("mail"), maxsize=7)
+
+        changes = self.store.changes("default")
+
+        assert [(one.version, one.actor, one.source) for one in changes] == [
+            (2, "ada", "code"),
+            (1, "ada", "code"),
+        ]
+        assert [one.changed_at for one in changes] == [self.clock.now, self.clock.now - 5]
+        nothing = {"workers": None, "maxsize": None, "order": None, "paused": False}
+        assert changes[0].before == changes[1].after == {**nothing, "workers": 3}
+        assert (changes[1].before, changes[0].after) == (nothing, {**nothing, "paused": True})
+        assert len(self.store.changes("default", 1)) == 1

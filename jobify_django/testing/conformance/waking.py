@@ -7,7 +7,7 @@ from functools import cached_property
 
 from jobify_django.job import JobStatus
 from jobify_django.stores.hints import Kind
-from jobify_django.testing.conformance.ground import LEASE, POOL, Ground, a_queue, outcome
+from jobify_django.testing.conformance.ground import LEASE, Ground, a_queue, outcome
 
 
 class Waking(Ground):
@@ -65,7 +65,7 @@ class Waking(Ground):
     def test_a_finish_hints_at_the_end(self) -> None:
         claim = self.start()
         heard = self.heard("ended")
-        self.store.finish([outcome(claim)])
+        self.store.settle([outcome(claim)])
 
         assert heard == [[claim.id]]
 
@@ -78,9 +78,9 @@ class Waking(Ground):
 
     def test_a_refused_finish_hints_at_nothing(self) -> None:
         claim = self.start()
-        self.store.finish([outcome(claim)])
+        self.store.settle([outcome(claim)])
         heard = self.heard("ended")
-        self.store.finish([outcome(claim)])
+        self.store.settle([outcome(claim)])
 
         assert heard == []
 
@@ -88,7 +88,7 @@ class Waking(Ground):
         claim = self.start()
         heard = self.heard("work")
 
-        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+        self.release([claim])
         assert "default" in heard
         heard.clear()
         self.claim(1)

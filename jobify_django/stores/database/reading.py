@@ -1,8 +1,4 @@
-"""Rows of the tables, to and from values.
-
-A newer release may have written more, and somebody's hand anything at all. What cannot be read costs its own
-row some of its display: every value that leaves here is of the type it is declared as.
-"""
+"""What one field of a row holds, to and from values; whatever is stored, one of the declared type leaves."""
 
 from __future__ import annotations
 
@@ -12,96 +8,19 @@ from dataclasses import asdict, fields
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
-from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS
-from jobify_django.job import Claim, Interruption, JobError, JobRecord, known_status, make_claim, make_record
+from jobify_django.job import Interruption, JobError
 from jobify_django.ordering import ORDERS, Order
 from jobify_django.payload import cut
-from jobify_django.stores.base import PoolQueue, PoolRecord, QueueState
+from jobify_django.stores.value import PoolQueue
 
 V = TypeVar("V")
 N = TypeVar("N")
-
-RECORD = (
-    "id, queue, task, arguments, priority, status, sequence, attempt, crashes, pushed_at, eligible_at, "
-    "started_at, ended_at, lease_until, pool, cancel_requested, result, error, history"
-)
-STATE = 'version, workers, maxsize, "order", paused, reordering'
 
 LONGEST = 2_000
 """Characters that are shown of a text that cannot be read."""
 
 FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
 """The first and the last second that a date can stand for, from the year 1 to 9999."""
-
-
-def to_record(row: tuple[Any, ...]) -> JobRecord:
-    """Return the value of a row of ``RECORD``'s columns."""
-    pushed_at = moment(row[9], 0.0)
-    return make_record(
-        (
-            *map(text, row[:4]),
-            whole(row[4], 0),
-            known_status(text(row[5])),
-            whole(row[6], 0),
-            whole(row[7], 0),
-            whole(row[8], 0),
-            pushed_at,
-            moment(row[10], pushed_at),
-            moment(row[11], None),
-            moment(row[12], None),
-            moment(row[13], None),
-            text(row[14]),
-            bool(row[15]),
-            None if row[16] is None else text(row[16]),
-            error_from(row[17]),
-            history_from(row[18], pushed_at),
-        )
-    )
-
-
-def to_claim(row: tuple[Any, ...]) -> Claim:
-    """Return the value of a row of ``CLAIMED``'s columns."""
-    id, attempt, queue, task, arguments, priority, pushed_at, eligible_at, started_at, crashes = row
-    texts = type(task) is type(arguments) is str
-    if texts and type(priority) is type(crashes) is int and type(pushed_at) is type(eligible_at) is float:
-        return make_claim(row)  # all but every row
-    pushed_at = moment(pushed_at, started_at)
-    eligible_at = moment(eligible_at, pushed_at)
-    priority, crashes = whole(priority, 0), whole(crashes, 0)
-    return Claim(
-        id, attempt, queue, text(task), text(arguments), priority, pushed_at, eligible_at, started_at, crashes
-    )
-
-
-def to_state(queue: str, row: tuple[Any, ...]) -> QueueState:
-    """Return the value of a row of ``STATE``'s columns, all null where the queue was never touched.
-
-    A live value that ``tune`` would refuse is none: the settings rule.
-    """
-    version, workers, maxsize, order, paused, reordering = row
-    return QueueState(
-        queue,
-        whole(version, 0),
-        within(workers, MAX_WORKERS),
-        within(maxsize, MAX_MAXSIZE),
-        order_from(order),
-        bool(paused),
-        reordering is not None,
-    )
-
-
-def to_pool(row: tuple[Any, ...], now: float) -> PoolRecord:
-    """Return the value of a row of id, host, pid, kind, started_at, queues, seen_at."""
-    id, host, pid, kind, started_at, queues, seen_at = row
-    return PoolRecord(
-        text(id),
-        text(host),
-        whole(pid, 0),
-        text(kind),
-        moment(started_at, 0.0),
-        queues_from(queues),
-        max(0.0, now - moment(seen_at, now)),
-    )
 
 
 def queues_from(stored: object) -> Mapping[str, PoolQueue]:
@@ -147,6 +66,12 @@ def history_from(stored: object, at: float) -> tuple[Interruption, ...]:
 def interruption_text(interruption: Interruption) -> str:
     """Return an entry of what ``history_from`` reads, a list in JSON."""
     return json.dumps(asdict(interruption))
+
+
+def values_from(stored: object) -> Mapping[str, Any] | str:
+    """Return stored values by name, or the stored text where it cannot be read."""
+    values = _loaded(stored)
+    return values if isinstance(values, dict) else text(stored)
 
 
 # Single values. SQLite's columns take any type, and numbers may be far off.

@@ -44,7 +44,7 @@ DEAF_FOR = 60.0
 """Seconds until the kernel is asked again after it has missed a write."""
 
 
-class Looking:
+class Changes:
     """Waits until another connection has committed, at most a quarter of a second.
 
     Args:

@@ -7,23 +7,27 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 
-class Driver(ABC):
-    """Calls ``step`` when woken, and when the seconds it returned are over.
+@dataclass(eq=False)
+class ClaimLoop(ABC):
+    """Calls ``turn`` when woken, and when the seconds it returned are over.
 
     Args:
-        step: one turn; returns the seconds after which the next is due.
+        open: called once, before the first turn and where turns are made.
+        turn: one turn; returns the seconds after which the next is due.
         close: called once, in the same thread, when it is stopped.
         died: called if a turn raises, which none should; then none follows.
     """
 
-    def __init__(
-        self, step: Callable[[], float], close: Callable[[], None], died: Callable[[BaseException], None]
-    ) -> None:
-        self._step = step
-        self._close = close
-        self._died = died
+    open: Callable[[], None]
+    turn: Callable[[], float]
+    close: Callable[[], None]
+    died: Callable[[BaseException], None]
+
+    running = False
+    """Whether it was started."""
 
     @abstractmethod
     def start(self) -> None:
@@ -47,7 +51,9 @@ GATHER = 0.001
 makes one commit of ten, and leaves the database to the producers meanwhile."""
 
 
-class ThreadDriver(Driver):
+class ThreadClaimLoop(ClaimLoop):
+    """Turns on a thread of its own."""
+
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._alarm = threading.Event()
@@ -56,7 +62,8 @@ class ThreadDriver(Driver):
         self._urgent.set()
         self._stopping = False
         self._closed = asyncio.Event()
-        threading.Thread(target=self._turn, name="jobify-pool", daemon=True).start()
+        threading.Thread(target=self._run, name="jobify-pool", daemon=True).start()
+        self.running = True
 
     def wake(self) -> None:
         self._urgent.set()
@@ -73,17 +80,18 @@ class ThreadDriver(Driver):
                 await self._closed.wait()
         return self._closed.is_set()
 
-    def _turn(self) -> None:
+    def _run(self) -> None:
         try:
+            self.open()
             self._turn_until_stopped()
         except BaseException as error:
-            self._died(error)
+            self.died(error)
             # Its jobs are handed back once whoever started it has stopped them.
             while not self._stopping:
                 self._alarm.wait()
                 self._alarm.clear()
         try:
-            self._close()
+            self.close()
         finally:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._closed.set)
@@ -96,16 +104,20 @@ class ThreadDriver(Driver):
             self._alarm.clear()
             self._urgent.clear()
             if not self._stopping:
-                pause = self._step()
+                pause = self.turn()
 
 
-class LoopDriver(Driver):
+class AsyncClaimLoop(ClaimLoop):
+    """Turns on the event loop, between its other work."""
+
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
         self._stopped = False
+        self.running = True
+        self.open()
         self._wake_here()
 
     def wake(self) -> None:
@@ -121,26 +133,26 @@ class LoopDriver(Driver):
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
-        self._close()
+        self.close()
         return True
 
     def _wake_here(self) -> None:
         if not self._due and not self._stopped:
             self._due = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._run)
 
-    def _turn(self) -> None:
+    def _run(self) -> None:
         self._due = False
         if self._stopped:
             return
         if self._timer is not None:
             self._timer.cancel()
         try:
-            pause = self._step()
+            pause = self.turn()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             self._due = True  # no further turn
-            self._died(error)
+            self.died(error)
             return
         self._timer = self._loop.call_later(pause, self._wake_here)

@@ -16,8 +16,8 @@ import pytest
 from django.db import connection, connections
 
 from jobify_django import task
-from jobify_django.stores.database import looking, sqlite
-from jobify_django.stores.database.looking import Looking, Watch
+from jobify_django.stores.database import DatabaseStore, changes, sqlite
+from jobify_django.stores.database.changes import Changes, Watch
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, database
 
@@ -76,12 +76,12 @@ def wal(tmp_path: Path) -> Iterator[File]:
 
 
 @pytest.fixture
-def told(file: File) -> Iterator[Looking]:
+def told(file: File) -> Iterator[Changes]:
     """One that has looked once, and knows by the kernel from then on."""
-    looking = Looking(file.version, lambda: Watch(file.log))
-    assert looking()
-    yield looking
-    looking.close()
+    told = Changes(file.version, lambda: Watch(file.log))
+    assert told()
+    yield told
+    told.close()
 
 
 def knows_by_the_kernel(one: Any) -> bool:
@@ -95,9 +95,9 @@ def silent() -> None:
 
 @tells
 def test_a_commit_is_noticed_because_the_kernel_tells(
-    told: Looking, file: File, monkeypatch: pytest.MonkeyPatch
+    told: Changes, file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "WAIT", PATIENCE)
+    monkeypatch.setattr(changes, "WAIT", PATIENCE)
     for _ in range(3):
         file.write()
         until(told, "the noticing of a commit")
@@ -106,9 +106,9 @@ def test_a_commit_is_noticed_because_the_kernel_tells(
 
 @tells
 def test_one_who_is_told_of_nothing_hardly_looks(
-    told: Looking, file: File, monkeypatch: pytest.MonkeyPatch
+    told: Changes, file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "WAIT", 0.05)
+    monkeypatch.setattr(changes, "WAIT", 0.05)
     file.looks = 0
     for _ in range(3):
         assert not told()
@@ -119,10 +119,10 @@ def test_one_who_is_told_of_nothing_hardly_looks(
 def test_a_write_whose_commit_comes_later_is_looked_for_again(
     wal: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Looking(wal.version, lambda: Watch(wal.log))
+    one = Changes(wal.version, lambda: Watch(wal.log))
     assert one()
-    monkeypatch.setattr(looking, "WAIT", PATIENCE)
-    monkeypatch.setattr(looking, "LINGER", 3600.0)
+    monkeypatch.setattr(changes, "WAIT", PATIENCE)
+    monkeypatch.setattr(changes, "LINGER", 3600.0)
     wal.begin()
     wal.looks = 0
     for _ in range(5):
@@ -146,14 +146,14 @@ def test_a_watcher_that_misses_a_write_goes_by_the_clock_and_asks_again_later(
         asked.append(watched[len(asked)])
         return Watch(asked[-1])
 
-    monkeypatch.setattr(looking, "WAIT", 0.01)
-    monkeypatch.setattr(looking, "LINGER", 0.0)
-    one = Looking(wal.version, watch)
+    monkeypatch.setattr(changes, "WAIT", 0.01)
+    monkeypatch.setattr(changes, "LINGER", 0.0)
+    one = Changes(wal.version, watch)
     assert one()
     wal.write()
     assert one()
 
-    monkeypatch.setattr(looking, "WAIT", PATIENCE)
+    monkeypatch.setattr(changes, "WAIT", PATIENCE)
     assert not knows_by_the_kernel(one)
     wal.write()
     assert one()
@@ -175,8 +175,8 @@ def test_what_was_written_while_the_watch_was_made_is_looked_for(
         wal.write()
         return Watch(wal.log)
 
-    monkeypatch.setattr(looking, "WAIT", PATIENCE)
-    one = Looking(wal.version, watch)
+    monkeypatch.setattr(changes, "WAIT", PATIENCE)
+    one = Changes(wal.version, watch)
     assert one()
     until(one, "the noticing of a commit that the kernel does not tell of")
     wal.write()
@@ -186,7 +186,7 @@ def test_what_was_written_while_the_watch_was_made_is_looked_for(
 
 
 def test_without_the_kernel_it_goes_by_the_clock(file: File) -> None:
-    one = Looking(file.version, silent)
+    one = Changes(file.version, silent)
     assert one()
     assert not one()
     file.write()
@@ -198,11 +198,11 @@ def test_without_the_kernel_it_goes_by_the_clock(file: File) -> None:
 def test_only_traffic_makes_the_clock_fast(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     clock = _Clock(slept.append)
-    monkeypatch.setattr(looking, "time", clock)
-    one = Looking(file.version, silent)
+    monkeypatch.setattr(changes, "time", clock)
+    one = Changes(file.version, silent)
     one()
-    for commits, expected in [(1, looking.QUIET_POLL), (1, looking.POLL), (0, looking.QUIET_POLL)]:
-        clock.now += looking.QUIET_AFTER * (0.5 if expected == looking.POLL else 2)
+    for commits, expected in [(1, changes.QUIET_POLL), (1, changes.POLL), (0, changes.QUIET_POLL)]:
+        clock.now += changes.QUIET_AFTER * (0.5 if expected == changes.POLL else 2)
         for _ in range(commits):
             file.write()
         one()
@@ -246,11 +246,11 @@ def test_a_watch_that_failed_leaves_no_file_open(tmp_path: Path, monkeypatch: py
 @on_sqlite
 @database
 def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = sqlite.SQLite("default").probe()
+    probe = DatabaseStore().probe()
     assert probe()
-    monkeypatch.setattr(looking, "WAIT", PATIENCE)
+    monkeypatch.setattr(changes, "WAIT", PATIENCE)
     # A busy machine may take long from the write to the commit.
-    monkeypatch.setattr(looking, "LINGER", PATIENCE)
+    monkeypatch.setattr(changes, "LINGER", PATIENCE)
 
     def write() -> None:
         note.push()
@@ -268,8 +268,8 @@ def test_a_database_in_memory_is_looked_at_by_the_clock(monkeypatch: pytest.Monk
     watched: list[Path] = []
     monkeypatch.setattr(sqlite, "Watch", watched.append)
     with contextlib.closing(sqlite3.connect(":memory:")) as raw:
-        monkeypatch.setattr(sqlite, "_raw", lambda wrapper: raw)
-        probe = sqlite.SQLite("default").probe()
+        monkeypatch.setattr(sqlite, "raw_connection", lambda wrapper: raw)
+        probe = DatabaseStore().probe()
         assert probe()
         assert not probe()
     assert watched == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,12 +12,16 @@ from django.db import connection, connections, transaction
 
 from jobify_django import JobStatus, queue, task
 from jobify_django.conf import QueueSettings
-from jobify_django.job import Claim, JobSpec, Outcome, new_id
+from jobify_django.job import Claim, JobSpec, new_id
+from jobify_django.outcome import succeeded
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import DatabaseStore, front
-from jobify_django.stores.database.database import Connection
-from jobify_django.stores.database.front import Front, Fronts
+from jobify_django.stores.database import DatabaseStore, watermark
+from jobify_django.stores.database.connection import Connection
+from jobify_django.stores.database.watermark import Watermark, Watermarks
+from jobify_django.stores.value import Demand, Lane
 from tests.child import PATIENCE, until
+from tests.claims import claim as take
+from tests.claims import release
 from tests.test_server import OpenPush, elsewhere
 from tests.workshop import Configure, database
 
@@ -31,36 +36,36 @@ NEVER = float("inf")
 def note(value: int = 0) -> None: ...
 
 
-class Always(Fronts):
-    """Fronts of every queue, which are as high as they can be at every claim."""
+class Always(Watermarks):
+    """Watermarks of every queue, which are as high as they can be at every claim."""
 
-    def of(self, queue: str, db: Connection) -> Front | None:
-        self._fronts.setdefault(queue, Front(queue)).look(db)
+    def of(self, queue: str, db: Connection) -> Watermark | None:
+        self._marks.setdefault(queue, Watermark(queue)).look(db)
         return super().of(queue, db)
 
 
 def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let claims go by the front however fast they are, and look for everybody at each of them."""
+    """Let claims go by the watermarks however fast they are, and look for everybody at each of them."""
     for name, value in {"MANY": -1, "RAISE_EVERY": 0.0, "LONGEST_PAUSE": 0.0}.items():
-        monkeypatch.setattr(front, name, value)
+        monkeypatch.setattr(watermark, name, value)
 
 
-def by_the_front(store: DatabaseStore) -> DatabaseStore:
-    store._db._fronts = Always()  # type: ignore[attr-defined]
+def by_the_watermark(store: DatabaseStore) -> DatabaseStore:
+    store._watermarks = Always()  # type: ignore[attr-defined]
     return store
 
 
-def the_front(store: DatabaseStore) -> Front:
-    fronts: Fronts = store._db._fronts  # type: ignore[attr-defined]
-    return fronts._fronts["default"]
+def the_watermark(store: DatabaseStore) -> Watermark:
+    watermarks: Watermarks = store._watermarks  # type: ignore[attr-defined]
+    return watermarks._marks["default"]
 
 
 @pytest.fixture
 def store(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> DatabaseStore:
-    """A store whose claims go by the front."""
+    """A store whose claims go by the watermarks."""
     be_patient(monkeypatch)
     jobify(MAXSIZE=100_000)
-    return by_the_front(DatabaseStore("database"))
+    return by_the_watermark(DatabaseStore("database"))
 
 
 @pytest.fixture
@@ -95,20 +100,20 @@ def push(store: Store, *priorities: int, **values: Any) -> list[str]:
 
 
 def claim(store: Store, want: int = 100) -> list[Claim]:
-    return list(store.claim("a-pool", {"default": want}, {"default": 60.0}).claims)
+    return take(store, want)
 
 
 def claimed(store: Store, want: int = 100) -> list[str]:
-    return [one.id for one in claim(store, want)]
+    return [one.id for one in take(store, want)]
 
 
 def work_off(store: Store, jobs: int, *, at_once: int = 500) -> None:
     """Let so many jobs of five priorities be pushed, run and end."""
     for start in range(0, jobs, at_once):
         push(store, *(number % 5 for number in range(start, start + at_once)))
-        claims = claim(store, at_once)
+        claims = take(store, at_once)
         assert len(claims) == at_once
-        store.finish([Outcome(c.id, c.attempt, c.queue, c.task, JobStatus.SUCCESSFUL) for c in claims])
+        store.settle([succeeded(one) for one in claims])
 
 
 def walked(work: Callable[[], Any], status: str = "waiting") -> int:
@@ -137,8 +142,8 @@ def test_a_claim_enters_the_index_past_what_is_dead(
     first, second, third = push(store, 2, 2, 1)
     usual = DatabaseStore("usual")
     assert claimed(store, 1) == [first]
-    monkeypatch.setattr(front, "RAISE_EVERY", NEVER)
-    monkeypatch.setattr(front, "LONGEST_PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "RAISE_EVERY", NEVER)
+    monkeypatch.setattr(watermark, "LONGEST_PAUSE", NEVER)
     assert claimed(store, 1) == [second]  # the last look
 
     assert walked(lambda: claimed(store)) < 20
@@ -149,7 +154,7 @@ def test_a_claim_enters_the_index_past_what_is_dead(
 def test_whether_jobs_wait_is_left_to_the_claim(store: DatabaseStore, snapshot: threading.Event) -> None:
     work_off(store, 1_000)
 
-    assert walked(lambda: store._db.read(lambda db: store._look({"default": 1}, (), db))) == 0
+    assert walked(lambda: store.read(partial(store._look, Demand("a-pool", {"default": Lane(1, 60.0)})))) == 0
 
 
 def test_what_runs_is_found_by_its_id_whatever_the_statistics_say(
@@ -159,40 +164,38 @@ def test_what_runs_is_found_by_its_id_whatever_the_statistics_say(
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE jobify_job")
     push(store, 0, 0)
-    first, second = claim(store)
-    ends = [
-        Outcome(one.id, one.attempt, one.queue, one.task, JobStatus.SUCCESSFUL) for one in (first, second)
-    ]
+    first, second = take(store)
+    ends = [succeeded(one) for one in (first, second)]
 
     assert walked(lambda: store.renew("a-pool", {first.id: 1, second.id: 1}, 60.0), "running") == 0
-    assert walked(lambda: store.finish(ends), "running") == 0
+    assert walked(lambda: store.settle(ends), "running") == 0
 
 
-def test_slow_claims_go_by_the_front_as_long_as_there_is_much_to_pass_by(
+def test_slow_claims_go_by_the_watermark_as_long_as_there_is_much_to_pass_by(
     jobify: Configure, snapshot: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobify(MAXSIZE=100_000)
     store = DatabaseStore("database")
-    fronts = store._db._fronts  # type: ignore[attr-defined]
-    monkeypatch.setattr(front, "MANY", 400)
-    monkeypatch.setattr(front, "SLOW", NEVER)
+    watermarks = store._watermarks  # type: ignore[attr-defined]
+    monkeypatch.setattr(watermark, "MANY", 400)
+    monkeypatch.setattr(watermark, "SLOW", NEVER)
     work_off(store, 1_000)
-    assert "default" not in fronts
+    assert "default" not in watermarks
 
-    monkeypatch.setattr(front, "RAISE_EVERY", 0.0)
-    monkeypatch.setattr(front, "SLOW", -1.0)
+    monkeypatch.setattr(watermark, "RAISE_EVERY", 0.0)
+    monkeypatch.setattr(watermark, "SLOW", -1.0)
     work_off(store, 2, at_once=1)
-    assert "default" in fronts
+    assert "default" in watermarks
 
-    monkeypatch.setattr(front, "SLOW", NEVER)
-    monkeypatch.setattr(front, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(watermark, "SLOW", NEVER)
+    monkeypatch.setattr(watermark, "LONGEST_PAUSE", 0.0)
     work_off(store, 10, at_once=1)
-    assert "default" in fronts
+    assert "default" in watermarks
     snapshot.set()
 
     def gone() -> bool:
         work_off(store, 1, at_once=1)  # what it reads and nobody sees any more it marks, and then passes by
-        return "default" not in fronts
+        return "default" not in watermarks
 
     until(gone, "a full look that reads little")
 
@@ -200,19 +203,19 @@ def test_slow_claims_go_by_the_front_as_long_as_there_is_much_to_pass_by(
 def test_claims_that_are_slow_for_another_reason_go_the_usual_way(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "SLOW", -1.0)
+    monkeypatch.setattr(watermark, "SLOW", -1.0)
     store = DatabaseStore("database")
     push(store, *[0] * 500)
     looks: list[bool] = []
-    look = Front.look
+    look = Watermark.look
 
-    def watched(front: Front, db: Connection) -> bool:
-        looks.append(look(front, db))
+    def watched(mark: Watermark, db: Connection) -> bool:
+        looks.append(look(mark, db))
         return looks[-1]
 
-    monkeypatch.setattr(Front, "look", watched)
+    monkeypatch.setattr(Watermark, "look", watched)
 
-    assert [len(claim(store, 1)) for _ in range(5)] == [1] * 5
+    assert [len(take(store, 1)) for _ in range(5)] == [1] * 5
     assert looks == [False]
 
 
@@ -240,24 +243,24 @@ def test_a_claim_locks_only_what_it_takes(store: DatabaseStore) -> None:
     first, second, third, fourth = push(store, 3, 2, 2, 1)
     with transaction.atomic():
         assert claimed(store, 2) == [first, second]
-        others = elsewhere(lambda: claimed(by_the_front(DatabaseStore("other"))))
+        others = elsewhere(lambda: claimed(by_the_watermark(DatabaseStore("other"))))
     assert others == [third, fourth]
 
 
-Stray = Callable[[DatabaseStore, DatabaseStore], str]
+Below = Callable[[DatabaseStore, DatabaseStore], str]
 
 
 def released(store: DatabaseStore, other: DatabaseStore) -> str:
     (id,) = push(store, 0)
-    (held,) = claim(other)
+    (held,) = take(other)
     work_off(store, 500)
-    other.release("a-pool", {id: held.attempt}, "its pool stopped")
+    release(other, [held])
     return id
 
 
 def rescued(store: DatabaseStore, other: DatabaseStore) -> str:
     (id,) = push(store, 0)
-    other.claim("dead-pool", {"default": 1}, {"default": -1.0})
+    take(other, pool="dead-pool", lease=-1.0)
     work_off(store, 500)
     assert [one.id for one in other.rescue()] == [id]
     return id
@@ -287,17 +290,17 @@ def reordered(store: DatabaseStore, other: DatabaseStore) -> str:
     return id
 
 
-@pytest.mark.parametrize("stray", [released, rescued, retried, come_due, reordered])
-def test_who_comes_back_to_a_place_below_the_front_is_found_by_a_full_look(
-    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch, stray: Stray
+@pytest.mark.parametrize("below", [released, rescued, retried, come_due, reordered])
+def test_who_comes_back_to_a_place_below_the_watermark_is_found_by_a_full_look(
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch, below: Below
 ) -> None:
-    monkeypatch.setattr(front, "LONGEST_PAUSE", NEVER)
-    monkeypatch.setattr(front, "PAUSE", NEVER)
-    id = stray(store, DatabaseStore("other"))
+    monkeypatch.setattr(watermark, "LONGEST_PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "PAUSE", NEVER)
+    id = below(store, DatabaseStore("other"))
     later, lowest = push(store, 0, -1)
     assert claimed(store, 1) == [later]
 
-    the_front(store)._sweep_at = 0.0
+    the_watermark(store)._sweep_at = 0.0
 
     # A rescued job is a suspect, and claimed alone.
     assert claimed(store) + claimed(store) == [id, lowest]
@@ -306,14 +309,14 @@ def test_who_comes_back_to_a_place_below_the_front_is_found_by_a_full_look(
 def test_a_push_whose_transaction_takes_long_is_found_by_a_full_look(
     store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "LONGEST_PAUSE", NEVER)
-    monkeypatch.setattr(front, "PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "LONGEST_PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "PAUSE", NEVER)
     open_push = OpenPush()
     work_off(store, 500)
     open_push.end()
     assert claimed(store) == []
 
-    the_front(store)._sweep_at = 0.0
+    the_watermark(store)._sweep_at = 0.0
 
     assert len(claimed(store)) == 1
 
@@ -321,8 +324,8 @@ def test_a_push_whose_transaction_takes_long_is_found_by_a_full_look(
 def test_whom_this_process_lets_come_due_it_need_not_look_for(
     store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "LONGEST_PAUSE", NEVER)
-    monkeypatch.setattr(front, "PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "LONGEST_PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "PAUSE", NEVER)
     early = push(store, 0, 0, 0, delay=60)
     work_off(store, 500)
     (late,) = push(store, 0)
@@ -336,12 +339,12 @@ def test_whom_this_process_lets_come_due_it_need_not_look_for(
 def test_when_very_many_come_back_it_begins_afresh(
     store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "MOST_STRAYS", 20)
+    monkeypatch.setattr(watermark, "MOST_BELOW", 20)
     other = DatabaseStore("other")
     ids = push(store, *[0] * 50)
-    held = {one.id: one.attempt for one in claim(other)}
+    held = claim(other)
     work_off(store, 500)
-    other.release("a-pool", held, "its pool stopped")
+    release(other, held)
 
     assert claimed(store, 30) == ids[:30]
     assert claimed(store, 30) == ids[30:]
@@ -362,7 +365,7 @@ def test_two_processes_start_each_job_once_and_in_order(store: DatabaseStore) ->
     found: list[list[str]] = [[], []]
 
     def work(process: int) -> None:
-        mine = by_the_front(DatabaseStore(f"process-{process}"))
+        mine = by_the_watermark(DatabaseStore(f"process-{process}"))
         while some := claimed(mine, 7):
             found[process] += some
         connections.close_all()

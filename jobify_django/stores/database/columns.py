@@ -1,0 +1,206 @@
+"""The tables' columns, each once: what statements list, and what rows are read by, derives from here.
+
+A newer release may have written more, and somebody's hand anything at all. What cannot be read costs its own
+row some of its display: every value that leaves here is of the type it is declared as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
+from types import NoneType
+from typing import Any, NamedTuple
+
+from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS
+from jobify_django.job import Claim, JobRecord, known_status
+from jobify_django.stores.database.connection import Row
+from jobify_django.stores.database.reading import (
+    error_from,
+    history_from,
+    moment,
+    order_from,
+    queues_from,
+    text,
+    values_from,
+    whole,
+    within,
+)
+from jobify_django.stores.value import PoolRecord, QueueChange, QueueState
+
+Reader = Callable[[Any, float], Any]
+"""Makes of what is stored a value of the column's type. A time that cannot be read is taken for the given one:
+when the row's job was pushed."""
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        read: how it is read.
+        new: what a new row has there, in SQL: a question mark for a value that is given, or nothing, where
+            the column itself knows.
+        usual: the type that nearly every row has there, so that a quick look tells whether to read it.
+    """
+
+    read: Reader
+    new: str = ""
+    usual: type = object
+
+
+def _text(value: Any, at: float) -> str:
+    return text(value)
+
+
+def _text_or_none(value: Any, at: float) -> str | None:
+    return None if value is None else text(value)
+
+
+def _number(value: Any, at: float) -> int:
+    return whole(value, 0)
+
+
+def _bool(value: Any, at: float) -> bool:
+    return bool(value)
+
+
+def _time_or_none(value: Any, at: float) -> float | None:
+    return moment(value, None)
+
+
+JOB: Mapping[str, Column] = {
+    "id": Column(_text, "?", str),
+    "queue": Column(_text, "?", str),
+    "task": Column(_text, "?", str),
+    "arguments": Column(_text, "?", str),
+    "priority": Column(_number, "?", int),
+    "status": Column(lambda value, at: known_status(text(value)), "?"),
+    "sequence": Column(_number, "?"),
+    "order_key": Column(_number, "?"),
+    "pushed_at": Column(moment, "?", float),
+    "eligible_at": Column(moment, "?", float),
+    "flags": Column(_number, "?", int),
+    "extra": Column(_text_or_none, "?", NoneType),
+    "attempt": Column(_number, "0", int),
+    "crashes": Column(_number, "0", int),
+    "pool": Column(_text, "''"),
+    "cancel_requested": Column(_bool, "FALSE"),
+    "started_at": Column(_time_or_none, "", float),
+    "ended_at": Column(_time_or_none),
+    "lease_until": Column(_time_or_none),
+    "result": Column(_text_or_none),
+    "error": Column(lambda value, at: error_from(value)),
+    "history": Column(history_from),
+}
+QUEUE: Mapping[str, Column] = {
+    "name": Column(_text, "?"),
+    "version": Column(_number, "0"),
+    "workers": Column(lambda value, at: within(value, MAX_WORKERS)),
+    "maxsize": Column(lambda value, at: within(value, MAX_MAXSIZE)),
+    "order": Column(lambda value, at: order_from(value), "''"),
+    "paused": Column(_bool, "FALSE"),
+    "reordering": Column(lambda value, at: value is not None),
+    "waiting": Column(_number, "0"),
+    "sequence": Column(_number, "0"),
+}
+POOL: Mapping[str, Column] = {
+    "id": Column(_text, "?"),
+    "host": Column(_text, "?"),
+    "pid": Column(_number, "?"),
+    "kind": Column(_text, "?"),
+    "started_at": Column(lambda value, at: moment(value, 0.0), "?"),
+    "seen_at": Column(moment, "?"),
+    "queues": Column(lambda value, at: queues_from(value), "?"),
+}
+CHANGE: Mapping[str, Column] = {
+    "queue": Column(_text, "?"),
+    "version": Column(_number, "?"),
+    "actor": Column(_text, "?"),
+    "source": Column(_text, "?"),
+    "changed_at": Column(moment, "?"),
+    "before": Column(lambda value, at: values_from(value), "?"),
+    "after": Column(lambda value, at: values_from(value), "?"),
+}
+
+
+class NewJob(NamedTuple):
+    """The values of a new job's row."""
+
+    id: str
+    queue: str
+    task: str
+    arguments: str
+    priority: int
+    status: str
+    sequence: int
+    order_key: int
+    pushed_at: float
+    eligible_at: float
+    flags: int
+    extra: str | None
+
+
+def spelled(names: Collection[str], instead: Mapping[str, str] | None = None) -> str:
+    """Return a list of columns; some of them with something else ``instead``."""
+    reserved = {name: f'"{name}"' for name in ("order", "before", "after")}
+    return ", ".join({**reserved, **(instead or {})}.get(name, name) for name in names)
+
+
+def _into(table: str, columns: Mapping[str, Column]) -> tuple[str, str]:
+    new = {name: column.new for name, column in columns.items() if column.new}
+    return f"INTO {table} ({spelled(new)})", f"({', '.join(new.values())})"
+
+
+INTO_JOB, NEW_JOB = _into("jobify_job", JOB)
+NEW_QUEUE = "INSERT {} VALUES {}".format(*_into("jobify_queue", QUEUE))
+NEW_POOL = "INSERT {} VALUES {}".format(*_into("jobify_pool", POOL))
+NEW_CHANGE = "INSERT {} VALUES {}".format(*_into("jobify_queuechange", CHANGE))
+
+RECORD = spelled(JobRecord._fields)
+RECORD_ALONE = spelled(
+    JobRecord._fields, {"arguments": "''", "result": "NULL", "error": "NULL", "history": "NULL"}
+)
+"""The same without the large values, which are not even read."""
+
+CLAIM = spelled(Claim._fields)
+_STATE = tuple(field.name for field in fields(QueueState))[1:]
+STATE = spelled(_STATE)
+
+_CLAIM_USUALLY = {(*(JOB[name].usual for name in Claim._fields[:-1]), extra) for extra in (NoneType, str)}
+_FENCE = {"id", "attempt", "queue", "started_at"}
+"""What later writes go by: it stays as it is stored."""
+
+
+def to_record(row: Row) -> JobRecord:
+    """Return the value of a row of ``RECORD``'s columns."""
+    stored = dict(zip(JobRecord._fields, row, strict=True))
+    at = moment(stored["pushed_at"], 0.0)
+    return JobRecord(**{name: JOB[name].read(value, at) for name, value in stored.items()})
+
+
+def to_claim(row: Sequence[Any]) -> Claim:
+    """Return the value of a row of ``CLAIM``'s columns."""
+    claim = Claim._make(row)
+    if tuple(map(type, row)) in _CLAIM_USUALLY:
+        return claim  # all but every row
+    at = moment(claim.pushed_at, claim.started_at)
+    odd = {name: JOB[name].read(value, at) for name, value in claim._asdict().items() if name not in _FENCE}
+    return claim._replace(**odd)
+
+
+def to_state(queue: str, row: Sequence[Any]) -> QueueState:
+    """Return the value of a row of ``STATE``'s columns, all null where the queue was never touched.
+
+    A live value that ``tune`` would refuse is none: the settings rule.
+    """
+    return QueueState(queue, *[QUEUE[name].read(value, 0.0) for name, value in zip(_STATE, row, strict=True)])
+
+
+def to_pool(row: Row, now: float) -> PoolRecord:
+    """Return the value of a row of all of ``POOL``'s columns."""
+    found = {name: POOL[name].read(value, now) for name, value in zip(POOL, row, strict=True)}
+    return PoolRecord(age=max(0.0, now - found.pop("seen_at")), **found)
+
+
+def to_change(row: Row) -> QueueChange:
+    """Return the value of a row of all of ``CHANGE``'s columns."""
+    return QueueChange(*[CHANGE[name].read(value, 0.0) for name, value in zip(CHANGE, row, strict=True)])

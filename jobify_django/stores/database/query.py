@@ -1,0 +1,113 @@
+"""Looking at jobs: which there are, how many, and how far a job is from its start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import NamedTuple
+
+from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, WAITING, JobRecord, JobStatus
+from jobify_django.stores.database.columns import RECORD, RECORD_ALONE, to_record
+from jobify_django.stores.database.connection import Connection, Row, chunks, marks
+from jobify_django.stores.database.transaction import Transactions
+from jobify_django.stores.value import JobQuery
+
+MOST_IDS = 30_000
+"""Ids in one statement: SQLite takes no more than 32,766 values."""
+
+ENDS = (SUCCESSFUL, FAILED, CANCELLED)
+NEWEST = {"pushed": "id DESC", "ended": "ended_at DESC, id DESC"}
+AHEAD = """
+    SELECT (SELECT count(*) FROM jobify_job o WHERE o.queue = j.queue AND o.status = 'waiting'
+            AND (o.order_key, o.sequence) < (j.order_key, j.sequence))
+    FROM jobify_job j WHERE id = ? AND status = 'waiting'"""
+
+
+def _from_name_to_name(status: str) -> str:
+    """Return a SELECT of the queues of jobs with a status, which looks one row up for each of them."""
+    first = f"SELECT min(queue) FROM jobify_job WHERE status = '{status}'"
+    return f"""
+        {status}(queue) AS (
+            {first} UNION ALL
+            SELECT ({first} AND queue > {status}.queue) FROM {status} WHERE {status}.queue IS NOT NULL)"""
+
+
+UNENDED = ("waiting", "delayed", "running")
+QUEUES = f"""
+    WITH RECURSIVE {", ".join(map(_from_name_to_name, UNENDED))}
+    {" UNION ".join(f"SELECT queue FROM {status} WHERE queue IS NOT NULL" for status in UNENDED)}"""
+
+
+class Part(NamedTuple):
+    """A condition, and its values."""
+
+    where: str
+    values: Sequence[str]
+
+
+class Querying(Transactions):
+    """The verbs ``query``, ``count``, ``position`` and ``queues``."""
+
+    def query(self, query: JobQuery) -> Sequence[JobRecord]:
+        parts = _parts(query)
+        jobs = self.read(partial(_jobs, query, parts)) if parts else []
+        if len(parts) > 1:  # each was asked for the first ones
+            key = attrgetter("ended_at", "id") if query.newest == "ended" else attrgetter("id")
+            jobs.sort(key=key, reverse=True)
+        return jobs[query.offset :][: query.limit]
+
+    def count(self, query: JobQuery) -> int:
+        parts = _parts(query)
+        found = self.read(partial(_count, query, parts)) if parts else 0
+        return max(0, min(found - query.offset, query.limit))
+
+    def position(self, id: str) -> int | None:
+        found = self.read(lambda db: db.execute(AHEAD, (id,)).fetchone())
+        return None if found is None else int(found[0])
+
+    def queues(self) -> Collection[str]:
+        return self.read(self._queues)
+
+    def _queues(self, db: Connection) -> list[str]:
+        return [name for (name,) in db.execute(QUEUES).fetchall()]
+
+
+def _jobs(query: JobQuery, parts: Sequence[Part], db: Connection) -> list[JobRecord]:
+    columns = RECORD if query.payload else RECORD_ALONE
+    order = "order_key, sequence" if query.status is WAITING else NEWEST[query.newest]
+    rows: list[Row] = []
+    for where, values in parts:
+        select = f"SELECT {columns} FROM jobify_job {where} ORDER BY {order} LIMIT ?"
+        rows += db.execute(select, (*values, query.offset + query.limit)).fetchall()
+    return [to_record(row) for row in rows]
+
+
+def _count(query: JobQuery, parts: Sequence[Part], db: Connection) -> int:
+    found = 0
+    for where, values in parts:
+        count = f"SELECT count(*) FROM (SELECT 1 FROM jobify_job {where} LIMIT ?) found"
+        found += db.execute(count, (*values, query.offset + query.limit)).fetchone()[0]
+    return found
+
+
+def _parts(query: JobQuery) -> list[Part]:
+    """Return the conditions of the statements that it takes: one, unless there are very many ids, or the
+    newest ends of all statuses are asked for, which the index of ended jobs has by status."""
+    statuses = [query.status] if query.status or query.newest == "pushed" else [*ENDS]
+    ids = [None] if query.ids is None else chunks(sorted(set(query.ids)), MOST_IDS)
+    return [_part(query, status, some) for some in ids for status in statuses]
+
+
+def _part(query: JobQuery, status: JobStatus | None, ids: Sequence[str] | None) -> Part:
+    wanted = {"queue": query.queue, "task": query.task}
+    given = {column: value for column, value in wanted.items() if value is not None}
+    terms = [f"{column} = ?" for column in given]
+    if ids is not None:
+        terms.append(f"id IN {marks(ids)}")
+    if status is not None:
+        # In the text, not a parameter: only then does SQLite use a partial index.
+        terms.append(f"status = '{JobStatus(status)}'")
+    if query.newest == "ended":
+        terms.append("ended_at IS NOT NULL")
+    return Part(f"WHERE {' AND '.join(terms)}" if terms else "", [*given.values(), *(ids or ())])
