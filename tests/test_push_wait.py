@@ -21,7 +21,7 @@ from django.db import connections, transaction
 from jobify_django import Job, JobStatus, QueueFull, queue, task
 from jobify_django.job import JobSpec, new_id
 from jobify_django.push.admission import Admission
-from jobify_django.push.route import route_of
+from jobify_django.push.push import route_of
 from jobify_django.push.waits import PushWaits
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore

@@ -13,7 +13,6 @@ from jobify_django.job import Claim
 from jobify_django.pool import dryness, quarantine, slots
 from jobify_django.pool.quarantine import LOOK_AGAIN, QUARANTINE, QuarantineRule
 from jobify_django.pool.slots import Slots
-from jobify_django.stores.value import Claimed
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import a_queue
 from tests.child import PATIENCE, until
@@ -253,10 +252,9 @@ def test_a_job_in_quarantine_does_not_wait_for_ever_for_jobs_that_keep_starting(
     process, slots = a_process(clock)
     for _ in range(3):
         start(slots)
-        process.note(Claimed())
         clock.advance(QUARANTINE / 3)
         assert process.choice == "wait"
-        process.note(Claimed(blocked=True))
+        process.note_blocked()
     start(slots)
     clock.advance(QUARANTINE / 3)
     assert process.choice == "start"
@@ -264,9 +262,9 @@ def test_a_job_in_quarantine_does_not_wait_for_ever_for_jobs_that_keep_starting(
 
 def test_how_long_one_job_in_quarantine_has_waited_says_nothing_of_a_later_one(clock: FakeClock) -> None:
     process, slots = a_process(clock)
-    process.note(Claimed(blocked=True))
+    process.note_blocked()
     clock.advance(QUARANTINE + LOOK_AGAIN)
     start(slots)
     assert process.choice == "wait"
-    process.note(Claimed(blocked=True))
+    process.note_blocked()
     assert process.choice == "wait"

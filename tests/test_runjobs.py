@@ -288,7 +288,7 @@ FINISH = "UPDATE jobify_job SET status = 'successful'"
 @pytest.mark.parametrize(
     "moment",
     [
-        "SELECT name:1",  # it introduces itself
+        "SELECT NULL AS id, name:1",  # it introduces itself
         "INSERT INTO jobify_pool:1",
         "BEGIN:1",
         "BEGIN:2",

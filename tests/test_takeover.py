@@ -20,7 +20,7 @@ from jobify_django.outcome import succeeded
 from jobify_django.pool.slots import Running
 from jobify_django.push import admission, waits
 from jobify_django.push.admission import Admission
-from jobify_django.push.route import route_of
+from jobify_django.push.push import route_of
 from jobify_django.push.waits import PushWaits
 from jobify_django.stores.base import Store
 from jobify_django.waiting import result, waitlist

@@ -250,7 +250,7 @@ class Pool:
     def step(self) -> float:
         """Do one turn, and return the seconds after which the next is due although nothing rings."""
         self.turns += 1
-        phase = self.phase
+        phase = self._phases.now
         pause = self._turn.run(phase)
         self._turned_in = max(phase, self._turned_in)
         if self.completer.empty:

@@ -59,12 +59,16 @@ class Turn:
             if not isinstance(error, Exception):
                 raise
             return self._back_off(error)
-        self._backoff.over()
+        if self._backoff.pause:
+            self._backoff.over()
         self.workers.apply(claimed.states)
-        self.budget.spend(self.workers.start(claimed.claims))
+        if claimed.claims:
+            self.budget.spend(self.workers.start(claimed.claims))
         self._unsure = False
-        self._settle(outcomes, claimed.refused)
-        self.quarantine.note(claimed)
+        if outcomes:
+            self._settle(outcomes, claimed.refused)
+        if claimed.blocked:
+            self.quarantine.note_blocked()
         if asked:
             self._note_dry(asked, demand, claimed)
         return self._pause(claimed)
@@ -113,7 +117,7 @@ class Turn:
 
     def _settle(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
         """Let go of jobs whose end is stored, or was refused, and report it."""
-        why = refusals(self.store, [outcome for outcome in refused if outcome.status.ended])
+        why = refusals(self.store, [one for one in refused if one.status.ended]) if refused else {}
         everything = bool(refused) or (heard() and not self.quiet)
         for outcome in outcomes:
             running = self.completer.settle(outcome.id, outcome.attempt)

@@ -8,12 +8,14 @@ from typing import Any
 
 from django.db import connections, transaction
 
+from jobify_django.conf import get_settings
 from jobify_django.exceptions import InvalidPayload, InvalidTask, QueueFull
 from jobify_django.handle import Job
 from jobify_django.job import JobSpec, new_id
 from jobify_django.payload import encode_call
 from jobify_django.push.admission import Admission
-from jobify_django.push.route import Pushable, Route, route_of
+from jobify_django.push.route import Pushable, Route
+from jobify_django.stores import stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import Anchor
 from jobify_django.waiting.loop import sync_code_waits
@@ -51,6 +53,18 @@ def begin(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]] | Pu
         return Push(route, specs)
     jobs = _add_at_once(route, specs)
     return Push(route, specs) if jobs is None else jobs
+
+
+def route_of(task: Pushable) -> Route:
+    """Return a task's route under the settings in force; raises ``UnknownQueue``, ``UnknownBand``."""
+    settings = get_settings()
+    route = task._route
+    if route is None or route.settings is not settings or stores.of(route.queue) is not route.store:
+        route = Route.of(task, settings)
+        object.__setattr__(task, "_route", route)
+        if task.place.is_only_here:
+            route.unserved.warn_of_main(route.store, task.name, route.queue.name)
+    return route
 
 
 class Push:

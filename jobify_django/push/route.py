@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, NamedTuple, Protocol
 
-from jobify_django.conf import QueueSettings, Settings, get_settings
+from jobify_django.conf import QueueSettings, Settings
 from jobify_django.push.unserved import UnservedQueues
 from jobify_django.push.waits import PushWaits
 from jobify_django.registry import Registered
@@ -24,18 +24,6 @@ class Pushable(Registered, Protocol):
     timeout: float | None
     on_commit: bool
     _route: Route | None
-
-
-def route_of(task: Pushable) -> Route:
-    """Return a task's route under the settings in force; raises ``UnknownQueue``, ``UnknownBand``."""
-    settings = get_settings()
-    route = task._route
-    if route is None or route.settings is not settings or stores.of(route.queue) is not route.store:
-        route = Route.of(task, settings)
-        object.__setattr__(task, "_route", route)
-        if task.place.is_only_here:
-            route.unserved.warn_of_main(route.store, task.name, route.queue.name)
-    return route
 
 
 class Route(NamedTuple):

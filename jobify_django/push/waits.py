@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 
-from jobify_django.stores.hints import Hints
 from jobify_django.stores.value import Added
 from jobify_django.waiting.waitlist import Ticket, WaitList
 
@@ -26,8 +25,8 @@ class PushWaits(WaitList[Ticket]):
     patience = 5.0
     keeps_places = True
 
-    def __init__(self, hints: Hints, queue: str) -> None:
-        super().__init__(hints)
+    def __init__(self, queue: str) -> None:
+        super().__init__()
         self._queue = queue
         self._full_at = -math.inf
         self.figures: tuple[int, int] | None = None

@@ -13,7 +13,6 @@ from jobify_django.current import inside
 from jobify_django.exceptions import WaitTimeout
 from jobify_django.job import JobRecord
 from jobify_django.stores.base import Store
-from jobify_django.stores.hints import Hints
 from jobify_django.stores.value import Anchor
 from jobify_django.waiting.awaited import Awaited, Workers
 from jobify_django.waiting.waitlist import Ticket, WaitList
@@ -68,7 +67,7 @@ class ResultWait(Ticket):
     def steps(self) -> Steps[JobRecord]:
         """Wait, and return the job's record."""
         waits = ResultWaits.of(self.awaited.store)
-        waits.join(self)
+        waits.join(self, self.awaited.store.hints)
         try:
             # Once more: it may have ended before this wait could be told.
             if (ended := (yield from self.awaited.ended())) is not None:
@@ -125,8 +124,8 @@ class ResultWaits(WaitList[ResultWait]):
     patience = 15.0
     keeps_places = False
 
-    def __init__(self, hints: Hints) -> None:
-        super().__init__(hints)
+    def __init__(self) -> None:
+        super().__init__()
         self._by_id: dict[str, list[ResultWait]] = {}
 
     def ask(self, store: Store) -> None:

@@ -63,8 +63,7 @@ class WaitList(ABC, Generic[T]):
     patience: ClassVar[float]
     keeps_places: ClassVar[bool]
 
-    def __init__(self, hints: Hints) -> None:
-        self._hints = hints
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tickets: list[T] = []
         self._arrivals = itertools.count()
@@ -76,7 +75,7 @@ class WaitList(ABC, Generic[T]):
     @classmethod
     def of(cls, store: Store, *about: object) -> Self:
         """Return this process's list of a store."""
-        return store.local(cls, store.hints, *about)
+        return store.local(cls, *about)
 
     @property
     def busy(self) -> bool:
@@ -94,8 +93,14 @@ class WaitList(ABC, Generic[T]):
         with self._lock:
             return self._first()
 
-    def join(self, ticket: T, most: float = math.inf) -> bool:
-        """Take a place in the list; returns ``False`` if ``most`` wait already."""
+    def join(self, ticket: T, hints: Hints, most: float = math.inf) -> bool:
+        """Take a place in the list; returns ``False`` if ``most`` wait already.
+
+        Args:
+            ticket: who waits.
+            hints: those of the store.
+            most: how many may wait.
+        """
         with self._lock:
             if len(self._tickets) >= most:
                 for gone in [one for one in self._tickets if one.waker.dead]:
@@ -107,7 +112,7 @@ class WaitList(ABC, Generic[T]):
             if self._first() is ticket:
                 self._due = time.monotonic() + OVERDUE
             if self._unsubscribe is None:
-                self._unsubscribe = self._hints.subscribe(self.kind, self._on_hint)
+                self._unsubscribe = hints.subscribe(self.kind, self._on_hint)
         return True
 
     def leave(self, ticket: T) -> None:

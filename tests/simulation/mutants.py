@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "an outcome of an old attempt is stored (database)",
         SQLITE,
-        "WHERE (id, attempt) IN (VALUES {pairs}) AND status = 'running'",
-        "WHERE id IN (SELECT column1 FROM (VALUES {pairs})) AND status = 'running'",
+        "WHERE (id, attempt) IN (VALUES {marked}) AND status = 'running'",
+        "WHERE id IN (SELECT column1 FROM (VALUES {marked})) AND status = 'running'",
     ),
     Mutant(
         "a lease is renewed by whoever held the job before (database)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -56,44 +56,26 @@ class Adding(Transactions):
 
     def _add(self, queue: QueueSettings, specs: Sequence[JobSpec], whole: bool, db: Connection) -> Added:
         now = self.clock()
+        due = [spec.eligible_at(now) for spec in specs]
         # Delayed jobs find room in a full queue too.
-        least = 0 if any(spec.eligible_at(now) > now for spec in specs) else len(specs) if whole else 1
+        least = 0 if max(due, default=now) > now else len(specs) if whole else 1
         room = self._room(db, queue, len(specs), now, least)
         maxsize = within(room.maxsize, MAX_MAXSIZE) or queue.maxsize
         order = order_from(room.order) or queue.order
         fitting = len(specs)
         if room.depth + room.reserved + fitting > maxsize:
-            fitting = self._fitting(db, maxsize - room.depth - room.reserved, specs, now)
+            fitting = _fitting(db, maxsize - room.depth - room.reserved, specs, now)
             if not fitting or (whole and fitting < len(specs)):
                 if room.depth + len(specs) <= maxsize:
                     raise Crowded(Added(0, room.depth, maxsize, (), order, now))
                 return Added(0, room.depth, maxsize, (), order, now)
         jobs = [
-            self._new(queue.name, order, spec, number, now)
-            for spec, number in zip(specs[:fitting], room.numbers, strict=False)
+            _new(queue.name, order, spec, number, now, at)
+            for spec, at, number in zip(specs[:fitting], due, room.numbers, strict=False)
         ]
         fresh = self._insert(db, queue.name, jobs)
         waiting = sum(job.status == "waiting" for job in jobs if job.id in fresh)
         return Added(fitting, room.depth + waiting, maxsize, (), order, now)
-
-    @staticmethod
-    def _new(queue: str, order: Order, spec: JobSpec, number: int, now: float) -> NewJob:
-        id, task, arguments, priority, _, _, flags, extra = spec
-        at = spec.eligible_at(now)
-        status = "delayed" if at > now else "waiting"
-        key = order_key(order, priority, number)
-        return NewJob(id, queue, task, arguments, priority, status, number, key, now, at, flags, extra)
-
-    @staticmethod
-    def _fitting(db: Connection, room: int, specs: Sequence[JobSpec], now: float) -> int:
-        known = {id for (id,) in by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", [s.id for s in specs])}
-        for fitting, spec in enumerate(specs):
-            if spec.eligible_at(now) > now or spec.id in known:
-                continue
-            if room <= 0:
-                return fitting
-            room -= 1
-        return len(specs)
 
     # What databases do in their own ways
 
@@ -105,6 +87,37 @@ class Adding(Transactions):
         """
         raise NotImplementedError
 
-    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> Collection[str]:
+    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
         """Insert at least one job, and return the ids of those that were not there."""
         raise NotImplementedError
+
+
+def _fitting(db: Connection, room: int, specs: Sequence[JobSpec], now: float) -> int:
+    """Return how many of the jobs, in order, there is room for."""
+    known = {id for (id,) in by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", [s.id for s in specs])}
+    for fitting, spec in enumerate(specs):
+        if spec.eligible_at(now) > now or spec.id in known:
+            continue
+        if room <= 0:
+            return fitting
+        room -= 1
+    return len(specs)
+
+
+def _new(queue: str, order: Order, spec: JobSpec, number: int, now: float, at: float) -> NewJob:
+    status = "delayed" if at > now else "waiting"
+    key = order_key(order, spec.priority, number)
+    return NewJob(
+        spec.id,
+        queue,
+        spec.task,
+        spec.arguments,
+        spec.priority,
+        status,
+        number,
+        key,
+        now,
+        at,
+        spec.flags,
+        spec.extra,
+    )

@@ -26,7 +26,7 @@ from __future__ import annotations
 import itertools
 import time
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from django.db import transaction
 
@@ -44,7 +44,7 @@ COUNT_FREELY = 2_000
 """Waiting jobs that are counted at every push: half a millisecond..."""
 
 SLOW_COUNT, SLOW_COUNTS = 0.002, 3
-"""...unless that took more seconds than this so many times in a row: of the dead rows too, see ``watermark``."""
+"""...unless that took more seconds than this so many times in a row: of dead rows too, see ``watermark``."""
 
 # The table that the connection's search_path leads to now: found anew by each statement.
 TABLE = "'jobify_job'::regclass::oid"
@@ -180,8 +180,8 @@ class Announcing(Adding, Settling):
         return int(waiting + due)
 
     def _note(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
-        # Announced and not used up by pushes; the numbers come after it, as a push's do. Delayed jobs too, for
-        # they come due without taking another.
+        # Announced and not used up by pushes; the numbers come after it, as a push's do. Delayed jobs take
+        # theirs now, for they come due without.
         jobs = waiting + delayed
         for start in range(0, jobs, MOST_ANNOUNCED):
             part = min(MOST_ANNOUNCED, jobs - start)
@@ -194,13 +194,13 @@ class Announcing(Adding, Settling):
         mine = [one for one in callbacks if isinstance(one, _Announcement) and one.queue == queue]
         return [one for one in mine if one.table == mine[-1].table]
 
-    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> Collection[str]:
-        fresh: list[str] = []
+    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
+        fresh: set[str] = set()
         for part in chunks(jobs):
             new = ", ".join([NEW_JOB] * len(part))
             values = [value for job in part for value in job]
             statement = f"INSERT {INTO_JOB} VALUES {new} ON CONFLICT (id) DO NOTHING RETURNING id"
-            fresh += [id for (id,) in db.execute(statement, values).fetchall()]
+            fresh.update(id for (id,) in db.execute(statement, values).fetchall())
         if announced := self._announced(queue):
             announced[-1].used += len(fresh)
         return fresh

@@ -6,7 +6,7 @@ row some of its display: every value that leaves here is of the type it is decla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from types import NoneType
 from typing import Any, NamedTuple
@@ -28,8 +28,8 @@ from jobify_django.stores.database.reading import (
 from jobify_django.stores.value import PoolRecord, QueueChange, QueueState
 
 Reader = Callable[[Any, float], Any]
-"""Makes of what is stored a value of the column's type. A time that cannot be read is taken for the given one:
-when the row's job was pushed."""
+"""Makes of what is stored a value of the column's type. A time that cannot be read is taken for the given
+one, when the row's job was pushed."""
 
 
 class Column(NamedTuple):
@@ -39,7 +39,7 @@ class Column(NamedTuple):
         read: how it is read.
         new: what a new row has there, in SQL: a question mark for a value that is given, or nothing, where
             the column itself knows.
-        usual: the type that nearly every row has there, so that a quick look tells whether to read it.
+        usual: the type that nearly every row has there, of which a value need not be read.
     """
 
     read: Reader
@@ -74,28 +74,28 @@ JOB: Mapping[str, Column] = {
     "arguments": Column(_text, "?", str),
     "priority": Column(_number, "?", int),
     "status": Column(lambda value, at: known_status(text(value)), "?"),
-    "sequence": Column(_number, "?"),
-    "order_key": Column(_number, "?"),
+    "sequence": Column(_number, "?", int),
+    "order_key": Column(_number, "?", int),
     "pushed_at": Column(moment, "?", float),
     "eligible_at": Column(moment, "?", float),
     "flags": Column(_number, "?", int),
     "extra": Column(_text_or_none, "?", NoneType),
     "attempt": Column(_number, "0", int),
     "crashes": Column(_number, "0", int),
-    "pool": Column(_text, "''"),
+    "pool": Column(_text, "''", str),
     "cancel_requested": Column(_bool, "FALSE"),
     "started_at": Column(_time_or_none, "", float),
     "ended_at": Column(_time_or_none),
     "lease_until": Column(_time_or_none),
-    "result": Column(_text_or_none),
-    "error": Column(lambda value, at: error_from(value)),
+    "result": Column(_text_or_none, "", NoneType),
+    "error": Column(lambda value, at: error_from(value), "", NoneType),
     "history": Column(history_from),
 }
 QUEUE: Mapping[str, Column] = {
     "name": Column(_text, "?"),
-    "version": Column(_number, "0"),
-    "workers": Column(lambda value, at: within(value, MAX_WORKERS)),
-    "maxsize": Column(lambda value, at: within(value, MAX_MAXSIZE)),
+    "version": Column(_number, "0", int),
+    "workers": Column(lambda value, at: within(value, MAX_WORKERS), "", NoneType),
+    "maxsize": Column(lambda value, at: within(value, MAX_MAXSIZE), "", NoneType),
     "order": Column(lambda value, at: order_from(value), "''"),
     "paused": Column(_bool, "FALSE"),
     "reordering": Column(lambda value, at: value is not None),
@@ -162,26 +162,45 @@ RECORD_ALONE = spelled(
 """The same without the large values, which are not even read."""
 
 CLAIM = spelled(Claim._fields)
-_STATE = tuple(field.name for field in fields(QueueState))[1:]
-STATE = spelled(_STATE)
+STATE_NAMES = tuple(field.name for field in fields(QueueState))[1:]
+STATE = spelled(STATE_NAMES)
 
-_CLAIM_USUALLY = {(*(JOB[name].usual for name in Claim._fields[:-1]), extra) for extra in (NoneType, str)}
+_PUSHED_AT = JobRecord._fields.index("pushed_at")
+_USUAL_CLAIMS = [[*(JOB[name].usual for name in Claim._fields[:-1]), extra] for extra in (NoneType, str)]
 _FENCE = {"id", "attempt", "queue", "started_at"}
 """What later writes go by: it stays as it is stored."""
 
 
+def _read(row: Sequence[Any], readers: Sequence[tuple[type, Reader]], at: float) -> list[Any]:
+    # Most values need no look but this one: 5 microseconds for a job's instead of 8.
+    return [
+        value if type(value) is usual else read(value, at)
+        for value, (usual, read) in zip(row, readers, strict=True)
+    ]
+
+
+def _readers(columns: Iterable[Column]) -> list[tuple[type, Reader]]:
+    # Times are always read, for they are cut down to what a date can stand for.
+    return [(object if one.usual is float else one.usual, one.read) for one in columns]
+
+
+_RECORD = _readers(JOB[name] for name in JobRecord._fields)
+_STATE = _readers(QUEUE[name] for name in STATE_NAMES)
+_POOL = _readers(POOL.values())
+_CHANGE = _readers(CHANGE.values())
+
+
 def to_record(row: Row) -> JobRecord:
     """Return the value of a row of ``RECORD``'s columns."""
-    stored = dict(zip(JobRecord._fields, row, strict=True))
-    at = moment(stored["pushed_at"], 0.0)
-    return JobRecord(**{name: JOB[name].read(value, at) for name, value in stored.items()})
+    return JobRecord._make(_read(row, _RECORD, moment(row[_PUSHED_AT], 0.0)))
 
 
 def to_claim(row: Sequence[Any]) -> Claim:
     """Return the value of a row of ``CLAIM``'s columns."""
     claim = Claim._make(row)
-    if tuple(map(type, row)) in _CLAIM_USUALLY:
-        return claim  # all but every row
+    # All but every row, and made for every job: reading each value would take 5 microseconds instead of 1.5.
+    if list(map(type, row)) in _USUAL_CLAIMS:
+        return claim
     at = moment(claim.pushed_at, claim.started_at)
     odd = {name: JOB[name].read(value, at) for name, value in claim._asdict().items() if name not in _FENCE}
     return claim._replace(**odd)
@@ -192,15 +211,15 @@ def to_state(queue: str, row: Sequence[Any]) -> QueueState:
 
     A live value that ``tune`` would refuse is none: the settings rule.
     """
-    return QueueState(queue, *[QUEUE[name].read(value, 0.0) for name, value in zip(_STATE, row, strict=True)])
+    return QueueState(queue, *_read(row, _STATE, 0.0))
 
 
 def to_pool(row: Row, now: float) -> PoolRecord:
     """Return the value of a row of all of ``POOL``'s columns."""
-    found = {name: POOL[name].read(value, now) for name, value in zip(POOL, row, strict=True)}
+    found = dict(zip(POOL, _read(row, _POOL, now), strict=True))
     return PoolRecord(age=max(0.0, now - found.pop("seen_at")), **found)
 
 
 def to_change(row: Row) -> QueueChange:
     """Return the value of a row of all of ``CHANGE``'s columns."""
-    return QueueChange(*[CHANGE[name].read(value, 0.0) for name, value in zip(CHANGE, row, strict=True)])
+    return QueueChange(*_read(row, _CHANGE, 0.0))

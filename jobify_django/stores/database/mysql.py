@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from types import MappingProxyType
 from typing import Any
@@ -176,7 +176,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
             found = self._lock(db, queue)
         return found
 
-    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> Collection[str]:
+    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
         known = {
             id for (id,) in by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", [job.id for job in jobs])
         }
@@ -185,7 +185,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
             statement = f"INSERT {INTO_JOB} VALUES {', '.join([NEW_JOB] * len(new))}"
             db.execute(statement, [value for job in new for value in job])
         db.execute("UPDATE jobify_queue SET sequence = ? WHERE name = ?", (jobs[-1].sequence, queue))
-        return [job.id for job in fresh]
+        return {job.id for job in fresh}
 
     # Where SQL differs
 

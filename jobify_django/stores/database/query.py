@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, WAITING, JobRecord, JobStatus
 from jobify_django.stores.database.columns import RECORD, RECORD_ALONE, to_record
-from jobify_django.stores.database.connection import Connection, Row, chunks, marks
+from jobify_django.stores.database.connection import Connection, Row, by_ids, chunks, marks
 from jobify_django.stores.database.transaction import Transactions
 from jobify_django.stores.value import JobQuery
 
@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 
 class Querying(Transactions):
-    """The verbs ``query``, ``count``, ``position`` and ``queues``."""
+    """The verbs ``query``, ``get``, ``count``, ``position`` and ``queues``."""
 
     def query(self, query: JobQuery) -> Sequence[JobRecord]:
         parts = _parts(query)
@@ -58,6 +58,12 @@ class Querying(Transactions):
         key = attrgetter("ended_at", "id") if query.newest == "ended" else attrgetter("id")
         jobs.sort(key=key, reverse=True)
         return jobs[query.offset :][: query.limit]
+
+    def get(self, ids: Collection[str]) -> Mapping[str, JobRecord]:
+        # Results are waited for by it: without a query's conditions it takes 32 instead of 63 microseconds.
+        chosen = f"SELECT {RECORD} FROM jobify_job WHERE id IN "
+        rows = self._read(lambda db: by_ids(db, chosen, list(ids)))
+        return {job.id: job for job in map(to_record, rows)}
 
     def count(self, query: JobQuery) -> int:
         parts = _parts(query)

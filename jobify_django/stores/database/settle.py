@@ -91,31 +91,38 @@ class Settling(Transactions):
         if not outcomes:
             return Settled()
         now = self.clock()
-        jobs = self._jobs_to_read(db, outcomes)
-        held = [one for one in outcomes if one.plain or _holds(one, jobs.get(one.id))]
-        ends = [_end(one, now) for one in held if one.status in ENDED]
-        # Everybody who changes several jobs goes through them in one order, so that nobody waits in a circle.
-        ended = self._end(db, sorted(ends, key=attrgetter("id"))) if ends else set()
-        again = {
-            (one.id, one.attempt): (one, jobs[one.id])
-            for one in held
-            if one.status not in ENDED and (one.id, one.attempt) not in ended
-        }
+        ends, again = outcomes, {}
+        if others := [one for one in outcomes if not one.plain]:
+            jobs = self._jobs_of(db, others, outcomes)
+            held = [one for one in outcomes if one.plain or _holds(one, jobs.get(one.id))]
+            ends = [one for one in held if one.status in ENDED]
+            again = {(one.id, one.attempt): (one, jobs[one.id]) for one in held if one.status not in ENDED}
+        ended = self._end_all(db, ends, now)
+        back = self._come_back(db, [pair for key, pair in again.items() if key not in ended], now)
+        stored = ended | again.keys()
         return Settled(
             [one.id for one in ends if (one.id, one.attempt) in ended],
-            self._come_back(db, list(again.values()), now),
-            [one for one in outcomes if (one.id, one.attempt) not in ended | again.keys()],
+            back,
+            [one for one in outcomes if (one.id, one.attempt) not in stored],
         )
 
-    def _jobs_to_read(self, db: Connection, outcomes: Sequence[Outcome]) -> dict[str, JobRecord]:
-        """Lock and read the jobs of the outcomes that are not plain."""
-        ids = {one.id for one in outcomes if not one.plain}
-        if not ids:
-            return {}
-        if self._locked and len(ids) < len(outcomes):  # those of the plain ones too, in one order with them
+    def _end_all(self, db: Connection, ends: Sequence[Outcome], now: float) -> set[tuple[str, int]]:
+        # Everybody who changes several jobs goes through them in one order, so that nobody waits in a circle.
+        in_order = sorted(ends, key=attrgetter("id"))
+        rows = [
+            End(str(one.status), one.result, error_text(one.error), now, one.id, one.attempt)
+            for one in in_order
+        ]
+        return self._end(db, rows) if rows else set()
+
+    def _jobs_of(
+        self, db: Connection, some: Sequence[Outcome], outcomes: Sequence[Outcome]
+    ) -> dict[str, JobRecord]:
+        """Lock and read the jobs of some of the outcomes."""
+        if self._locked and len(some) < len(outcomes):  # those of the rest too, in one order with them
             every = sorted({one.id for one in outcomes})
             by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", every, f" ORDER BY id {self._locked}")
-        return {job.id: job for job in self._records(db, ids)}
+        return {job.id: job for job in self._records(db, {one.id for one in some})}
 
     def _records(self, db: Connection, ids: Iterable[str]) -> list[JobRecord]:
         """Read jobs that are about to change."""
@@ -130,6 +137,8 @@ class Settling(Transactions):
         self, db: Connection, pairs: Collection[tuple[Outcome, JobRecord]], now: float
     ) -> list[Back]:
         """Store outcomes that need not end their jobs, which were read to be changed."""
+        if not pairs:
+            return []
         self._reset(db, [job for one, job in pairs if one.happened == "retried"], now)
         back: list[Back] = []
         # Jobs of one dead pool differ in little but their ids: they share a statement.
@@ -206,8 +215,3 @@ def _holds(outcome: Outcome, job: JobRecord | None) -> bool:
     if outcome.happened == "retried":
         return job.status in (FAILED, CANCELLED)
     return job.status is RUNNING and outcome.pool in ("", job.pool)
-
-
-def _end(outcome: Outcome, now: float) -> End:
-    error = error_text(outcome.error)
-    return End(str(outcome.status), outcome.result, error, now, outcome.id, outcome.attempt)

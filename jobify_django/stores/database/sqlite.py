@@ -7,7 +7,7 @@ hand.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -65,11 +65,11 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
         maxsize, order, sequence, waiting, due = found
         return Room(maxsize, order or None, waiting + due, count(sequence + 1))
 
-    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> Collection[str]:
+    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
         fresh = [job for job in jobs if db.execute(INSERT, job).rowcount]
         waiting = sum(job.status == "waiting" for job in fresh)
         db.execute(ADDED, (waiting, jobs[-1].sequence, queue))
-        return [job.id for job in fresh]
+        return {job.id for job in fresh}
 
     def _note(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
         if waiting:
@@ -99,10 +99,10 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
         ended: set[tuple[str, int]] = set()
         for values, held in alike.items():
             for part in chunks(held):
-                marked = ", ".join(["(?, ?)"] * len(part))
+                pairs = ", ".join(["(?, ?)"] * len(part))
                 statement = f"""
                     UPDATE jobify_job SET status = ?, result = ?, error = ?, ended_at = ?, lease_until = NULL
-                    WHERE (id, attempt) IN (VALUES {marked}) AND status = 'running'
+                    WHERE (id, attempt) IN (VALUES {pairs}) AND status = 'running'
                     RETURNING id, attempt"""
                 given = (*values, *(value for pair in part for value in pair))
                 ended.update(db.execute(statement, given).fetchall())

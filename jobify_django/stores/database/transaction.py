@@ -106,7 +106,8 @@ class Transactions(Store):
     # What is told
 
     def _tell_added(self, queue: str, added: Sequence[JobSpec]) -> None:
-        self._tell("work", queue)
+        self.hints.work(queue)
+        self._tell_others("work", queue)
 
     def _tell_work(self, queues: Iterable[str]) -> None:
         for queue in set(queues):
