@@ -15,10 +15,9 @@ from django.db import connections, router
 from jobify_django.conf import QueueSettings, Settings, get_settings, problems
 from jobify_django.exceptions import UnknownBand, UnknownQueue
 from jobify_django.models import Job
-from jobify_django.registry import tasks
+from jobify_django.registry import Registered, tasks
 from jobify_django.stores import stores
 from jobify_django.stores.database.store import what_is_wrong_with
-from jobify_django.task import Task
 
 ROUTER = "jobify_django.router.JobifyRouter"
 
@@ -110,7 +109,7 @@ def _tasks(settings: Settings) -> Iterator[CheckMessage]:
             yield _about(task, str(error), "jobify.E010")
 
 
-def _about(task: Task[Any, Any], message: str, id: str) -> Error:
+def _about(task: Registered, message: str, id: str) -> Error:
     return Error(f"Task {task.name} ({task.place}): {message}.", id=id)
 
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from jobify_django.bell import arun, off_loop, on_event_loop, run
 from jobify_django.exceptions import JobCancelled, JobFailed, JobNotFinished, JobNotFound
 from jobify_django.job import (
     CANCELLED,
@@ -24,7 +23,9 @@ from jobify_django.payload import decode, decode_call
 from jobify_django.stores import every_store, stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import Anchor
-from jobify_django.watch import until_ended
+from jobify_django.waiting.loop import on_event_loop
+from jobify_django.waiting.result import until_ended
+from jobify_django.waiting.waker import arun, off_loop, run
 
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")

@@ -15,11 +15,12 @@ from django.db import connection, connections, transaction
 from django.db.models import F
 
 from jobify_django import JobStatus, QueueFull, queue, task
-from jobify_django.bell import ThreadBell
-from jobify_django.line import Line
 from jobify_django.models import Job, Queue
+from jobify_django.push.waits import PushWaits
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import Added
+from jobify_django.waiting.waitlist import Ticket
+from jobify_django.waiting.waker import ThreadWaker
 from tests.child import PATIENCE
 from tests.claims import claim as take
 from tests.claims import release
@@ -132,9 +133,9 @@ def test_a_delay_too_short_for_the_clock_finds_no_room_in_a_full_queue(jobify: C
 @both
 def test_a_moment_that_has_passed_overtakes_nobody_in_line(jobify: Configure) -> None:
     jobify(MAXSIZE=1, PUSH_TIMEOUT=0)
-    line = Line.of(queue().store, "default")
-    ticket = line.join(ThreadBell(), 0, 10)
-    assert ticket is not None
+    line = PushWaits.of(queue().store, "default")
+    ticket = Ticket(ThreadWaker())
+    assert line.join(ticket, queue().store.hints, 10)
     try:
         for late in (note.using(delay=1e-9), note.using(at=datetime.now(UTC) - timedelta(minutes=1))):
             line.see_full(Added(0, 1, 1))  # or the push would look for itself before it is refused

@@ -11,13 +11,14 @@ from django.db import connection, transaction
 
 from jobify_django import JobStatus, queue, task
 from jobify_django.exceptions import StoreError
+from jobify_django.job import JobSpec, new_id
 from jobify_django.outcome import succeeded
 from jobify_django.stores import hints
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from tests.child import PATIENCE, until
 from tests.claims import claim
-from tests.workshop import Configure, at_work, both, database, memory
+from tests.workshop import Configure, at_work, both, database, memory, notice_nothing
 
 KINDS: tuple[hints.Kind, ...] = ("work", "room", "ended")
 
@@ -143,7 +144,7 @@ def test_a_watcher_that_fails_tries_again(jobify: Configure, monkeypatch: pytest
 def test_a_hint_comes_with_the_commit_and_not_with_a_rollback(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    notice_nothing(monkeypatch)
     ears = Ears(the_store())
     with transaction.atomic():
         note.push()
@@ -159,7 +160,7 @@ def test_a_hint_comes_with_the_commit_and_not_with_a_rollback(
 @noticing
 @database
 def test_a_pool_is_woken_by_another_connection(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", 3600.0)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 3600.0)
     _push_elsewhere_and_wait()
 
 
@@ -167,8 +168,8 @@ def test_a_pool_is_woken_by_another_connection(jobify: Configure, monkeypatch: p
 def test_with_every_hint_lost_a_job_waits_one_poll_longer(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", 0.05)
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 0.05)
+    notice_nothing(monkeypatch)
     _push_elsewhere_and_wait()
 
 
@@ -177,7 +178,7 @@ def _push_elsewhere_and_wait() -> None:
     with at_work() as shop:
         note.push().wait(timeout=PATIENCE)
         until(lambda: shop.pool.completer.empty, "an idle pool")
-        specs = note._specs(note._route(), (((), {}),))
+        specs = [JobSpec(new_id(), note.name, "[[],{}]")]
         DatabaseStore("elsewhere").add(queue().settings, specs)
         until(
             lambda: the_store().get([specs[0].id])[specs[0].id].status is JobStatus.SUCCESSFUL,

@@ -510,7 +510,7 @@ OURS = {
     "event",  # of a lifespan
     "rescued.status",
     "self.id",  # a pool's, which it made itself
-    "self._pool.id",
+    "self._pool",
     "queues",  # of the first lines, each name shown
     "'\\n'.join(lines)",  # of a snapshot
     "', '.join(jobs) or 'none'",  # of a blocked loop, each listed

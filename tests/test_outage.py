@@ -15,11 +15,11 @@ from django.test import Client
 from django.urls import reverse
 
 from jobify_django import outage, queue
-from jobify_django.admin import row
+from jobify_django.admin import reading
 from jobify_django.exceptions import StoreError
 from jobify_django.management.heartbeat import Heartbeat
 from jobify_django.outage import FORGOTTEN, LONGEST_SILENCE, MOST_KINDS, SAY_AGAIN, Outage, Word
-from jobify_django.pool import pool, upkeep
+from jobify_django.pool import backoff, upkeep
 from jobify_django.stores import hints
 from jobify_django.stores.database.watchdog import Watchdog
 from jobify_django.stores.memory import MemoryStore
@@ -164,7 +164,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Said:
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
         monkeypatch.setattr(upkeep, name, 0.01)
-    monkeypatch.setattr(pool, "LONGEST_BACKOFF", 0.01)
+    monkeypatch.setattr(backoff, "LONGEST_BACKOFF", 0.01)
 
 
 def test_a_claim_loop_tells_an_outage_once_its_change_once_and_its_end(
@@ -200,7 +200,7 @@ def test_a_chore_that_fails_in_a_way_nobody_foresaw_is_told_once_with_its_traceb
 def test_a_push_that_cannot_look_for_workers_says_so_once(
     shaky: dict[str, Exception], said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.lookout.GLANCE_EVERY", 0.0)
+    monkeypatch.setattr("jobify_django.push.unserved.LOOK_EVERY", 0.0)
     shaky["pools"] = StoreError("permission denied for table jobify_pool.")
     for _ in range(5):
         write_line.push("path", "line")
@@ -214,7 +214,7 @@ def test_a_push_that_cannot_look_for_workers_says_so_once(
 
 @pytest.fixture
 def admin(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(row, "_unreadable", Outage())
+    monkeypatch.setattr(reading, "_unreadable", Outage())
     return admin_client
 
 
@@ -232,7 +232,7 @@ def test_the_admin_pages_tell_a_store_they_cannot_read_once_not_for_each_queue_a
     shaky.clear()
     admin.get(overview)
     assert said("event=store-readable") == [], "another page may still see it"
-    clock.now += row.UNREADABLE_FOR
+    clock.now += reading.UNREADABLE_FOR
     admin.get(overview)
     assert len(said("event=store-readable")) == 1
 

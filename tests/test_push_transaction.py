@@ -260,7 +260,7 @@ async def test_in_memory_a_push_on_a_plain_event_loop_needs_no_thread(
     def no_thread(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("it went to a thread")
 
-    monkeypatch.setattr("jobify_django.bell.sync_to_async", no_thread)
+    monkeypatch.setattr("jobify_django.waiting.waker.sync_to_async", no_thread)
     await note.apush(1)
     await note.apush_many([(2,), (3,)])
     assert waiting() == 3

@@ -29,10 +29,10 @@ from jobify_django.outcome import succeeded
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.testing.conformance.ground import outcome
-from jobify_django.watch import Watch
+from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
 from tests.claims import claim, die
-from tests.workshop import Configure, at_work, both, database, held, memory, pushed
+from tests.workshop import Configure, at_work, both, database, held, memory, notice_nothing, pushed
 
 
 @task
@@ -44,12 +44,8 @@ def the_store() -> Store:
     return queue().store
 
 
-def watch() -> Watch:
-    return the_store().beside("watch", Watch, the_store())
-
-
 def watched() -> int:
-    return len(watch()._order)
+    return ResultWaits.of(the_store()).waiting
 
 
 def start(jobs: int = 1) -> list[Claim]:
@@ -213,7 +209,7 @@ def test_a_job_whose_transaction_was_rolled_back_is_not_found(jobify: Configure)
 def test_a_job_in_memory_is_known_to_who_holds_it_when_the_store_has_forgotten_it(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.memory.KEPT", 2)
+    monkeypatch.setattr("jobify_django.stores.memory.store.KEPT", 2)
     with at_work():
         jobs = [note.push(value) for value in range(10)]
         for job in jobs:
@@ -271,7 +267,7 @@ def test_an_end_written_by_another_connection_is_noticed(jobify: Configure, wait
 def test_an_end_is_noticed_by_polling_when_every_hint_is_lost(
     jobify: Configure, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    notice_nothing(monkeypatch)
     job = note.push()
     (started,) = start()
     waits.start(job, timeout=PATIENCE)

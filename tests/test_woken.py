@@ -11,14 +11,14 @@ from django.db import connections, transaction
 
 from jobify_django import Job, JobStatus, queue, task
 from jobify_django.job import Claim
+from jobify_django.push.waits import PushWaits
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import DatabaseStore
 from jobify_django.testing.conformance.ground import outcome
-from jobify_django.watch import Watch
+from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
 from tests.claims import claim, release
 from tests.test_push_wait import Pushes
-from tests.workshop import Configure, Workshop, at_work, both, database
+from tests.workshop import Configure, Workshop, at_work, both, database, notice_nothing
 
 NEVER = 3600.0
 LONGER = 2 * PATIENCE
@@ -33,12 +33,12 @@ def note(value: int = 0) -> int:
 @pytest.fixture(autouse=True)
 def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pools, pushes and waits look again when they are told to, and not before."""
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", NEVER)
-    for module in ("line", "watch"):
-        for name in ("SHORTEST_POLL", "LONGEST_POLL"):
-            monkeypatch.setattr(f"jobify_django.{module}.{name}", NEVER)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", NEVER)
+    for waits in (PushWaits, ResultWaits):
+        for name in ("shortest_poll", "longest_poll"):
+            monkeypatch.setattr(waits, name, NEVER)
     # Nor does what watches for the writes of other processes.
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    notice_nothing(monkeypatch)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def the_store() -> Store:
 
 
 def watched() -> int:
-    return len(the_store().beside("watch", Watch, the_store()).ids())
+    return ResultWaits.of(the_store()).waiting
 
 
 def start(lease: float = 60.0) -> Claim:

@@ -25,8 +25,9 @@ class Backoff:
     def __init__(self, store: str, longest: float) -> None:
         self._store = store
         self._longest = longest
-        self._pause = 0.0
         self._away = Outage()
+        self.pause = 0.0
+        """Seconds until the next try; 0 while the store is there."""
 
     def fail(self, error: Exception, held: int) -> float:
         """Note a try that failed, while so many jobs are held; return the seconds until the next."""
@@ -40,12 +41,11 @@ class Backoff:
                 word.times,
                 exc_info=error if unknown else None,
             )
-        self._pause = min(LONGEST_BACKOFF, self._longest, (self._pause or 0.1) * 2)
-        return self._pause * random.uniform(0.5, 1.0)
+        self.pause = min(LONGEST_BACKOFF, self._longest, (self.pause or 0.1) * 2)
+        return self.pause * random.uniform(0.5, 1.0)
 
     def over(self) -> None:
-        """Note a try that went through."""
-        if self._pause:
-            self._away.over()
-            logger.info("event=store-back store=%s", quoted(self._store))
-            self._pause = 0.0
+        """Note that tries go through again."""
+        self._away.over()
+        logger.info("event=store-back store=%s", quoted(self._store))
+        self.pause = 0.0

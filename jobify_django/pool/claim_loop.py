@@ -7,8 +7,10 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 
+@dataclass(eq=False)
 class ClaimLoop(ABC):
     """Calls ``turn`` when woken, and when the seconds it returned are over.
 
@@ -19,20 +21,13 @@ class ClaimLoop(ABC):
         died: called if a turn raises, which none should; then none follows.
     """
 
+    open: Callable[[], None]
+    turn: Callable[[], float]
+    close: Callable[[], None]
+    died: Callable[[BaseException], None]
+
     running = False
     """Whether it was started."""
-
-    def __init__(
-        self,
-        open: Callable[[], None],
-        turn: Callable[[], float],
-        close: Callable[[], None],
-        died: Callable[[BaseException], None],
-    ) -> None:
-        self._open = open
-        self._turn = turn
-        self._close = close
-        self._died = died
 
     @abstractmethod
     def start(self) -> None:
@@ -87,16 +82,16 @@ class ThreadClaimLoop(ClaimLoop):
 
     def _run(self) -> None:
         try:
-            self._open()
+            self.open()
             self._turn_until_stopped()
         except BaseException as error:
-            self._died(error)
+            self.died(error)
             # Its jobs are handed back once whoever started it has stopped them.
             while not self._stopping:
                 self._alarm.wait()
                 self._alarm.clear()
         try:
-            self._close()
+            self.close()
         finally:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._closed.set)
@@ -109,7 +104,7 @@ class ThreadClaimLoop(ClaimLoop):
             self._alarm.clear()
             self._urgent.clear()
             if not self._stopping:
-                pause = self._turn()
+                pause = self.turn()
 
 
 class AsyncClaimLoop(ClaimLoop):
@@ -122,7 +117,7 @@ class AsyncClaimLoop(ClaimLoop):
         self._due = False
         self._stopped = False
         self.running = True
-        self._open()
+        self.open()
         self._wake_here()
 
     def wake(self) -> None:
@@ -138,7 +133,7 @@ class AsyncClaimLoop(ClaimLoop):
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
-        self._close()
+        self.close()
         return True
 
     def _wake_here(self) -> None:
@@ -153,11 +148,11 @@ class AsyncClaimLoop(ClaimLoop):
         if self._timer is not None:
             self._timer.cancel()
         try:
-            pause = self._turn()
+            pause = self.turn()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             self._due = True  # no further turn
-            self._died(error)
+            self.died(error)
             return
         self._timer = self._loop.call_later(pause, self._wake_here)

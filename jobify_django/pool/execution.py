@@ -21,8 +21,8 @@ from weakref import getweakrefcount
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 
 from jobify_django.conf import get_settings
+from jobify_django.current import inside
 from jobify_django.job import Claim, JobError
-from jobify_django.line import inside
 from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome, failed, succeeded
 from jobify_django.payload import decode_call, encode

@@ -12,7 +12,6 @@ from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import new_id
 from jobify_django.log import get_log, listed, quoted
-from jobify_django.lookout import served
 from jobify_django.outcome import released
 from jobify_django.pool.budget import Budget
 from jobify_django.pool.claim_loop import AsyncClaimLoop, ThreadClaimLoop
@@ -126,7 +125,7 @@ class Pool:
         self.died: asyncio.Future[BaseException] = self.loop.create_future()
         self.workers.open()
         self._claim_loop.start()
-        served(self.store).update(list(self.queues))
+        self.store.served.update(list(self.queues))
         try:
             # After the start: a hint may ring at once, from another thread.
             self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
@@ -177,7 +176,7 @@ class Pool:
         self._dryness.ask()
         self.wake()
         await self._news.until(lambda: self._dryness.left is not None)
-        return self._dryness.left or ()
+        return self._dryness.left or []
 
     async def until_spent(self) -> None:
         """Return once the budget is used up and no job of this pool runs."""
@@ -198,7 +197,7 @@ class Pool:
 
     async def _end(self) -> None:
         self._unsubscribe()
-        served(self.store).subtract(list(self.queues))
+        self.store.served.subtract(list(self.queues))
         self._upkeep.stop()
         if not await self._claim_loop.stop(LAST_WORDS):
             logger.error(
@@ -228,7 +227,7 @@ class Pool:
             self.store.close()
 
     def hand_back(self, reason: str) -> Sequence[str]:
-        """Hand back all jobs that it holds, uncharged, and return the ids of those that were still its own."""
+        """Hand back all jobs that it holds, uncharged; return the ids of those that were still its own."""
         outcomes = [released(running.claim, reason, pool=self.id) for running in self.completer.jobs()]
         refused = {outcome.id for outcome in self.store.settle(outcomes)}
         return [outcome.id for outcome in outcomes if outcome.id not in refused]
@@ -251,7 +250,7 @@ class Pool:
     def step(self) -> float:
         """Do one turn, and return the seconds after which the next is due although nothing rings."""
         self.turns += 1
-        phase = self.phase
+        phase = self._phases.now
         pause = self._turn.run(phase)
         self._turned_in = max(phase, self._turned_in)
         if self.completer.empty:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from jobify_django.outcome import CRASH_LIMIT
 from jobify_django.pool.slots import Running, Slots
-from jobify_django.stores.value import Claimed, Quarantine
+from jobify_django.stores.value import Quarantine
 
 QUARANTINE = 5.0
 """Seconds from a job's start in which it may show that it kills. A job in quarantine spends them alone."""
@@ -50,13 +50,12 @@ class QuarantineRule:
         youngest = (slots.youngest() for slots in self._slots.values())
         return "wait" if any(job and now - job.began < QUARANTINE for job in youngest) else "start"
 
-    def note(self, claimed: Claimed) -> None:
-        """Take down whether a claim was blocked by a job in quarantine."""
-        if claimed.blocked:
-            now = time.monotonic()
-            if not self._blocked_lately(now):
-                self._blocked_since = now
-            self._blocked_at = now
+    def note_blocked(self) -> None:
+        """Take down that a claim was blocked by a job in quarantine."""
+        now = time.monotonic()
+        if not self._blocked_lately(now):
+            self._blocked_since = now
+        self._blocked_at = now
 
     def _blocked_lately(self, now: float) -> bool:
         return now - self._blocked_at < QUARANTINE / 2

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from functools import partial
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
 
-from jobify_django.bell import as_sync_code, sync_code_waits
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
 from jobify_django.log import get_log, quoted
@@ -21,6 +21,7 @@ from jobify_django.pool.slots import Slots
 from jobify_django.pool.unserved import Unserved
 from jobify_django.stores import queues_by_store
 from jobify_django.stores.value import QueueStats
+from jobify_django.waiting.loop import as_sync_code, sync_code_waits
 
 APP = "jobify_django"
 
@@ -68,24 +69,12 @@ class Service:
         self.names = [name for name in queues or settings.queues if name not in exclude]
         if not self.names:
             raise UnknownQueue("no queue is left to serve: every one of them is excluded.")
-        self._kind = kind
-        self._workers = workers
-        self._budget = Budget(max_jobs)
+        slots: dict[str, Slots] = {}
+        self._pool = partial(Pool, kind=kind, workers=workers, slots=slots, budget=Budget(max_jobs))
         self._closed = False
-        self._slots: dict[str, Slots] = {}
         self._supervisors: list[asyncio.Task[None]] = []
         self.pools = [self._pool(store, served) for store, served in queues_by_store(self.names).items()]
         self._unserved = Unserved([pool.store for pool in self.pools]) if look_around else None
-
-    def _pool(self, store: object, queues: Sequence[object]) -> Pool:
-        return Pool(
-            store,  # type: ignore[arg-type]
-            queues,  # type: ignore[arg-type]
-            kind=self._kind,
-            workers=self._workers,
-            slots=self._slots,
-            budget=self._budget,
-        )
 
     def survey(self) -> Mapping[str, QueueStats]:
         """Read every store once, and return how the queues stand.

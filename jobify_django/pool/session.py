@@ -18,8 +18,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.utils.functional import cached_property
 
+from jobify_django.current import inside
 from jobify_django.file import NOTED
-from jobify_django.line import inside
 
 STATEMENT = re.compile(
     r"""(?:^|;|\*/)\s*

@@ -10,7 +10,7 @@ from jobify_django.pool.service import Service
 
 
 class Shutdown:
-    """Ends a service: first its running jobs have a grace to end, and when asked again it hands them back now.
+    """Ends a service: first its running jobs have a grace to end; asked again, it hands them back now.
 
     All but ``drain`` only set flags: a signal handler, or another thread, may call them at any point.
 

@@ -1,10 +1,11 @@
-"""One turn of a pool: collect what ended, say what is wanted, exchange the two with the store, start what came,
-and let go of what is stored and report it."""
+"""One turn of a pool: collect what ended, say what is wanted, exchange the two with the store, start what it
+gave, let go of what it has stored, and report that."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import SUCCESSFUL
@@ -25,127 +26,111 @@ POLL = 1.0
 """Seconds after which a pool looks for jobs although nothing hinted at any."""
 
 
+@dataclass(eq=False)
 class Turn:
-    """What a pool does again and again, each time in one exchange with its store.
+    """What a pool does again and again, each time in one exchange with its store."""
 
-    Args:
-        pool: the pool's id.
-        store: its store.
-        queues: its queues.
-        workers: they run what is claimed.
-        completer: what the pool holds, and how it ended.
-        quarantine: says when a job in quarantine may start.
-        budget: says how many jobs may still be claimed.
-        dryness: told what was found, if somebody asks for it.
-        quiet: report no job that ends well.
-    """
+    pool: str
+    store: Store
+    queues: Mapping[str, QueueSettings]
+    workers: Workers
+    completer: Completer
+    quarantine: QuarantineRule
+    budget: Budget
+    dryness: Dryness
+    quiet: bool
+    """Report no job that ends well."""
 
-    def __init__(
-        self,
-        pool: str,
-        store: Store,
-        queues: Mapping[str, QueueSettings],
-        *,
-        workers: Workers,
-        completer: Completer,
-        quarantine: QuarantineRule,
-        budget: Budget,
-        dryness: Dryness,
-        quiet: bool,
-    ) -> None:
-        self._pool = pool
-        self._store = store
-        self._queues = queues
-        self._workers = workers
-        self._completer = completer
-        self._quarantine = quarantine
-        self._budget = budget
-        self._dryness = dryness
-        self._quiet = quiet
+    def __post_init__(self) -> None:
         # Not for longer than leases can wait: jobs of a lost reply are handed back by the next turn only.
-        self._backoff = Backoff(store.alias, min(queue.lease for queue in queues.values()) / 3)
+        longest = min(queue.lease for queue in self.queues.values()) / 3
+        self._backoff = Backoff(self.store.alias, longest)
         self._unsure = False
 
     def run(self, phase: Phase) -> float:
         """Do one turn, and return the seconds after which the next is due although nothing rings."""
-        asked = self._dryness.asked
-        outcomes = self._completer.take()
+        asked = self.dryness.asked
+        outcomes = self.completer.take()
         demand = self._demand(phase)
         try:
             claimed = self._exchange(demand, outcomes)
         except BaseException as error:
-            self._completer.put_back(outcomes)
+            self.completer.put_back(outcomes)
             if not isinstance(error, Exception):
                 raise
             return self._back_off(error)
-        self._backoff.over()
-        self._workers.apply(claimed.states)
-        self._budget.spend(self._workers.start(claimed.claims))
+        if self._backoff.pause:
+            self._backoff.over()
+        self.workers.apply(claimed.states)
+        if claimed.claims:
+            self.budget.spend(self.workers.start(claimed.claims))
         self._unsure = False
-        self._settle(outcomes, claimed.refused)
-        self._quarantine.note(claimed)
+        if outcomes:
+            self._settle(outcomes, claimed.refused)
+        if claimed.blocked:
+            self.quarantine.note_blocked()
         if asked:
             self._note_dry(asked, demand, claimed)
         return self._pause(claimed)
 
     def end(self) -> None:
         """Store what ended, and claim nothing: the pool stops, and this is its last exchange."""
-        outcomes = self._completer.take()
-        self._settle(outcomes, self._store.settle(outcomes))
+        outcomes = self.completer.take()
+        self._settle(outcomes, self.store.settle(outcomes))
         self._reconcile()
 
     def _demand(self, phase: Phase) -> Demand:
         # After a job in quarantine has started nothing else may, for a while.
-        wants = {} if phase > Phase.CLAIMING or self._quarantine.left else self._wants()
+        wants = {} if phase > Phase.CLAIMING or self.quarantine.left else self._wants()
         lanes = {
-            name: Lane(want, self._queues[name].lease, self._queues[name].max_running)
+            name: Lane(want, self.queues[name].lease, self.queues[name].max_running)
             for name, want in wants.items()
         }
-        return Demand(self._pool, lanes, self._workers.unknown, self._quarantine.choice)
+        return Demand(self.pool, lanes, self.workers.unknown, self.quarantine.choice)
 
     def _wants(self) -> Mapping[str, int]:
-        wants: Mapping[str, int] = {n: slots.idle for n, slots in self._workers.slots.items() if slots.idle}
-        room = self._workers.threads.room
+        wants: Mapping[str, int] = {n: slots.idle for n, slots in self.workers.slots.items() if slots.idle}
+        room = self.workers.threads.room
         if room is not None:
             wants = at_most(wants, room)
-        return self._budget.limit(wants)
+        return self.budget.limit(wants)
 
     def _exchange(self, demand: Demand, outcomes: Sequence[Outcome]) -> Claimed:
         self._reconcile()
         # Until what is claimed now is held: it may be committed although its reply is lost.
         self._unsure = True
         if demand.lanes:
-            return self._store.claim(demand, outcomes)
-        return Claimed(refused=self._store.settle(outcomes)) if outcomes else Claimed()
+            return self.store.claim(demand, outcomes)
+        return Claimed(refused=self.store.settle(outcomes)) if outcomes else Claimed()
 
     def _reconcile(self) -> None:
         """Hand back what was perhaps claimed without the pool's knowledge."""
         if self._unsure:
-            self._store.reconcile(self._pool, self._completer.held())
+            self.store.reconcile(self.pool, self.completer.held())
             self._unsure = False
 
     def _back_off(self, error: Exception) -> float:
-        pause = self._backoff.fail(error, len(self._completer.held()))
+        pause = self._backoff.fail(error, len(self.completer.held()))
         with contextlib.suppress(Exception):
-            self._store.close()
+            self.store.close()
         return pause
 
     def _settle(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
         """Let go of jobs whose end is stored, or was refused, and report it."""
-        why = refusals(self._store, [outcome for outcome in refused if outcome.status.ended])
-        everything = bool(refused) or (heard() and not self._quiet)
+        why = refusals(self.store, [one for one in refused if one.status.ended]) if refused else {}
+        everything = bool(refused) or (heard() and not self.quiet)
         for outcome in outcomes:
-            running = self._completer.settle(outcome.id, outcome.attempt)
+            running = self.completer.settle(outcome.id, outcome.attempt)
             if running is not None and (everything or outcome.status is not SUCCESSFUL):
                 report(outcome, running, why.get((outcome.id, outcome.attempt), ""))
 
     def _note_dry(self, asked: int, demand: Demand, claimed: Claimed) -> None:
-        idle = self._completer.empty
+        idle = self.completer.empty
         # A job in quarantine may wait although nothing was found.
         busy = claimed.claims or claimed.blocked or demand.quarantine == "pass" or not idle
-        self._dryness.note(asked, None if busy else demand.lanes, spent=self._budget.spent and idle)
+        self.dryness.note(asked, None if busy else demand.lanes, spent=self.budget.spent and idle)
 
     def _pause(self, claimed: Claimed) -> float:
         # Full hands mean there may be more, but an idle worker rings when there is one.
         pause = POLL if claimed.next_due is None else min(POLL, claimed.next_due)
-        return min(pause, LOOK_AGAIN if claimed.blocked else self._quarantine.left or pause)
+        return min(pause, LOOK_AGAIN if claimed.blocked else self.quarantine.left or pause)

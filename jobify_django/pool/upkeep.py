@@ -12,12 +12,14 @@ import threading
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
-from jobify_django.log import get_log, listed, quoted
+from jobify_django.log import get_log, quoted
 from jobify_django.outage import Outage
 from jobify_django.pool.completer import Completer
+from jobify_django.pool.liveness import Lag, Turning
 from jobify_django.pool.presence import Presence
 from jobify_django.pool.report import report_rescued
 from jobify_django.pool.workers import Workers
@@ -37,62 +39,38 @@ RETRY_AFTER = 1.0
 LEASES_APART = 2
 """A lease that has this many times the longest one left is not believed."""
 
-LAG_WORTH_A_WARNING = 1.0
-LONGEST_LAG_UNSAID = 60.0
-"""Seconds between two warnings of one that lasts, at most."""
-
-STUCK_AFTER = 10.0
-"""Seconds without a turn of the claim loop after which a pool is no longer reported alive."""
-
 ALONG = 0.25
 """How much of its interval a chore may come early, to be done along with another one."""
 
 
+@dataclass(eq=False)
 class Upkeep:
-    """A thread that does each chore of a pool when it is due. A chore that fails is tried again soon.
+    """A thread that does each chore of a pool when it is due. A chore that fails is tried again soon."""
 
-    Args:
-        pool: the pool's id.
-        store: its store.
-        queues: its queues.
-        workers: its workers; told of live values, and of jobs that are to end.
-        completer: what it holds.
-        turns: how many turns its claim loop has begun.
-        record: what it says of itself; may ask the store.
-        died: called if the thread ends by a bug.
-    """
+    pool: str
+    store: Store
+    queues: Mapping[str, QueueSettings]
+    workers: Workers
+    completer: Completer
+    turns: Callable[[], int]
+    """How many turns the claim loop has begun."""
+    record: Callable[[], PoolRecord]
+    """What the pool says of itself; may ask the store."""
+    died: Callable[[BaseException], None]
+    """Called if the thread ends by a bug."""
 
-    def __init__(
-        self,
-        pool: str,
-        store: Store,
-        queues: Mapping[str, QueueSettings],
-        workers: Workers,
-        completer: Completer,
-        *,
-        turns: Callable[[], int],
-        record: Callable[[], PoolRecord],
-        died: Callable[[BaseException], None],
-    ) -> None:
-        self._pool = pool
-        self._store = store
-        self._queues = queues
-        self._workers = workers
-        self._completer = completer
-        self._count_turns = turns
-        self._record = record
-        self._died = died
+    def __post_init__(self) -> None:
         self._stop = threading.Event()
         self._alarm = threading.Event()
-        lease = min(queue.lease for queue in queues.values())
+        lease = min(queue.lease for queue in self.queues.values())
         self._beat = Chore(self._report, BEAT_EVERY)
-        self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(queues) / 3)
+        self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(self.queues) / 3)
         self._chores = [
             # First: when the store is back, others' patience with leases that ran out is short.
             Chore(self._renew, lease / 3, first=lease / 3),
             self._beat,
             Chore(self._follow_tuning, TUNE_EVERY),
-            Chore(self._watch_loop, TUNE_EVERY),
+            Chore(lambda: self._lag.look(), TUNE_EVERY),
             rescue := Chore(self._rescue, RESCUE_EVERY),
             reorder := Chore(self._reorder, TUNE_EVERY),
             Chore(self._repair, REPAIR_EVERY, first=REPAIR_EVERY),
@@ -100,16 +78,12 @@ class Upkeep:
         ]
         self._rescuing, self._pruning, self._reordering = rescue, prune, reorder
         self._trouble = Outage()
-        self._lag_since: float | None = None
-        self._lag = Outage(TUNE_EVERY, LONGEST_LAG_UNSAID)
+        self._turning = Turning(self.pool, self.store.alias, BEAT_EVERY)
         self._thread: threading.Thread | None = None
-        self._turns = -1
-        self._still = 0.0
-        self._looked_at = 0.0
 
     def start(self, loop: AbstractEventLoop) -> None:
         """Begin, on a thread of its own, and watch the event loop that jobs run on."""
-        self._loop = loop
+        self._lag = Lag(loop, self.workers.slots, TUNE_EVERY)
         thread = threading.Thread(target=self._run, name="jobify-upkeep", daemon=True)
         thread.start()
         self._thread = thread
@@ -130,7 +104,7 @@ class Upkeep:
         self._alarm.set()
 
     def _run(self) -> None:
-        self._store.open()
+        self.store.open()
         try:
             while not self._stop.is_set():
                 now = time.monotonic()
@@ -143,9 +117,9 @@ class Upkeep:
                 self._alarm.wait(max(0.0, soonest - time.monotonic()))
                 self._alarm.clear()
         except BaseException as error:
-            self._died(error)
+            self.died(error)
         finally:
-            self._store.close()
+            self.store.close()
 
     def _do(self, chore: Chore) -> bool:
         # Before the work: who hurries a chore while it is done wants it done once more.
@@ -155,7 +129,7 @@ class Upkeep:
         except Exception as error:
             self._complain(error)
             chore.failing = True
-            self._store.close()
+            self.store.close()
             # Twice in a lease's third: so that one who is back in time renews in time.
             chore.due = time.monotonic() + min(RETRY_AFTER, chore.every / 2)
             return False
@@ -180,12 +154,12 @@ class Upkeep:
 
     def _renew(self) -> None:
         by_lease: dict[float, dict[str, int]] = {}
-        for running in self._completer.jobs():
+        for running in self.completer.jobs():
             held = by_lease.setdefault(running.slots.settings.lease, {})
             held[running.claim.id] = running.claim.attempt
         for lease, held in by_lease.items():
             with self._looking():
-                renewed = self._store.renew(self._pool, held, lease)
+                renewed = self.store.renew(self.pool, held, lease)
             if self._stop.is_set():
                 return  # the pool has perhaps handed them back meanwhile
             for id in renewed.lost:
@@ -194,7 +168,7 @@ class Upkeep:
 
     def _lose(self, id: str, attempt: int) -> None:
         """Give up a job whose lease another pool has taken."""
-        running = self._completer.running(id)
+        running = self.completer.running(id)
         # It may have gone meanwhile. And one that has ended here is not lost: its outcome is on its way, or
         # has just been stored.
         if running is None or running.claim.attempt != attempt or not running.slots.holds(running):
@@ -206,41 +180,18 @@ class Upkeep:
             running.end("lost")
 
     def _cancel(self, ids: Collection[str]) -> None:
-        for running in filter(None, map(self._completer.running, ids)):
+        for running in filter(None, map(self.completer.running, ids)):
             running.end("cancel")
 
     def _report(self) -> None:
         # This thread lives on when the other one hangs, and must not vouch for it.
-        if self._turning():
-            self._store.beat(self._record())
-
-    def _turning(self) -> bool:
-        """Whether the claim loop has turned lately."""
-        now = time.monotonic()
-        # A process that was stopped meanwhile, by SIGSTOP say, gave its claim loop no time either.
-        passed, self._looked_at = min(now - self._looked_at, BEAT_EVERY), now
-        was_stuck = self._still >= STUCK_AFTER
-        if self._turns != (turns := self._count_turns()):
-            self._turns, self._still = turns, 0.0
-            if was_stuck:
-                logger.info("event=pool-turns pool=%s: it is reported alive again", self._pool)
-            return True
-        self._still += passed
-        stuck = self._still >= STUCK_AFTER
-        if stuck and not was_stuck:
-            logger.error(
-                "event=pool-stuck pool=%s store=%s seconds=%.1f: its claim loop does not turn, so it "
-                "starts no job, and is no longer reported alive",
-                self._pool,
-                quoted(self._store.alias),
-                self._still,
-            )
-        return not stuck
+        if self._turning.look(self.turns()):
+            self.store.beat(self.record())
 
     def _follow_tuning(self) -> None:
         with self._looking():
-            synced = self._store.sync("" if self._completer.empty else self._pool, list(self._queues))
-        self._workers.apply(synced.states)
+            synced = self.store.sync("" if self.completer.empty else self.pool, list(self.queues))
+        self.workers.apply(synced.states)
         self._cancel(synced.cancel_requested)
 
     @contextlib.contextmanager
@@ -251,16 +202,16 @@ class Upkeep:
         except StoreError:
             self._presence.fail()
             raise
-        self._presence.see(self._store.clock())
+        self._presence.see(self.store.clock())
 
     def _rescue(self) -> None:
-        if wait := self._presence.wait(self._store.clock()):
+        if wait := self._presence.wait(self.store.clock()):
             self._rescuing.due = time.monotonic() + wait
             return
-        batch = self._store.rescue(
+        batch = self.store.rescue(
             limit=RESCUE_BATCH,
             away=self._presence.away,
-            longest=LEASES_APART * longest_lease(self._queues),
+            longest=LEASES_APART * longest_lease(self.queues),
         )
         for rescued in batch:
             report_rescued(rescued)
@@ -270,23 +221,23 @@ class Upkeep:
         self._go_on(self._rescuing, bool(batch))
 
     def _reorder(self) -> None:
-        for name, slots in self._workers.slots.items():
+        for name, slots in self.workers.slots.items():
             if slots.seen.reordering:
                 began = time.monotonic()
-                moved = self._store.reorder(self._queues[name])
+                moved = self.store.reorder(self.queues[name])
                 # Somebody may hold the rest for long: looking takes one part in twenty.
                 pause = max(TUNE_EVERY, 20 * (time.monotonic() - began))
                 self._reordering.due = 0.0 if moved else max(self._reordering.due, time.monotonic() + pause)
 
     def _repair(self) -> None:
-        if self._store.repair():
+        if self.store.repair():
             logger.warning(
-                "event=repaired store=%s: the count of waiting jobs was wrong", quoted(self._store.alias)
+                "event=repaired store=%s: the count of waiting jobs was wrong", quoted(self.store.alias)
             )
 
     def _prune(self) -> None:
         settings = get_settings()
-        pruned = self._store.prune(
+        pruned = self.store.prune(
             older_than=settings.retention, failed_older_than=settings.failed_retention, limit=PRUNE_BATCH
         )
         self._go_on(self._pruning, pruned >= PRUNE_BATCH)
@@ -296,33 +247,6 @@ class Upkeep:
         """Do the next part after the other chores that are due: leases must not wait for a million jobs."""
         if more:
             chore.due = 0.0
-
-    def _watch_loop(self) -> None:
-        """Say when the event loop was blocked: then no ``async def`` job and no request moved."""
-        since = self._lag_since
-        if since is None:
-            self._lag_since = time.monotonic()
-            try:
-                self._loop.call_soon_threadsafe(self._loop_turned)
-            except RuntimeError:
-                self._lag_since = None  # the loop is closed; the pool's owner ends it
-        elif time.monotonic() - since > LAG_WORTH_A_WARNING and self._lag.fail("lag") is not None:
-            jobs = [
-                listed((running.claim.task, running.claim.id), " ")
-                for slots in self._workers.slots.values()
-                for running in slots.jobs()
-                if running.task is not None
-            ]
-            logger.warning(
-                "event=loop-blocked seconds=%.1f: an 'async def' holds the event loop without awaiting; jobs "
-                "on it: %s",
-                time.monotonic() - since,
-                ", ".join(jobs) or "none",
-            )
-
-    def _loop_turned(self) -> None:
-        self._lag_since = None
-        self._lag.over()
 
 
 def longest_lease(queues: Mapping[str, QueueSettings]) -> float:

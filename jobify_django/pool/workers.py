@@ -7,8 +7,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
+from dataclasses import dataclass
 
-from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim
 from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome, cancelled, released
@@ -25,43 +25,26 @@ from jobify_django.stores.value import QueueState
 logger = get_log("jobify.worker")
 
 
+@dataclass(eq=False)
 class Workers:
-    """Runs claimed jobs, ``async def`` on the event loop and ``def`` on threads.
+    """Runs claimed jobs, ``async def`` on the event loop and ``def`` on threads."""
 
-    Args:
-        pool: the pool's id.
-        slots: those of the pool's queues.
-        fixed: jobs of each queue to run at once; given, it stands above settings and live tuning.
-        completer: told how each job ended.
-        claim_loop: woken when a worker is free.
-        gathers: whether outcomes wait a moment for others, to share a commit.
-        phases: what the pool does.
-        changed: called when live values were taken over.
-    """
+    pool: str
+    slots: Mapping[str, Slots]
+    fixed: int | None
+    """Jobs of each queue to run at once; given, it stands above settings and live tuning."""
+    completer: Completer
+    claim_loop: ClaimLoop
+    gathers: bool
+    """Whether outcomes wait a moment for others, to share a commit."""
+    phases: Phases
+    changed: Callable[[], None]
+    """Called when live values were taken over."""
 
-    def __init__(
-        self,
-        pool: str,
-        slots: Mapping[str, Slots],
-        *,
-        fixed: int | None,
-        completer: Completer,
-        claim_loop: ClaimLoop,
-        gathers: bool,
-        phases: Phases,
-        changed: Callable[[], None],
-    ) -> None:
-        self._pool = pool
-        self.slots = slots
-        self._fixed = fixed
-        self._completer = completer
-        self._claim_loop = claim_loop
-        self._gathers = gathers
-        self._phases = phases
-        self._changed = changed
+    def __post_init__(self) -> None:
         self.threads = Threads(self._ended, self._go_on)
-        self._unknown: set[str] = set()
         self.started = 0
+        self._unknown: set[str] = set()
 
     def open(self) -> None:
         """Be ready. The running event loop is the one ``async def`` jobs run on."""
@@ -85,10 +68,10 @@ class Workers:
             slots.seen = state
             # A changed order is in force only once every job stands where it wants it.
             slots.version = slots.version if state.reordering else state.version
-            slots.size = self._fixed or state.workers or slots.settings.workers
+            slots.size = self.fixed or state.workers or slots.settings.workers
         if changed:
             self._resize_threads()
-            self._changed()
+            self.changed()
 
     def _resize_threads(self) -> None:
         self.threads.resize(sum(slots.size for slots in self.slots.values()))
@@ -104,12 +87,12 @@ class Workers:
                 strange.append(claim)
                 continue
             running = self.slots[claim.queue].take(claim)
-            self._completer.hold(running)
+            self.completer.hold(running)
             (on_loop if task.is_async else on_thread).append(running)
         if strange:
             self._hold_back(strange)
         # Once all of them are in their slots: if the grace is over after this look, they are told to end.
-        if self._phases.now >= Phase.RELEASING:
+        if self.phases.now >= Phase.RELEASING:
             for running in (*on_loop, *on_thread):
                 running.ending = "release"  # unrun: it would only be interrupted
             refused: list[Running] = []
@@ -140,13 +123,13 @@ class Workers:
         """Hand back jobs that could not be started."""
         for running in jobs:
             running.slots.leave(running)
-            self._completer.settle(running.claim.id, running.claim.attempt)
+            self.completer.settle(running.claim.id, running.claim.attempt)
         self._hand_back([running.claim for running in jobs], reason)
 
     def _hand_back(self, claims: Sequence[Claim], reason: str) -> None:
         for claim in claims:
-            self._completer.add(released(claim, reason, pool=self._pool))
-        self._claim_loop.wake()
+            self.completer.add(released(claim, reason, pool=self.pool))
+        self.claim_loop.wake()
 
     # On the event loop
 
@@ -175,7 +158,7 @@ class Workers:
         running.task = self._loop.create_task(work, name=running.claim.id, context=rest.context)
 
     def _lose_loop(self, jobs: Sequence[Running]) -> None:
-        self._phases.enter(Phase.STOPPING)
+        self.phases.enter(Phase.STOPPING)
         self._take_back(jobs, "its pool's event loop is closed")
 
     async def _run(self, running: Running, work: Work | None = None) -> None:
@@ -202,7 +185,7 @@ class Workers:
         for _ in range(2):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
-        return self._phases.now >= Phase.DRAINING
+        return self.phases.now >= Phase.DRAINING
 
     # The end of a job
 
@@ -210,14 +193,14 @@ class Workers:
         """Free the worker of a job that ended without an outcome."""
         running.slots.leave(running)
         if running.ending == "lost":
-            self._completer.settle(running.claim.id, running.claim.attempt)
-        self._claim_loop.wake()
+            self.completer.settle(running.claim.id, running.claim.attempt)
+        self.claim_loop.wake()
 
     def _ended(self, running: Running, outcome: Outcome) -> None:
         running.slots.leave(running)
-        self._completer.add(outcome)
+        self.completer.add(outcome)
         # Without a commit to share there is nothing to gather outcomes for.
-        if self._gathers and any(slots.busy for slots in self.slots.values()):
-            self._claim_loop.wake_soon()
+        if self.gathers and any(slots.busy for slots in self.slots.values()):
+            self.claim_loop.wake_soon()
         else:
-            self._claim_loop.wake()
+            self.claim_loop.wake()

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -45,7 +46,7 @@ from jobify_django.stores.value import (
     Trouble,
 )
 
-Companion = TypeVar("Companion")
+Local = TypeVar("Local")
 
 LOOKED_THROUGH = 1_000
 """Jobs of a status that are looked through for their queues, where a store knows no better way."""
@@ -72,16 +73,18 @@ class Store(ABC):
         self.alias = alias
         self.clock = clock
         self.hints = Hints(self)
-        self._beside: dict[object, Any] = {}
+        self.served: Counter[str] = Counter()
+        """How many pools of this process serve each queue."""
+        self._local: dict[object, Any] = {}
 
-    def beside(self, key: object, make: Callable[..., Companion], *args: object) -> Companion:
-        """Return what this process keeps beside the store under ``key``; at first use it is ``make(*args)``.
+    def local(self, kind: Callable[..., Local], *args: object) -> Local:
+        """Return what this process keeps for the store: the one ``kind(*args)``, made at first use.
 
         It ends with the store, so nothing outlives a change of settings or a fork.
         """
-        found = self._beside.get(key)
+        found = self._local.get((kind, args))
         if found is None:
-            found = self._beside.setdefault(key, make(*args))
+            found = self._local.setdefault((kind, args), kind(*args))
         return found  # type: ignore[no-any-return]
 
     # A job's way: add -> claim -> (renew) -> settle

@@ -224,7 +224,7 @@ def test_the_pools_of_a_server_end_when_its_parent_process_is_killed(serve: Serv
     site = serve.up(server, workers=2)
     until(lambda: len(set(pools())) == 2, "two pools")
     assert site.end(signal.SIGKILL) == -9
-    until(lambda: not pools(), "the pools' end", patience=TO_END)
+    until(lambda: not pools(), "the pools' end")
 
 
 @every

@@ -11,7 +11,7 @@ from jobify_django.job import Claim
 from jobify_django.outcome import CRASH_LIMIT
 from jobify_django.pool import Service
 from jobify_django.pool.pool import LAST_WORDS, Pool
-from jobify_django.pool.probation import PROBATION
+from jobify_django.pool.quarantine import QUARANTINE
 from jobify_django.stores.value import Demand, Quarantine
 from tests.simulation import work
 from tests.simulation.loop import start_loop
@@ -80,14 +80,14 @@ class Pools:
 
     def _watch(self, process: Process, pool: Pool) -> None:
         self.process_of[pool.id] = process
-        apply = pool.apply
+        apply = pool.workers.apply
 
         def watched(states: Any) -> None:
             apply(states)
             self._note_sizes(process)
 
         self._note_sizes(process)
-        pool.apply = watched  # type: ignore[method-assign]
+        pool.workers.apply = watched  # type: ignore[method-assign]
         process.view.watch_claim = partial(self._claims, process)
 
     def _note_sizes(self, process: Process) -> None:
@@ -110,7 +110,7 @@ class Pools:
 
     def recent(self, process: Process) -> list[Claim]:
         """Return the jobs that run in a process and have not run for long."""
-        since = self.world.now - PROBATION + 1e-6
+        since = self.world.now - QUARANTINE + 1e-6
         mine = ((key, claim) for key, (place, claim) in self.executing.items() if place is process)
         return [claim for key, claim in mine if process.view.given[key] > since]
 
@@ -120,7 +120,7 @@ class Pools:
         if any(claim.crashes for claim in recent):
             self.world.fail(f"{process.name} asks for jobs, and one in quarantine has just started: {recent}")
         # A job in quarantine that others go before is held back for a while, and not for ever.
-        waited = any(now - 2 * PROBATION < at <= now - PROBATION + 1e-6 for at in process.view.blocked)
+        waited = any(now - 2 * QUARANTINE < at <= now - QUARANTINE + 1e-6 for at in process.view.blocked)
         if quarantine == "start" and recent and not waited:
             self.world.fail(f"{process.name} asks for one in quarantine beside {recent}")
         mine = [claim for place, claim in self.executing.values() if place is process]

@@ -13,7 +13,7 @@ from jobify_django.exceptions import StoreError
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database.rows import RECORD, to_record
+from jobify_django.stores.database.columns import RECORD, to_record
 from jobify_django.stores.value import JobQuery
 from tests.simulation.model import Differs, Model
 from tests.simulation.story import told

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from jobify_django.line import Line
 from jobify_django.outcome import CRASH_LIMIT
-from jobify_django.pool.pool import LONGEST_BACKOFF
-from jobify_django.pool.probation import PROBATION
+from jobify_django.pool.backoff import LONGEST_BACKOFF
+from jobify_django.pool.quarantine import QUARANTINE
+from jobify_django.push.waits import PushWaits
 from tests.simulation.model import ModelJob
 from tests.simulation.options import QUEUES
 from tests.simulation.world import Process, Violation
@@ -23,7 +23,7 @@ PATIENCE = 2.0
 WATCHED_PATIENCE = 0.5
 """The same where nothing goes wrong and processes notice each other's writes."""
 
-QUARANTINE_PATIENCE = PATIENCE + 2 * PROBATION
+QUARANTINE_PATIENCE = PATIENCE + 2 * QUARANTINE
 """Seconds a job in quarantine may be first in line: one runs alone before it, or others have just started."""
 
 ROOM_PATIENCE = 0.8
@@ -75,7 +75,7 @@ class Verdict:
         now = self.world.now
         for process in self.world.processes:
             if process.alive:
-                if not Line.of(process.view, queue).busy:
+                if not PushWaits.of(process.view, queue).busy:
                     self._no_line_at[process, queue] = now
                 since = max(self._no_line_at.get((process, queue), now), self._crowded_at.get(queue, 0.0))
                 if now - since > ROOM_PATIENCE:
@@ -93,7 +93,7 @@ class Verdict:
             pool.slots[name]
             for process in pools.serving
             for pool in process.service.pools
-            # One whose probation lasts has its process for itself.
+            # One whose quarantine lasts has its process for itself.
             if not process.old
             and not any(claim.crashes for claim in pools.recent(process))
             # After an outage it takes a pool as long as its longest back-off to look again.

@@ -7,7 +7,7 @@ import re
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from django.core.management.base import CommandError, OutputWrapper
 
@@ -22,6 +22,7 @@ from jobify_django.management.subcommands.output import Progress, refuse_elsewhe
 from jobify_django.registry import tasks
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
+from jobify_django.task import Task
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ def push(
     if options["delay"] is not None:
         changes["delay"] = seconds(options["delay"])
     try:
-        wanted = tasks[task].using(**changes)
+        wanted = cast("Task[..., Any]", tasks[task]).using(**changes)
         refuse_elsewhere(get_settings().queue(wanted.queue), owns_process=owns_process)
         out.write(wanted.push(*args, **kwargs).id)
     except (JobifyError, TypeError) as error:

@@ -52,9 +52,11 @@ class Querying(Transactions):
     def query(self, query: JobQuery) -> Sequence[JobRecord]:
         parts = _parts(query)
         jobs = self._read(partial(_jobs, query, parts)) if parts else []
-        if len(parts) > 1:  # each was asked for the first ones
-            key = attrgetter("ended_at", "id") if query.newest == "ended" else attrgetter("id")
-            jobs.sort(key=key, reverse=True)
+        if len(parts) <= 1:
+            return jobs
+        # Each was asked for the first ones.
+        key = attrgetter("ended_at", "id") if query.newest == "ended" else attrgetter("id")
+        jobs.sort(key=key, reverse=True)
         return jobs[query.offset :][: query.limit]
 
     def get(self, ids: Collection[str]) -> Mapping[str, JobRecord]:
@@ -82,10 +84,11 @@ class Querying(Transactions):
 def _jobs(query: JobQuery, parts: Sequence[Part], db: Connection) -> list[JobRecord]:
     columns = RECORD if query.payload else RECORD_ALONE
     order = "order_key, sequence" if query.status is WAITING else NEWEST[query.newest]
+    skip = query.offset if len(parts) == 1 else 0
     rows: list[Row] = []
     for where, values in parts:
-        select = f"SELECT {columns} FROM jobify_job {where} ORDER BY {order} LIMIT ?"
-        rows += db.execute(select, (*values, query.offset + query.limit)).fetchall()
+        select = f"SELECT {columns} FROM jobify_job {where} ORDER BY {order} LIMIT ? OFFSET ?"
+        rows += db.execute(select, (*values, query.offset + query.limit - skip, skip)).fetchall()
     return [to_record(row) for row in rows]
 
 

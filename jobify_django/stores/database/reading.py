@@ -10,14 +10,11 @@ from typing import Any, TypeVar, get_type_hints
 
 from jobify_django.job import Interruption, JobError
 from jobify_django.ordering import ORDERS, Order
-from jobify_django.payload import cut
+from jobify_django.payload import brief
 from jobify_django.stores.value import PoolQueue
 
 V = TypeVar("V")
 N = TypeVar("N")
-
-LONGEST = 2_000
-"""Characters that are shown of a text that cannot be read."""
 
 FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
 """The first and the last second that a date can stand for, from the year 1 to 9999."""
@@ -46,7 +43,7 @@ def error_from(stored: object) -> JobError | None:
     if stored is None:
         return None
     found = _value(JobError, _loaded(stored))
-    return found or JobError("", f"an error that cannot be read: {brief(stored)}")
+    return found or JobError("", f"an error that cannot be read: {brief(text(stored))}")
 
 
 def history_from(stored: object, at: float) -> tuple[Interruption, ...]:
@@ -55,7 +52,7 @@ def history_from(stored: object, at: float) -> tuple[Interruption, ...]:
         return ()
 
     def unread(what: str, entry: object) -> Interruption:
-        return Interruption(0, f"{what} that cannot be read: {brief(entry)}", at, "", charged=False)
+        return Interruption(0, f"{what} that cannot be read: {brief(text(entry))}", at, "", charged=False)
 
     entries = _loaded(stored)
     if not isinstance(entries, list):
@@ -104,12 +101,6 @@ def moment(value: object, otherwise: N) -> float | N:
 def order_from(value: object) -> Order | None:
     """Return a stored order; ``None`` for one that this version does not know."""
     return value if value in ORDERS else None
-
-
-def brief(stored: object) -> str:
-    """Return the beginning of a stored text, and how much more of it there is."""
-    shown = cut(text(stored), LONGEST)
-    return f"{shown.text} (and {shown.left_out:,} characters more)" if shown.left_out else shown.text
 
 
 def _loaded(stored: object) -> object:

@@ -94,8 +94,8 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
     def _end(self, db: Connection, ends: Sequence[End]) -> set[tuple[str, int]]:
         # Most jobs end well and return nothing: they share a statement.
         alike: dict[Row, list[tuple[str, int]]] = {}
-        for *same, id, attempt in ends:
-            alike.setdefault(tuple(same), []).append((id, attempt))
+        for *end, id, attempt in ends:
+            alike.setdefault(tuple(end), []).append((id, attempt))
         ended: set[tuple[str, int]] = set()
         for values, held in alike.items():
             for part in chunks(held):

@@ -584,7 +584,8 @@ class Leasing(Ground):
         self.add(0, 0, queue=full)
         self.claim(1, queue=full, quarantine="pass")
         (fresh,) = self.add(0)
-        lanes = {"paused": 4, "full": Lane(4, LEASE, max_running=1), "busy": 0, "default": 4}
+        lanes: dict[str, int | Lane] = {"paused": 4, "busy": 0, "default": 4}
+        lanes["full"] = Lane(4, LEASE, max_running=1)
 
         claimed = self.ask(lanes, unknown={strange}, quarantine="wait")
 

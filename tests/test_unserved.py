@@ -22,7 +22,7 @@ WARNING = "no worker is alive for queue 'default'"
 def store(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
     settings.JOBIFY = {"STORE": "memory", "QUEUES": {"default": {}, "mail": {}}}
     # Each push looks; without it only one in five seconds does.
-    monkeypatch.setattr("jobify_django.lookout.GLANCE_EVERY", 0.0)
+    monkeypatch.setattr("jobify_django.push.unserved.LOOK_EVERY", 0.0)
     return stores["memory"]
 
 

@@ -10,27 +10,25 @@ import pytest
 
 from jobify_django import Job, JobStatus, queue
 from jobify_django.job import Claim
-from jobify_django.pool import dryness, probation, workers
-from jobify_django.pool.probation import LOOK_AGAIN, PROBATION, Probation
-from jobify_django.pool.workers import Slots
-from jobify_django.stores.value import Claimed
+from jobify_django.pool import dryness, quarantine, slots
+from jobify_django.pool.quarantine import LOOK_AGAIN, QUARANTINE, QuarantineRule
+from jobify_django.pool.slots import Slots
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import a_queue
 from tests.child import PATIENCE, until
+from tests.claims import claim, die
 from tests.workshop import Configure, Gate, at_work, both, database, held, pushed
 
 HOUR = 3600.0
 
 
-def a_suspect(deaths: int = 1, **using: Any) -> tuple[Job[Any], Gate]:
+def in_quarantine(deaths: int = 1, **using: Any) -> tuple[Job[Any], Gate]:
     """Push a job that waits at a gate, and let so many pools die while they run it."""
     job, gate = held(**using)
     store = queue(using.get("queue", "default")).store
     for death in range(deaths):
-        past = {job.queue: -1.0}
-        choice: Suspects = "start" if death else "pass"
-        (claim,) = store.claim("dead-pool", {job.queue: 1}, past, suspects=choice).claims
-        assert claim.id == job.id
+        (claimed,) = die(store, queue=job.queue, quarantine="start" if death else "pass")
+        assert claimed.id == job.id
         store.rescue()
     return job, gate
 
@@ -42,15 +40,15 @@ def ended(job: Job[Any]) -> JobStatus:
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """No probation is over before a test says so."""
-    monkeypatch.setattr(probation, "PROBATION", HOUR)
+    """No quarantine is over before a test says so."""
+    monkeypatch.setattr(quarantine, "QUARANTINE", HOUR)
     return monkeypatch
 
 
 @both
-def test_a_suspect_runs_alone_until_it_ends(jobify: Configure, endless: pytest.MonkeyPatch) -> None:
-    suspect, gate = a_suspect(priority=5)
-    another, second = a_suspect(priority=4)
+def test_a_job_in_quarantine_runs_alone_until_it_ends(jobify: Configure, endless: pytest.MonkeyPatch) -> None:
+    unproven, gate = in_quarantine(priority=5)
+    another, second = in_quarantine(priority=4)
     fresh, third = held()
     with at_work() as shop:
         gate.reached()
@@ -63,26 +61,26 @@ def test_a_suspect_runs_alone_until_it_ends(jobify: Configure, endless: pytest.M
         assert not third.began.is_set()
         second.open()
         third.open()
-        assert {ended(job) for job in (suspect, another, fresh)} == {JobStatus.SUCCESSFUL}
+        assert {ended(job) for job in (unproven, another, fresh)} == {JobStatus.SUCCESSFUL}
 
 
 @both
-def test_a_suspect_that_has_run_for_a_while_runs_beside_others(
+def test_a_job_in_quarantine_that_has_run_for_a_while_runs_beside_others(
     jobify: Configure, endless: pytest.MonkeyPatch
 ) -> None:
-    _, gate = a_suspect()
+    _, gate = in_quarantine()
     fresh = pushed(lambda: None)
     with at_work():
         gate.reached()
-        endless.setattr(probation, "PROBATION", 0.0)
+        endless.setattr(quarantine, "QUARANTINE", 0.0)
         assert ended(fresh) is JobStatus.SUCCESSFUL
 
 
 @both
-def test_a_suspect_waits_for_what_has_just_started_and_what_is_behind_it_waits_too(
+def test_a_job_in_quarantine_waits_for_what_has_just_started_and_what_is_behind_it_waits_too(
     jobify: Configure, endless: pytest.MonkeyPatch
 ) -> None:
-    suspect, gate = a_suspect()
+    unproven, gate = in_quarantine()
     _, first = held(priority=5)
     with at_work() as shop:
         first.reached()
@@ -94,26 +92,26 @@ def test_a_suspect_waits_for_what_has_just_started_and_what_is_behind_it_waits_t
         first.open()
         gate.reached()
         gate.open()
-        assert ended(suspect) is ended(fresh) is JobStatus.SUCCESSFUL
+        assert ended(unproven) is ended(fresh) is JobStatus.SUCCESSFUL
 
 
 @both
-def test_a_suspect_starts_beside_what_has_run_for_a_while(
+def test_a_job_in_quarantine_starts_beside_what_has_run_for_a_while(
     jobify: Configure, endless: pytest.MonkeyPatch
 ) -> None:
-    _, gate = a_suspect()
+    _, gate = in_quarantine()
     _, first = held(priority=5)
     with at_work():
         first.reached()
-        endless.setattr(probation, "PROBATION", 0.0)
+        endless.setattr(quarantine, "QUARANTINE", 0.0)
         gate.reached()
 
 
 @both
-def test_a_job_that_goes_before_a_suspect_is_not_held_up_by_it(
+def test_a_job_that_goes_before_a_job_in_quarantine_is_not_held_up_by_it(
     jobify: Configure, endless: pytest.MonkeyPatch
 ) -> None:
-    _, gate = a_suspect()
+    _, gate = in_quarantine()
     _, first = held(priority=5)
     with at_work() as shop:
         first.reached()
@@ -123,27 +121,27 @@ def test_a_job_that_goes_before_a_suspect_is_not_held_up_by_it(
 
 
 @both
-def test_a_pool_goes_on_when_another_one_has_taken_the_suspect(
+def test_a_pool_goes_on_when_another_one_has_taken_the_job_in_quarantine(
     jobify: Configure, endless: pytest.MonkeyPatch
 ) -> None:
-    suspect, _ = a_suspect()
+    unproven, _ = in_quarantine()
     _, first = held(priority=5)
     with at_work() as shop:
         first.reached()
         fresh = pushed(lambda: None, priority=-5)
         shop.turn(5)
-        (claim,) = queue().store.claim("another-pool", {"default": 1}, {"default": HOUR}).claims
-        assert claim.id == suspect.id
+        (claimed,) = claim(queue().store, pool="another-pool", lease=HOUR)
+        assert claimed.id == unproven.id
         assert ended(fresh) is JobStatus.SUCCESSFUL
 
 
 @both
-def test_no_suspect_starts_beside_one_that_may_crash_no_more(
+def test_no_job_in_quarantine_starts_beside_one_that_may_crash_no_more(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probation, "PROBATION", 0.0)
-    _, gate = a_suspect(deaths=2)
-    suspect, second = a_suspect(priority=-1)
+    monkeypatch.setattr(quarantine, "QUARANTINE", 0.0)
+    _, gate = in_quarantine(deaths=2)
+    unproven, second = in_quarantine(priority=-1)
     with at_work() as shop:
         gate.reached()
         assert ended(pushed(lambda: None, priority=-5)) is JobStatus.SUCCESSFUL
@@ -151,15 +149,15 @@ def test_no_suspect_starts_beside_one_that_may_crash_no_more(
         assert not second.began.is_set()
         gate.open()
         second.open()
-        assert ended(suspect) is JobStatus.SUCCESSFUL
+        assert ended(unproven) is JobStatus.SUCCESSFUL
 
 
 @database
-def test_a_suspect_has_the_process_for_itself_whatever_its_store(
+def test_a_job_in_quarantine_has_the_process_for_itself_whatever_its_store(
     jobify: Configure, endless: pytest.MonkeyPatch
 ) -> None:
     jobify(QUEUES={"quick": {"STORE": "memory"}})
-    _, gate = a_suspect()
+    _, gate = in_quarantine()
     with at_work() as shop:
         gate.reached()
         fresh = pushed(lambda: None, queue="quick")
@@ -173,14 +171,14 @@ def test_a_suspect_has_the_process_for_itself_whatever_its_store(
 
 
 @database
-def test_a_queue_with_a_suspect_that_has_to_wait_is_not_dry(
+def test_a_queue_with_a_job_in_quarantine_that_has_to_wait_is_not_dry(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probation, "PROBATION", 0.0)
+    monkeypatch.setattr(quarantine, "QUARANTINE", 0.0)
     monkeypatch.setattr(dryness, "PUZZLED", 0.0)
     jobify(QUEUES={"quick": {"STORE": "memory"}})
-    _, gate = a_suspect(deaths=2, queue="quick")
-    suspect, second = a_suspect()
+    _, gate = in_quarantine(deaths=2, queue="quick")
+    unproven, second = in_quarantine()
     queue().pause()
     with at_work() as shop:
         gate.reached()
@@ -196,7 +194,7 @@ def test_a_queue_with_a_suspect_that_has_to_wait_is_not_dry(
         assert not second.began.is_set()
         gate.open()
         second.open()
-        assert ended(suspect) is JobStatus.SUCCESSFUL
+        assert ended(unproven) is JobStatus.SUCCESSFUL
         assert dry.result(PATIENCE) == []
 
 
@@ -207,15 +205,15 @@ def test_a_queue_with_a_suspect_that_has_to_wait_is_not_dry(
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The clock that processes measure their own time on."""
     clock = FakeClock(0.0)
-    for module in (probation, workers):
+    for module in (quarantine, slots):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
     return clock
 
 
-def a_process(clock: FakeClock) -> tuple[Probation, Slots]:
-    """Return the probation of a process with one queue, and its slots."""
-    slots = Slots(a_queue(), 10, peers := {})
-    return Probation(peers), slots
+def a_process(clock: FakeClock) -> tuple[QuarantineRule, Slots]:
+    """Return the rule of a process with one queue, and its slots."""
+    made = Slots(a_queue(), 10, of_process := {})
+    return QuarantineRule(of_process), made
 
 
 def start(slots: Slots, crashes: int = 0) -> None:
@@ -223,51 +221,50 @@ def start(slots: Slots, crashes: int = 0) -> None:
     slots.take(Claim("id", 1, "default", "app.tasks.a", "[[],{}]", 0, 0.0, 0.0, 0.0, crashes))
 
 
-def test_nothing_starts_for_as_long_as_a_probation_takes(clock: FakeClock) -> None:
+def test_nothing_starts_for_as_long_as_a_quarantine_takes(clock: FakeClock) -> None:
     process, slots = a_process(clock)
     start(slots)
     assert process.left == 0
     start(slots, crashes=1)
-    assert process.left == PROBATION
-    clock.advance(PROBATION - 1)
+    assert process.left == QUARANTINE
+    clock.advance(QUARANTINE - 1)
     assert process.left == 1
     clock.advance(1)
     assert process.left == 0
-    assert process.suspects == "start"
+    assert process.choice == "start"
 
 
-def test_a_suspect_waits_until_the_newest_job_has_run_for_as_long_as_a_probation_takes(
+def test_a_job_in_quarantine_waits_until_the_newest_job_has_run_for_as_long_as_a_quarantine_takes(
     clock: FakeClock,
 ) -> None:
     process, slots = a_process(clock)
-    assert process.suspects == "start"
+    assert process.choice == "start"
     start(slots)
-    clock.advance(PROBATION - 1)
+    clock.advance(QUARANTINE - 1)
     start(slots)
     clock.advance(1)
-    assert process.suspects == "wait"
-    clock.advance(PROBATION - 1)
-    assert process.suspects == "start"
+    assert process.choice == "wait"
+    clock.advance(QUARANTINE - 1)
+    assert process.choice == "start"
 
 
-def test_a_suspect_does_not_wait_for_ever_for_jobs_that_keep_starting(clock: FakeClock) -> None:
+def test_a_job_in_quarantine_does_not_wait_for_ever_for_jobs_that_keep_starting(clock: FakeClock) -> None:
     process, slots = a_process(clock)
     for _ in range(3):
         start(slots)
-        process.note(Claimed())
-        clock.advance(PROBATION / 3)
-        assert process.suspects == "wait"
-        process.note(Claimed(held=True))
+        clock.advance(QUARANTINE / 3)
+        assert process.choice == "wait"
+        process.note_blocked()
     start(slots)
-    clock.advance(PROBATION / 3)
-    assert process.suspects == "start"
+    clock.advance(QUARANTINE / 3)
+    assert process.choice == "start"
 
 
-def test_how_long_one_suspect_has_waited_says_nothing_of_a_later_one(clock: FakeClock) -> None:
+def test_how_long_one_job_in_quarantine_has_waited_says_nothing_of_a_later_one(clock: FakeClock) -> None:
     process, slots = a_process(clock)
-    process.note(Claimed(held=True))
-    clock.advance(PROBATION + LOOK_AGAIN)
+    process.note_blocked()
+    clock.advance(QUARANTINE + LOOK_AGAIN)
     start(slots)
-    assert process.suspects == "wait"
-    process.note(Claimed(held=True))
-    assert process.suspects == "wait"
+    assert process.choice == "wait"
+    process.note_blocked()
+    assert process.choice == "wait"

@@ -1,7 +1,7 @@
 """Waiting, written once for threads and event loops.
 
 A wait is a generator that yields what it needs: ``Call`` (run this, which may block) or ``Pause`` (wait
-until the bell rings or the time is over). ``run`` drives it in a thread, ``arun`` on an event loop.
+until woken, or until the time is over). ``run`` drives it in a thread, ``arun`` on an event loop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from asgiref.sync import AsyncToSync, sync_to_async
+from asgiref.sync import sync_to_async
 
 T = TypeVar("T")
 
@@ -23,16 +23,20 @@ T = TypeVar("T")
 class Call:
     """Run a function and send back what it returns.
 
-    ``owed``: run it even for a caller who is cancelled before its turn comes.
+    Attributes:
+        function: what to run.
+        owed: run it even for a caller who is cancelled before its turn comes.
+        on_thread: run it where the database connections of this context are, also if it does not block.
     """
 
     function: Callable[[], Any]
     owed: bool = False
+    on_thread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait for the bell, at most so many seconds (``None``: without end)."""
+    """Wait until woken, at most so many seconds (``None``: without end)."""
 
     seconds: float | None
 
@@ -45,32 +49,27 @@ class Abandoned(BaseException):
         self.result = result
 
 
-OVERDUE = 1.0
-"""Seconds after which one of many waiters who was to ask for all, and has not begun to, is taken to be unable
-to: its thread is busy with something else, or its event loop is blocked. Another one asks then."""
-
-
-class Bell(ABC):
-    """Wakes one waiter; may be rung from any thread, before or during the wait."""
+class Waker(ABC):
+    """Wakes one who waits; may be used from any thread, before or during the wait."""
 
     @property
     def dead(self) -> bool:
-        """Whether nobody can wait for it any more."""
+        """Whether nobody can be woken any more."""
         return False
 
     @abstractmethod
-    def ring(self) -> None:
-        """Wake the waiter, now or at its next pause."""
+    def wake(self) -> None:
+        """End the wait, now or at its next pause."""
 
 
 Steps = Generator[Call | Pause, Any, T]
 
 
-class ThreadBell(Bell):
+class ThreadWaker(Waker):
     def __init__(self) -> None:
         self._event = threading.Event()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         self._event.set()
 
     def wait(self, seconds: float | None) -> None:
@@ -78,47 +77,47 @@ class ThreadBell(Bell):
         self._event.clear()
 
 
-class LoopBell(Bell):
+class LoopWaker(Waker):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._rung = False
+        self._woken = False
         self._future: asyncio.Future[None] | None = None
 
     @property
     def dead(self) -> bool:
         return self._loop.is_closed()
 
-    def ring(self) -> None:
-        # A closed loop has no waiter left to wake.
+    def wake(self) -> None:
+        # On a closed loop nobody waits.
         with contextlib.suppress(RuntimeError):
             if threading.get_ident() == self._thread:
-                self._wake()
+                self._end()
             else:
-                self._loop.call_soon_threadsafe(self._wake)
+                self._loop.call_soon_threadsafe(self._end)
 
-    def _wake(self) -> None:
-        self._rung = True
+    def _end(self) -> None:
+        self._woken = True
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
     async def wait(self, seconds: float | None) -> None:
-        if not self._rung:
+        if not self._woken:
             self._future = self._loop.create_future()
-            timer = None if seconds is None else self._loop.call_later(seconds, self._wake)
+            timer = None if seconds is None else self._loop.call_later(seconds, self._end)
             try:
                 await self._future
             finally:
                 self._future = None
                 if timer is not None:
                     timer.cancel()
-        self._rung = False
+        self._woken = False
 
 
-def run(steps: Callable[[Bell], Steps[T]]) -> T:
+def run(steps: Callable[[Waker], Steps[T]]) -> T:
     """Drive a wait in this thread, and return its value."""
-    bell = ThreadBell()
-    generator = steps(bell)
+    waker = ThreadWaker()
+    generator = steps(waker)
     try:
         step = next(generator)
         while True:
@@ -127,7 +126,7 @@ def run(steps: Callable[[Bell], Steps[T]]) -> T:
                 if isinstance(step, Call):
                     result = step.function()
                 else:
-                    bell.wait(step.seconds)
+                    waker.wait(step.seconds)
             except BaseException as error:
                 step = generator.throw(error)
             else:
@@ -136,7 +135,7 @@ def run(steps: Callable[[Bell], Steps[T]]) -> T:
         return stop.value  # type: ignore[no-any-return]
 
 
-async def arun(steps: Callable[[Bell], Steps[T]], *, blocking: bool) -> T:
+async def arun(steps: Callable[[Waker], Steps[T]], *, blocking: bool) -> T:
     """Drive a wait on the running event loop, and return its value.
 
     Args:
@@ -144,17 +143,18 @@ async def arun(steps: Callable[[Bell], Steps[T]], *, blocking: bool) -> T:
         blocking: whether its calls may block; then they run on Django's thread of this context, so that
             they share its connection.
     """
-    bell = LoopBell()
-    generator = steps(bell)
+    waker = LoopWaker()
+    generator = steps(waker)
     try:
         step = next(generator)
         while True:
             try:
                 result = None
                 if isinstance(step, Pause):
-                    await bell.wait(step.seconds)
+                    await waker.wait(step.seconds)
                 else:
-                    result = await _let_end(step.function, owed=step.owed) if blocking else step.function()
+                    hop = blocking or step.on_thread
+                    result = await _let_end(step.function, owed=step.owed) if hop else step.function()
             except BaseException as error:
                 step = generator.throw(error)
             else:
@@ -200,40 +200,3 @@ async def _let_end(function: Callable[[], T], *, owed: bool = False) -> T:
         if call.cancelled() or call.exception() is not None:
             raise
         raise Abandoned(call.result()) from None
-
-
-def on_event_loop() -> bool:
-    """Whether an event loop runs in this thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def sync_code_waits() -> bool:
-    """Whether a thread's sync code waits for this coroutine (``async_to_sync``).
-
-    It may have a transaction open. Only its own thread can tell, and that is where ``sync_to_async`` runs.
-    """
-    executor: Any = getattr(AsyncToSync.executors, "current", None)
-    # A task that outlives its ``async_to_sync`` still finds what has stopped.
-    while executor is not None:
-        if not getattr(executor, "_broken", False):
-            return True
-        executor = getattr(executor, "_old_executor", None)
-    return asyncio.get_running_loop() in AsyncToSync.loop_thread_executors
-
-
-def as_sync_code(function: Callable[[], T]) -> T:
-    """Call a function, which does not block, from a coroutine as if no event loop ran in this thread.
-
-    Django hides from a coroutine the connections that sync code of the same thread has, and asks asyncio
-    whether one runs.
-    """
-    loop = asyncio.get_running_loop()
-    asyncio._set_running_loop(None)
-    try:
-        return function()
-    finally:
-        asyncio._set_running_loop(loop)
