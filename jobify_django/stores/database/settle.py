@@ -205,11 +205,13 @@ class Settling(Transactions):
         return self._come_back(db, unknown, self.clock())
 
     def _tell_settled(self, settled: Settled) -> None:
-        self._tell_work(one.job.queue for one in settled.back)
-        self._tell_ended([*settled.ended, *(one.job.id for one in settled.back if one.status in ENDED)])
+        self._tell_back(settled.back)
+        self._tell_ended(settled.ended)
 
     def _tell_back(self, back: Sequence[Back]) -> None:
-        self._tell_settled(Settled(back=back))
+        if back:
+            self._tell_work(one.job.queue for one in back)
+            self._tell_ended([one.job.id for one in back if one.status in ENDED])
 
 
 def _holds(outcome: Outcome, job: JobRecord | None) -> bool:
