@@ -41,16 +41,18 @@ class Watcher:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._watching: object | None = None
+        """Stands for the thread that watches."""
         self._threadless, self._away = Outage(), Outage()
 
     def watch(self, store: Watched) -> None:
         """Begin, unless it watches already; it ends by itself when nobody listens any more."""
         with self._lock:
-            if self._thread is not None:
+            if self._watching is not None:
                 return
+            watching = object()
             name = f"jobify-watch-{store.alias}"
-            thread = threading.Thread(target=self._run, args=(store,), name=name, daemon=True)
+            thread = threading.Thread(target=self._run, args=(store, watching), name=name, daemon=True)
             try:
                 thread.start()
             except (RuntimeError, MemoryError) as error:
@@ -61,23 +63,21 @@ class Watcher:
                     )
             else:
                 self._threadless.over()
-                self._thread = thread
+                self._watching = watching
 
-    def _over(self, store: Watched) -> bool:
+    def _over(self, store: Watched, watching: object) -> bool:
         """Whether nobody listens any more; then this thread ends, and whoever listens next starts another."""
         with self._lock:
-            mine = self._thread is threading.current_thread()
-            if mine and store.notifier.idle:
-                self._thread = None
-                mine = False
-            return not mine
+            if self._watching is watching and store.notifier.idle:
+                self._watching = None
+            return self._watching is not watching
 
-    def _run(self, store: Watched) -> None:
+    def _run(self, store: Watched, watching: object) -> None:
         store.open()
         try:
-            while not self._over(store):
+            while not self._over(store, watching):
                 try:
-                    if not self._follow(store):
+                    if not self._follow(store, watching):
                         return
                 except Exception as error:
                     # The database is away; whoever needs it finds out and says so. Polling covers the gap.
@@ -93,13 +93,13 @@ class Watcher:
         finally:
             store.close()
 
-    def _follow(self, store: Watched) -> bool:
+    def _follow(self, store: Watched, watching: object) -> bool:
         """Hint at every change while somebody listens; return ``False`` if the store has nothing to probe."""
         probe = store.probe()
         if probe is None:
             return False
         try:
-            while not self._over(store):
+            while not self._over(store, watching):
                 for kind, queue in probe():
                     store.notifier.publish(kind, queue)
                 if self._away.over():
