@@ -144,7 +144,7 @@ def test_a_watcher_that_fails_tries_again(jobify: Configure, monkeypatch: pytest
 def test_a_hint_comes_with_the_commit_and_not_with_a_rollback(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    monkeypatch.setattr(the_store(), "probe", lambda: None)
     ears = Ears(the_store())
     with transaction.atomic():
         note.push()
@@ -169,7 +169,7 @@ def test_with_every_hint_lost_a_job_waits_one_poll_longer(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobify_django.pool.turn.POLL", 0.05)
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    monkeypatch.setattr(the_store(), "probe", lambda: None)
     _push_elsewhere_and_wait()
 
 

@@ -428,7 +428,7 @@ def test_a_commit_makes_the_job_visible_and_wakes_the_pool(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobify_django.pool.turn.POLL", 3600.0)  # it is woken, or not at all
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    monkeypatch.setattr(the_store(), "probe", lambda: None)
     gate = a_gate()
     with at_work() as shop:
         with transaction.atomic():

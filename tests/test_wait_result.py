@@ -267,7 +267,7 @@ def test_an_end_written_by_another_connection_is_noticed(jobify: Configure, wait
 def test_an_end_is_noticed_by_polling_when_every_hint_is_lost(
     jobify: Configure, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    monkeypatch.setattr(the_store(), "probe", lambda: None)
     job = note.push()
     (started,) = start()
     waits.start(job, timeout=PATIENCE)

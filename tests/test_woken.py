@@ -13,7 +13,7 @@ from jobify_django import Job, JobStatus, queue, task
 from jobify_django.job import Claim
 from jobify_django.push.waits import PushWaits
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.hints import Hints
 from jobify_django.testing.conformance.ground import outcome
 from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
@@ -39,7 +39,7 @@ def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("shortest_poll", "longest_poll"):
             monkeypatch.setattr(waits, name, NEVER)
     # Nor does what watches for the writes of other processes.
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    monkeypatch.setattr(Hints, "_start_watching", lambda hints: None)
 
 
 @pytest.fixture
