@@ -19,7 +19,7 @@ from jobify_django import models
 from jobify_django.admin import action, page
 from jobify_django.admin.filter import QueueFilter, StatusFilter, TaskFilter
 from jobify_django.admin.job_list import Found, JobList, JobRows, job_of, may_be_id
-from jobify_django.admin.paginator import MOST, CappedPaginator
+from jobify_django.admin.paginator import CappedPaginator
 from jobify_django.admin.reading import all_stores, listed_stores, problem
 from jobify_django.admin.timeline import MOST_EVENTS, run_words, timeline, wait_words
 from jobify_django.admin.words import status_label
@@ -80,8 +80,7 @@ class JobAdmin(page.LookingAdmin):
         places = listed_stores(problems)
         for words in problems:
             tell(words)
-        query = JobQuery(limit=MOST, payload=False)
-        return JobRows(places, lambda error: tell(problem(error)), query)
+        return JobRows(places, lambda error: tell(problem(error)), JobQuery(payload=False))
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
@@ -9,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 from django.contrib.admin.views.main import ChangeList
 from django.http import HttpRequest
 
-from jobify_django.admin.paginator import MOST
-from jobify_django.job import WAITING, JobRecord
+from jobify_django.admin import paginator
+from jobify_django.job import JobRecord
 from jobify_django.models import Job
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import JobQuery
@@ -72,9 +73,9 @@ class JobRows:
         asked = self.query.ids
         return self.where(ids=[id for id in pk__in if may_be_id(id) and (asked is None or id in asked)])
 
-    def count(self, most: int) -> int:
-        """Return how many there are, up to ``most`` of a store."""
-        query = replace(self.query, limit=most)
+    def count(self) -> int:
+        """Return how many there are, as far as a page tells."""
+        query = replace(self.query, limit=paginator.MOST + 1)
         return sum(number for _store, number in self._answers(lambda store: store.count(query)))
 
     def found(self, start: int, stop: int) -> list[Found]:
@@ -82,22 +83,18 @@ class JobRows:
         # Of several stores the first could all be in one.
         ahead = start if len(self._stores) == 1 else 0
         query = replace(self.query, offset=ahead, limit=max(0, stop - ahead))
-        found = {
-            job.id: Found(store, job)  # once, for two stores may lead to the same tables
-            for store, jobs in self._answers(lambda store: store.query(query))
-            for job in jobs
-        }
-        jobs = list(found.values())
-        if len(self._stores) > 1 and self.query.status is not WAITING:
-            jobs.sort(key=lambda one: one.job.pushed_at, reverse=True)
-        return jobs[start - ahead : stop - ahead]
+        answers = self._answers(lambda store: store.query(query))
+        by_store = [[Found(store, job) for job in jobs] for store, jobs in answers]
+        # Each keeps its own order, or pages would not fit together. Two stores may lead to the same tables.
+        merged = heapq.merge(*by_store, key=lambda one: -one.job.pushed_at)
+        return list({one.job.id: one for one in merged}.values())[start - ahead : stop - ahead]
 
     def __getitem__(self, page: slice) -> list[Job]:
         return [job_of(found.job) for found in self.found(page.start, page.stop)]
 
     def _clone(self) -> list[Job]:
         """Return all of them; the changelist asks for it where they fit on one page."""
-        return self[0:MOST]
+        return self[0 : paginator.MOST]
 
     def _answers(self, ask: Callable[[Store], T]) -> list[tuple[Store, T]]:
         answers = []

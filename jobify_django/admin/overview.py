@@ -175,35 +175,30 @@ class OverviewAdmin(page.LookingAdmin):
 
     def _tune(self, request: HttpRequest, found: Queue) -> HttpResponse:
         try:
-            before = _state(found)
-            form = TuningForm(found.settings, before, request.POST)
-            after = self._tune_by(form, found, request.user.get_username())
+            form = TuningForm(found.settings, _state(found), request.POST)
+            self._tune_by(form, request, found)
         except StoreError as error:
             messages.error(request, str(error))
             return self._back(found)
-        if after is None:
-            return self._show(request, queue_row(found.name), form)
-        if after is before:
-            messages.info(request, _("Nothing was changed."))
-        else:
-            self._log(request, before, after)
-            messages.success(request, _("Queue %(name)s is tuned.") % {"name": found.name})
-        return self._back(found)
+        return self._back(found) if form.is_valid() else self._show(request, queue_row(found.name), form)
 
-    @staticmethod
-    def _tune_by(form: TuningForm, found: Queue, actor: str) -> QueueState | None:
-        """Return the state after the form was applied; ``None`` when the form has errors."""
+    def _tune_by(self, form: TuningForm, request: HttpRequest, found: Queue) -> None:
+        """Apply a form; what is wrong with it becomes an error of it."""
         if not form.is_valid():
-            return None
+            return
         if not form.changes:
-            return form.state
+            messages.info(request, _("Nothing was changed."))
+            return
+        actor, version = request.user.get_username(), form.state.version
         try:
-            return found.tune(**form.changes, actor=actor, source="admin", expected=form.state.version)
+            after = found.tune(**form.changes, actor=actor, source="admin", expected=version)
         except StaleVersion as stale:  # changed since the form was compared
             form.refuse(stale.version)
         except InvalidTuning as error:
             form.add_error(None, str(error))
-        return None
+        else:
+            self._log(request, form.state, after)
+            messages.success(request, _("Queue %(name)s is tuned.") % {"name": found.name})
 
     def _act(
         self,
@@ -222,16 +217,15 @@ class OverviewAdmin(page.LookingAdmin):
         found = self._find(name)
         try:
             before = _state(found)
-            if not wanted(before):
+            if wanted(before):
+                actor = request.user.get_username()
+                after = act(found, actor=actor, source="admin", expected=before.version)
+                self._log(request, before, after)
+                messages.success(request, done % {"name": found.name})
+            else:
                 messages.info(request, nothing % {"name": found.name})
-                return self._back(found)
-            actor = request.user.get_username()
-            after = act(found, actor=actor, source="admin", expected=before.version)
         except (StaleVersion, StoreError) as error:
             messages.error(request, str(error))
-            return self._back(found)
-        self._log(request, before, after)
-        messages.success(request, done % {"name": found.name})
         return self._back(found)
 
     def _log(self, request: HttpRequest, before: QueueState, after: QueueState) -> None:

@@ -23,5 +23,5 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
     @cached_property
     def count(self) -> int:
         """The number of rows, or ``MOST`` with a plus."""
-        found: int = self.object_list.count(MOST + 1)  # type: ignore[attr-defined]
+        found: int = super().count
         return CappedCount(MOST) if found > MOST else found

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from jobify_django.admin.reading import all_stores, problem
 from jobify_django.admin.words import LABELS, ORDER_LABELS, value_label
 from jobify_django.conf import QueueSettings, get_settings
-from jobify_django.leftover import Leftover, leftovers_in, stand_in
+from jobify_django.leftover import leftovers_in, stand_in
 from jobify_django.queue import queue, survey
 from jobify_django.stores import stores
 from jobify_django.stores.value import PoolRecord, QueueState, QueueStats
@@ -147,23 +147,28 @@ def queue_rows() -> list[QueueRow]:
             rows.append(QueueRow(settings.queue(name), problem=said))
         else:
             rows.append(QueueRow(settings.queue(name), found, stores.of(settings.queue(name)).shared))
-    return [*rows, *leftover_rows([])]
+    return [*rows, *leftover_rows()]
 
 
-def leftover_rows(problems: list[str]) -> list[QueueRow]:
+def leftover_rows() -> list[QueueRow]:
     """Return the queues with jobs that the settings do not look for; a store that fails has none."""
     rows = []
-    for store in all_stores(problems):
+    for store in all_stores([]):
         try:
-            rows += [_leftover_row(leftover) for leftover in leftovers_in(store)]
+            leftovers = leftovers_in(store)
         except Exception as error:
-            problems.append(problem(error))
+            problem(error)  # into the log; the rows of its other queues say so
+            continue
+        for one in leftovers:
+            moved = _("in store %(store)s by now") % {"store": one.now_in} if one.now_in else ""
+            words = moved or _("not in settings")
+            rows.append(QueueRow(one.settings, one.stats, store.shared, leftover=words))
     return rows
 
 
 def former_row(name: str) -> QueueRow | None:
     """Return a queue that the settings do not hold, if it has jobs still, or a list of changes."""
-    for row in leftover_rows([]):
+    for row in leftover_rows():
         if row.name == name:
             return row
     for store in all_stores([]):
@@ -175,15 +180,6 @@ def former_row(name: str) -> QueueRow | None:
         except Exception as error:
             problem(error)  # into the log; the page is not there
     return None
-
-
-def _leftover_row(leftover: Leftover) -> QueueRow:
-    words = (
-        _("in store %(store)s by now") % {"store": leftover.now_in}
-        if leftover.now_in
-        else _("not in settings")
-    )
-    return QueueRow(leftover.settings, leftover.stats, leftover.store.shared, leftover=words)
 
 
 def pool_rows(rows: Iterable[QueueRow]) -> list[PoolRow]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,8 +15,10 @@ from django.urls import reverse
 
 from jobify_django import Task, queue
 from jobify_django.admin import paginator
-from jobify_django.job import Interruption
+from jobify_django.job import Interruption, JobRecord
 from jobify_django.models import Job
+from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import JobQuery
 from tests.admin.conftest import AddJob, Asked
 
 MOST_QUERIES = 8 if connection.vendor != "mysql" else 12  # there the queues are looked up one by one
@@ -393,3 +396,71 @@ def test_rows_that_make_no_sense_are_no_server_error(everything: Client, add_job
     assert "not json" in everything.get(address(job)).text
     assert everything.get(reverse(LIST)).status_code == 200
     assert everything.get(reverse("admin:jobify_django_overview_changelist")).status_code == 200
+
+
+class SharedStore(MemoryStore):
+    """A store that somebody else wrote, and that every process sees."""
+
+    shared = True
+
+    def query(self, query: JobQuery) -> Sequence[JobRecord]:
+        if self.away:
+            raise RuntimeError("secret-dsn")
+        return super().query(query)
+
+    away = False
+
+
+SHARED = {"QUEUES": {"default": {}, "mail": {"STORE": f"{__name__}.SharedStore"}}}
+
+
+def test_jobs_of_every_shared_store_are_listed_the_newest_first_and_acted_on_where_they_are(
+    settings: Any, everything: Client, add_job: AddJob, noop: Task[..., None]
+) -> None:
+    settings.JOBIFY = SHARED
+    old, new = add_job(), add_job(pushed_at=time.time() + 60)
+    mailed = noop.using(queue="mail", on_commit=False).push()
+
+    page = listed(everything)
+    told = act(everything, "cancel_jobs", old, new, mailed)
+
+    assert page.index(new.id) < page.index(mailed.id) < page.index(old.id)
+    assert "3 jobs" in page
+    assert mailed.id not in listed(everything, "?queue=default")
+    assert "3 cancelled." in told
+    assert queue("mail").stats().waiting == queue().stats().waiting == 0
+
+
+def test_pages_go_through_all_stores_and_leave_no_job_out(
+    settings: Any, everything: Client, add_job: AddJob, noop: Task[..., None]
+) -> None:
+    settings.JOBIFY = SHARED
+    ids = [add_job(pushed_at=time.time() + (60 if number % 2 else -60)).id for number in range(150)]
+    ids += [noop.using(queue="mail", on_commit=False).push().id for _ in range(150)]
+
+    for query in ("?", "?status=waiting&"):
+        pages = [listed(everything, f"{query}p={number}") for number in (1, 2, 3)]
+        assert sorted(id for page in pages for id in set(re.findall(r'value="([\w-]{36})"', page))) == sorted(
+            ids
+        )
+
+
+def test_a_store_that_fails_hides_no_jobs_of_another(
+    settings: Any, everything: Client, add_job: AddJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.JOBIFY = SHARED
+    monkeypatch.setattr(SharedStore, "away", True)
+    job = add_job()
+
+    page = listed(everything)
+
+    assert job.id in page
+    assert page.count("The store failed (RuntimeError); the log has more.") == 1
+    assert "secret-dsn" not in page
+
+
+def test_the_log_entries_of_a_job_have_a_page(everything: Client, add_job: AddJob) -> None:
+    job = add_job(status="failed")
+    everything.post(address(job, "retry"))
+
+    assert "1 retried." in everything.get(address(job, "history")).text
