@@ -115,7 +115,8 @@ MUTANTS = (
     Mutant(
         "a resumed queue wakes nobody (memory)",
         MEMORY,
-        'self.notifier.publish("work", queue.name)\n        self.notifier.publish("room", queue.name)\n        return state',
+        'self.notifier.publish("work", queue.name)\n'
+        '        self.notifier.publish("room", queue.name)\n        return state',
         'self.notifier.publish("room", queue.name)\n        return state',
     ),
     Mutant(
