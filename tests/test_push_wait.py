@@ -29,7 +29,7 @@ from jobify_django.stores.value import JobQuery
 from jobify_django.waiting.waker import Call, Waker
 from tests.child import PATIENCE, until
 from tests.claims import claim
-from tests.workshop import Configure, a_gate, at_work, both, database, held, memory, pushed
+from tests.workshop import Configure, a_gate, at_work, both, database, held, memory, notice_nothing, pushed
 
 gone = pytest.raises(asyncio.CancelledError)
 
@@ -428,7 +428,7 @@ def test_a_commit_makes_the_job_visible_and_wakes_the_pool(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobify_django.pool.turn.POLL", 3600.0)  # it is woken, or not at all
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    notice_nothing(monkeypatch)
     gate = a_gate()
     with at_work() as shop:
         with transaction.atomic():

@@ -32,7 +32,7 @@ from jobify_django.testing.conformance.ground import outcome
 from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
 from tests.claims import claim, die
-from tests.workshop import Configure, at_work, both, database, held, memory, pushed
+from tests.workshop import Configure, at_work, both, database, held, memory, notice_nothing, pushed
 
 
 @task
@@ -267,7 +267,7 @@ def test_an_end_written_by_another_connection_is_noticed(jobify: Configure, wait
 def test_an_end_is_noticed_by_polling_when_every_hint_is_lost(
     jobify: Configure, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    notice_nothing(monkeypatch)
     job = note.push()
     (started,) = start()
     waits.start(job, timeout=PATIENCE)

@@ -13,13 +13,12 @@ from jobify_django import Job, JobStatus, queue, task
 from jobify_django.job import Claim
 from jobify_django.push.waits import PushWaits
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import DatabaseStore
 from jobify_django.testing.conformance.ground import outcome
 from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
 from tests.claims import claim, release
 from tests.test_push_wait import Pushes
-from tests.workshop import Configure, Workshop, at_work, both, database
+from tests.workshop import Configure, Workshop, at_work, both, database, notice_nothing
 
 NEVER = 3600.0
 LONGER = 2 * PATIENCE
@@ -39,7 +38,7 @@ def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("shortest_poll", "longest_poll"):
             monkeypatch.setattr(waits, name, NEVER)
     # Nor does what watches for the writes of other processes.
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    notice_nothing(monkeypatch)
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "an outcome of an old attempt is stored (database)",
         SQLITE,
-        "WHERE (id, attempt) IN (VALUES {marked}) AND status = 'running'",
-        "WHERE id IN (SELECT column1 FROM (VALUES {marked})) AND status = 'running'",
+        "WHERE (id, attempt) IN (VALUES {pairs}) AND status = 'running'",
+        "WHERE id IN (SELECT column1 FROM (VALUES {pairs})) AND status = 'running'",
     ),
     Mutant(
         "a lease is renewed by whoever held the job before (database)",
@@ -115,8 +115,8 @@ MUTANTS = (
     Mutant(
         "a resumed queue wakes nobody (memory)",
         MEMORY,
-        "        self.hints.work(queue.name)\n        self.hints.room(queue.name)\n        return state",
-        "        self.hints.room(queue.name)\n        return state",
+        'self.notifier.publish("work", queue.name)\n        self.notifier.publish("room", queue.name)\n        return state',
+        'self.notifier.publish("room", queue.name)\n        return state',
     ),
     Mutant(
         "jobs are taken from pools that live (memory)",
@@ -255,8 +255,8 @@ MUTANTS = (
     Mutant(
         "of two outcomes of one job both count as stored (database)",
         SETTLE,
-        "if (one.id, one.attempt) not in ended | again.keys()",
-        "if one.id not in {id for id, _ in ended | again.keys()}",
+        "if (one.id, one.attempt) not in stored",
+        "if one.id not in {id for id, _ in stored}",
     ),
     Mutant(
         "a job that has ended is reported lost",
