@@ -16,12 +16,13 @@ from django.db.models import F
 
 from jobify_django import JobStatus, QueueFull, queue, task
 from jobify_django.models import Job, Queue
+from jobify_django.outcome import released
 from jobify_django.push.waits import PushWaits
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import Added
 from jobify_django.waiting.waitlist import Ticket
 from jobify_django.waiting.waker import ThreadWaker
-from tests.child import PATIENCE
+from tests.child import PATIENCE, until
 from tests.claims import claim as take
 from tests.claims import release
 from tests.test_server import elsewhere, the_store
@@ -201,6 +202,32 @@ def test_what_comes_back_in_an_open_transaction_is_in_every_ceiling(
         back()
         elsewhere(note.push)  # counts
     assert waiting() == 41
+
+    for _ in range(19):
+        note.push()
+    for _ in range(3):
+        with pytest.raises(QueueFull):
+            note.push()
+
+    assert waiting() == 60
+
+
+@postgresql
+@database
+def test_what_is_delayed_in_an_open_transaction_is_in_every_ceiling_once_it_is_due(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
+    jobify(MAXSIZE=60, PUSH_TIMEOUT=0)
+    store = the_store()
+    note.push_many([()] * 20)
+    held = take(store, 20)
+    note.push_many([()] * 20)
+    soon = store.clock() + 0.5
+    with transaction.atomic():
+        assert store.settle([released(one, "not yet", until=soon) for one in held]) == []
+        elsewhere(note.push)  # counts
+    until(lambda: waiting() == 41, "the time of those that are delayed")
 
     for _ in range(19):
         note.push()

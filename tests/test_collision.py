@@ -15,10 +15,10 @@ from django.db import connection, connections, transaction
 from jobify_django import JobStatus, QueueFull, StoreBusy, queue, task
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job as Row
+from jobify_django.outcome import released, succeeded
 from jobify_django.stores.database import DatabaseStore, listener
 from jobify_django.stores.database.server import ServerTransactions
 from jobify_django.stores.value import Renewed
-from jobify_django.testing.conformance.ground import outcome
 from tests.child import PATIENCE, until
 from tests.claims import claim as take
 from tests.test_server import elsewhere, postgresql, the_store
@@ -126,7 +126,7 @@ def test_a_deadlock_is_tried_again(jobify: Configure, collisions: list[DjangoErr
 
 
 @on_server
-@pytest.mark.parametrize("verb", ["renew", "settle"])
+@pytest.mark.parametrize("verb", ["renew", "settle", "settle one way and the other"])
 def test_a_pool_locks_its_jobs_in_the_order_of_their_ids(jobify: Configure, verb: str) -> None:
     """So its renewing and its settling, on two connections, never wait for each other in a circle."""
     ids = sorted((new_id() for _ in range(2)), reverse=True)  # the table has them the other way round
@@ -137,7 +137,8 @@ def test_a_pool_locks_its_jobs_in_the_order_of_their_ids(jobify: Configure, verb
     def change() -> Any:
         if verb == "renew":
             return the_store().renew("pool", held, 30.0)
-        return the_store().settle([outcome(claim) for claim in claims])
+        ends = [released(one, "it stops") if one.id == max(ids) else succeeded(one) for one in claims]
+        return the_store().settle(ends if "other" in verb else [succeeded(one) for one in claims])
 
     with transaction.atomic():
         lock(min(ids))
