@@ -41,7 +41,7 @@ def test_a_new_row_gives_every_column_that_has_no_default() -> None:
         (models.Pool, columns.POOL),
     ):
         for field in model._meta.concrete_fields:
-            assert table[field.column].new or field.null, field
+            assert table[field.name].new or field.null, field
 
 
 def test_records_and_claims_are_columns_of_a_job() -> None:

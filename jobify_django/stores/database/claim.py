@@ -10,7 +10,7 @@ from jobify_django.job import Claim
 from jobify_django.outcome import Outcome
 from jobify_django.stores.database.columns import STATE, to_state
 from jobify_django.stores.database.connection import Connection, chunks, marks
-from jobify_django.stores.database.reading import moment
+from jobify_django.stores.database.reading import moment_or_none
 from jobify_django.stores.database.settle import Settled, Settling
 from jobify_django.stores.value import Claimed, Demand, QueueState
 
@@ -118,7 +118,7 @@ class Claiming(Settling):
                 f"SELECT ? AS queue, {int(self._skips(name))} AS skipped" for name in part
             )
             for queue, *state, head, due in db.execute(LOOK % (but, lines), (*unknown, *part)).fetchall():
-                found[queue] = Look(to_state(queue, state), head, moment(due, None))
+                found[queue] = Look(to_state(queue, state), head, moment_or_none(due))
         return [found[name] for name in demand.lanes]
 
     def _let_due_wait(self, looks: Sequence[Look], now: float, db: Connection) -> bool:

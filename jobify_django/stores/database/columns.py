@@ -18,11 +18,14 @@ from jobify_django.stores.database.reading import (
     error_from,
     history_from,
     moment,
+    moment_or_none,
+    number,
     order_from,
     queues_from,
     text,
+    text_or_none,
+    truth,
     values_from,
-    whole,
     within,
 )
 from jobify_django.stores.value import PoolRecord, QueueChange, QueueState
@@ -47,78 +50,58 @@ class Column(NamedTuple):
     usual: type = object
 
 
-def _text(value: Any, at: float) -> str:
-    return text(value)
-
-
-def _text_or_none(value: Any, at: float) -> str | None:
-    return None if value is None else text(value)
-
-
-def _number(value: Any, at: float) -> int:
-    return whole(value, 0)
-
-
-def _bool(value: Any, at: float) -> bool:
-    return bool(value)
-
-
-def _time_or_none(value: Any, at: float) -> float | None:
-    return moment(value, None)
-
-
 JOB: Mapping[str, Column] = {
-    "id": Column(_text, "?", str),
-    "queue": Column(_text, "?", str),
-    "task": Column(_text, "?", str),
-    "arguments": Column(_text, "?", str),
-    "priority": Column(_number, "?", int),
+    "id": Column(text, "?", str),
+    "queue": Column(text, "?", str),
+    "task": Column(text, "?", str),
+    "arguments": Column(text, "?", str),
+    "priority": Column(number, "?", int),
     "status": Column(lambda value, at: known_status(text(value)), "?"),
-    "sequence": Column(_number, "?", int),
-    "order_key": Column(_number, "?", int),
+    "sequence": Column(number, "?", int),
+    "order_key": Column(number, "?", int),
     "pushed_at": Column(moment, "?", float),
     "eligible_at": Column(moment, "?", float),
-    "flags": Column(_number, "?", int),
-    "extra": Column(_text_or_none, "?", NoneType),
-    "attempt": Column(_number, "0", int),
-    "crashes": Column(_number, "0", int),
-    "pool": Column(_text, "''", str),
-    "cancel_requested": Column(_bool, "FALSE"),
-    "started_at": Column(_time_or_none, "", float),
-    "ended_at": Column(_time_or_none),
-    "lease_until": Column(_time_or_none),
-    "result": Column(_text_or_none, "", NoneType),
-    "error": Column(lambda value, at: error_from(value), "", NoneType),
+    "flags": Column(number, "?", int),
+    "extra": Column(text_or_none, "?", NoneType),
+    "attempt": Column(number, "0", int),
+    "crashes": Column(number, "0", int),
+    "pool": Column(text, "''", str),
+    "cancel_requested": Column(truth, "FALSE"),
+    "started_at": Column(moment_or_none, "", float),
+    "ended_at": Column(moment_or_none),
+    "lease_until": Column(moment_or_none),
+    "result": Column(text_or_none, "", NoneType),
+    "error": Column(error_from, "", NoneType),
     "history": Column(history_from),
 }
 QUEUE: Mapping[str, Column] = {
-    "name": Column(_text, "?"),
-    "version": Column(_number, "0", int),
+    "name": Column(text, "?"),
+    "version": Column(number, "0", int),
     "workers": Column(lambda value, at: within(value, MAX_WORKERS), "", NoneType),
     "maxsize": Column(lambda value, at: within(value, MAX_MAXSIZE), "", NoneType),
-    "order": Column(lambda value, at: order_from(value), "''"),
-    "paused": Column(_bool, "FALSE"),
+    "order": Column(order_from, "''"),
+    "paused": Column(truth, "FALSE"),
     "reordering": Column(lambda value, at: value is not None),
-    "waiting": Column(_number, "0"),
-    "sequence": Column(_number, "0"),
+    "waiting": Column(number, "0"),
+    "sequence": Column(number, "0"),
 }
 POOL: Mapping[str, Column] = {
-    "id": Column(_text, "?"),
-    "host": Column(_text, "?"),
-    "pid": Column(_number, "?"),
-    "kind": Column(_text, "?"),
+    "id": Column(text, "?"),
+    "host": Column(text, "?"),
+    "pid": Column(number, "?"),
+    "kind": Column(text, "?"),
     "started_at": Column(lambda value, at: moment(value, 0.0), "?"),
     "seen_at": Column(moment, "?"),
-    "queues": Column(lambda value, at: queues_from(value), "?"),
+    "queues": Column(queues_from, "?"),
 }
 CHANGE: Mapping[str, Column] = {
-    "queue": Column(_text, "?"),
-    "version": Column(_number, "?"),
-    "actor": Column(_text, "?"),
-    "source": Column(_text, "?"),
+    "queue": Column(text, "?"),
+    "version": Column(number, "?"),
+    "actor": Column(text, "?"),
+    "source": Column(text, "?"),
     "changed_at": Column(moment, "?"),
-    "before": Column(lambda value, at: values_from(value), "?"),
-    "after": Column(lambda value, at: values_from(value), "?"),
+    "before": Column(values_from, "?"),
+    "after": Column(values_from, "?"),
 }
 
 

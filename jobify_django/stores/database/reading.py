@@ -1,4 +1,7 @@
-"""What one field of a row holds, to and from values; whatever is stored, one of the declared type leaves."""
+"""What one field of a row holds, to and from values; whatever is stored, one of the declared type leaves.
+
+What reads a column takes a moment too, which stands in for a time that cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
 """The first and the last second that a date can stand for, from the year 1 to 9999."""
 
 
-def queues_from(stored: object) -> Mapping[str, PoolQueue]:
+def queues_from(stored: object, at: float = 0.0) -> Mapping[str, PoolQueue]:
     """Return how a pool serves its queues. Of one that cannot be read it is only known that it is served."""
     values = _loaded(stored)
     unread = PoolQueue(0, 0, 0)
@@ -38,7 +41,7 @@ def error_text(error: JobError | None) -> str | None:
     return None if error is None else json.dumps(asdict(error))
 
 
-def error_from(stored: object) -> JobError | None:
+def error_from(stored: object, at: float = 0.0) -> JobError | None:
     """Return a stored error."""
     if stored is None:
         return None
@@ -65,7 +68,7 @@ def interruption_text(interruption: Interruption) -> str:
     return json.dumps(asdict(interruption))
 
 
-def values_from(stored: object) -> Mapping[str, Any] | str:
+def values_from(stored: object, at: float = 0.0) -> Mapping[str, Any] | str:
     """Return stored values by name, or the stored text where it cannot be read."""
     values = _loaded(stored)
     return values if isinstance(values, dict) else text(stored)
@@ -74,16 +77,26 @@ def values_from(stored: object) -> Mapping[str, Any] | str:
 # Single values. SQLite's columns take any type, and numbers may be far off.
 
 
-def text(value: object) -> str:
+def text(value: object, at: float = 0.0) -> str:
     """Return a stored text."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value if isinstance(value, str) else str(value)
 
 
-def whole(value: object, otherwise: N) -> int | N:
-    """Return a stored whole number, or ``otherwise`` where it is none."""
-    return value if isinstance(value, int) else otherwise
+def text_or_none(value: object, at: float = 0.0) -> str | None:
+    """Return a stored text, if there is any."""
+    return None if value is None else text(value)
+
+
+def truth(value: object, at: float = 0.0) -> bool:
+    """Return a stored yes or no."""
+    return bool(value)
+
+
+def number(value: object, at: float = 0.0) -> int:
+    """Return a stored whole number, or 0 where it is none."""
+    return value if isinstance(value, int) else 0
 
 
 def within(value: object, most: int) -> int | None:
@@ -98,7 +111,12 @@ def moment(value: object, otherwise: N) -> float | N:
     return value if FIRST <= value <= LAST else min(max(value, FIRST), LAST)
 
 
-def order_from(value: object) -> Order | None:
+def moment_or_none(value: object, at: float = 0.0) -> float | None:
+    """Return a stored time, cut down likewise, if there is any."""
+    return moment(value, None)
+
+
+def order_from(value: object, at: float = 0.0) -> Order | None:
     """Return a stored order; ``None`` for one that this version does not know."""
     return value if value in ORDERS else None
 

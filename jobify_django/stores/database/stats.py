@@ -10,7 +10,7 @@ from jobify_django.conf import QueueSettings
 from jobify_django.stores.database.claim import QUEUES
 from jobify_django.stores.database.connection import Connection, chunks
 from jobify_django.stores.database.pools import Presence
-from jobify_django.stores.database.reading import moment
+from jobify_django.stores.database.reading import moment_or_none
 from jobify_django.stores.value import PoolRecord, QueueState, QueueStats
 
 OF = "FROM jobify_job j WHERE j.queue = w.queue AND j.status ="
@@ -54,7 +54,7 @@ class Measuring(Presence):
 def _to_stats(
     queue: QueueSettings, numbers: Numbers, state: QueueState, pools: Sequence[PoolRecord], now: float
 ) -> QueueStats:
-    firsts = (moment(numbers.first_waiting, None), moment(numbers.first_delayed, None))
+    firsts = (moment_or_none(numbers.first_waiting), moment_or_none(numbers.first_delayed))
     live = state.over(queue)
     return QueueStats(
         queue=queue.name,
