@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.db import connection
 
-from jobify_django.job import JobSpec, new_id
+from jobify_django.job import JobSpec, JobStatus, new_id
 from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqlite
 from jobify_django.stores.database.claim import LOOK, Line
 from jobify_django.stores.database.connection import translate
 from jobify_django.stores.database.query import QUEUES
 from jobify_django.stores.database.rescue import LEASES
+from jobify_django.stores.value import JobQuery
 from jobify_django.testing.conformance.ground import a_queue
 from tests.claims import claim as take
 from tests.workshop import database
@@ -134,6 +136,38 @@ def test_queues_that_hold_jobs_are_found_without_a_look_at_those_that_ended(jobi
     elif rows > 1_000 or connection.vendor == "sqlite":  # PostgreSQL reads a small table whole
         assert "jobify_job_waiting" in found
         assert not re.search(r"Seq Scan on jobify_job|SCAN jobify_job\b", found)
+
+
+ENDED = """{id}, 'default', 't', '[[],{{}}]', 0, CASE i % 10 WHEN 0 THEN 'failed' ELSE 'successful' END, i, 0,
+    0, 0, 0, 0, '', FALSE"""
+
+
+@pytest.mark.parametrize("rows", [1_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("status", [JobStatus.FAILED, None])
+def test_the_newest_ends_are_found_by_the_index_of_jobs_that_ended(
+    jobify: Any, rows: int, status: JobStatus | None
+) -> None:
+    fill(rows, ENDED)
+    asked: list[tuple[str, Any]] = []
+
+    def note(execute: Callable[..., Any], sql: str, values: Any, *rest: Any) -> Any:
+        asked.append((sql, values))
+        return execute(sql, values, *rest)
+
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE jobify_job SET ended_at = sequence")
+        if connection.vendor != "sqlite":
+            cursor.execute(f"ANALYZE {'TABLE ' if connection.vendor == 'mysql' else ''}jobify_job")
+    store = DatabaseStore("large")
+    store.stats([])  # a server's clock is measured at first
+    with connection.execute_wrapper(note):
+        found = store.query(JobQuery(status=status, newest="ended", limit=10, payload=False))
+
+    assert [job.sequence for job in found] == list(range(rows, 0, -10 if status else -1))[:10]
+    for statement, values in asked:
+        plain = plan(statement, values)
+        assert ("jobify_job_ends" if connection.vendor == "mysql" else "jobify_job_ended") in plain
+        assert "filesort" not in plain
 
 
 def test_the_first_and_the_last_lease_are_looked_up_apart(jobify: Any) -> None:

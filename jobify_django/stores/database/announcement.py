@@ -126,20 +126,27 @@ class Announcing(Adding, Settling):
                 used = 0  # the search_path has changed since
             announced = max(jobs, used)
         look = self._values_of_look(queue, now, least) if least else ()
-        numbers, table = [], 0
+        table, numbers = self._lock_keys(db, queue.name, announced, jobs, look)
+        if inside and numbers:
+            transaction.on_commit(_Announcement(queue.name, table, announced), using=self._database)
+        return numbers
+
+    def _lock_keys(
+        self, db: Connection, queue: str, announced: int, jobs: int, look: Row
+    ) -> tuple[int, Sequence[int]]:
+        """Announce so many jobs, and return the table's number and those of the jobs that are pushed now."""
+        table, numbers = 0, list[int]()
         for start in range(0, announced, MOST_ANNOUNCED):
             part = min(MOST_ANNOUNCED, announced - start)
             wanted = max(0, min(jobs - start, part))
             statement = ANNOUNCE % (IF_THERE_IS_ROOM if look else "")
-            made = db.execute(statement, (wanted, _class(queue.name), self._key(part), *look)).fetchone()
+            made = db.execute(statement, (wanted, _class(queue), self._key(part), *look)).fetchone()
             if made is None:
-                return ()
+                return 0, ()
             table, some = made
             numbers += some
             look = ()
-        if inside:
-            transaction.on_commit(_Announcement(queue.name, table, announced), using=self._database)
-        return numbers
+        return table, numbers
 
     def _values_of_look(self, queue: QueueSettings, now: float, least: int) -> Row:
         """Return the values for a look before an announcement."""

@@ -21,7 +21,7 @@ from jobify_django.job import (
     JobStatus,
 )
 from jobify_django.ordering import Order
-from jobify_django.outcome import LOST_REPLY, Outcome, released, what_becomes
+from jobify_django.outcome import LOST_REPLY, Next, Outcome, released, what_becomes
 from jobify_django.stores.database.columns import RECORD, to_record
 from jobify_django.stores.database.connection import Connection, Row, by_ids, chunks, marks
 from jobify_django.stores.database.reading import error_text, interruption_text, order_from
@@ -146,17 +146,21 @@ class Settling(Transactions):
         for one, job in pairs:
             then = what_becomes(one, crashes=job.crashes, cancel_requested=job.cancel_requested, now=now)
             back.append(Back(job, then.status))
-            end = (now, job.pool) if then.status in ENDED else (None, "")
-            told = interruption_text(Interruption(job.attempt, one.reason, now, job.pool, one.charged))
-            values = (str(then.status), *end, error_text(then.error), told, int(one.charged))
-            later = then.status is DELAYED
-            statement = COME_BACK % (self._longer_history, ", eligible_at = ?" if later else "")
-            alike.setdefault((statement, (*values, one.until) if later else values), []).append(job.id)
+            alike.setdefault(self._change(one, job, then, now), []).append(job.id)
         for (statement, values), ids in alike.items():
             for part in chunks(ids):
                 db.execute(statement + marks(part), (*values, *part))
         self._note_all(db, back)
         return back
+
+    def _change(self, outcome: Outcome, job: JobRecord, then: Next, now: float) -> tuple[str, Row]:
+        """Return the statement that makes of a job what becomes of it, without its id, and its values."""
+        end = (now, job.pool) if then.status in ENDED else (None, "")
+        told = interruption_text(Interruption(job.attempt, outcome.reason, now, job.pool, outcome.charged))
+        values = (str(then.status), *end, error_text(then.error), told, int(outcome.charged))
+        if then.status is DELAYED:
+            return COME_BACK % (self._longer_history, ", eligible_at = ?"), (*values, outcome.until)
+        return COME_BACK % (self._longer_history, ""), values
 
     def _note_all(self, db: Connection, back: Collection[Back]) -> None:
         numbers = Counter((one.job.queue, one.status) for one in back)
