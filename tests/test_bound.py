@@ -136,7 +136,7 @@ def test_a_moment_that_has_passed_overtakes_nobody_in_line(jobify: Configure) ->
     jobify(MAXSIZE=1, PUSH_TIMEOUT=0)
     line = PushWaits.of(queue().store, "default")
     ticket = Ticket(ThreadWaker())
-    assert line.join(ticket, queue().store.hints, 10)
+    assert line.join(ticket, queue().store.listen, 10)
     try:
         for late in (note.using(delay=1e-9), note.using(at=datetime.now(UTC) - timedelta(minutes=1))):
             line.see_full(Added(0, 1, 1))  # or the push would look for itself before it is refused

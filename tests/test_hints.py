@@ -13,14 +13,15 @@ from jobify_django import JobStatus, queue, task
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobSpec, new_id
 from jobify_django.outcome import succeeded
-from jobify_django.stores import hints
+from jobify_django.stores import watcher
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.notifier import Kind
 from tests.child import PATIENCE, until
 from tests.claims import claim
 from tests.workshop import Configure, at_work, both, database, memory, notice_nothing
 
-KINDS: tuple[hints.Kind, ...] = ("work", "room", "ended")
+KINDS: tuple[Kind, ...] = ("work", "room", "ended")
 
 noticing = pytest.mark.skipif(
     connection.vendor == "mysql", reason="nothing tells of other processes' writes there; pools poll"
@@ -37,7 +38,7 @@ class Ears:
     def __init__(self, store: Store) -> None:
         self.heard: list[tuple[str, Any]] = []
         self._stops = [
-            store.hints.subscribe(kind, lambda what, kind=kind: self.heard.append((kind, what)))  # type: ignore[misc]
+            store.listen(kind, lambda what, kind=kind: self.heard.append((kind, what)))  # type: ignore[misc]
             for kind in KINDS
         ]
 
@@ -126,7 +127,7 @@ def test_what_others_write_is_told(jobify: Configure, ears: Ears) -> None:
 @noticing
 @database
 def test_a_watcher_that_fails_tries_again(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hints, "RETRY", 0.0)
+    monkeypatch.setattr(watcher, "RETRY", 0.0)
     probe, failures = the_store().probe, iter([StoreError("away"), StoreError("away")])
 
     def failing() -> Any:

@@ -20,7 +20,7 @@ from jobify_django.exceptions import StoreError
 from jobify_django.management.heartbeat import Heartbeat
 from jobify_django.outage import FORGOTTEN, LONGEST_SILENCE, MOST_KINDS, SAY_AGAIN, Outage, Word
 from jobify_django.pool import backoff, upkeep
-from jobify_django.stores import hints
+from jobify_django.stores import watcher
 from jobify_django.stores.database.watchdog import Watchdog
 from jobify_django.stores.memory import MemoryStore
 from tests.app.tasks import write_line
@@ -240,7 +240,7 @@ def test_the_admin_pages_tell_a_store_they_cannot_read_once_not_for_each_queue_a
 def test_a_watcher_whose_database_is_away_says_so_once(
     shaky: dict[str, Exception], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hints, "RETRY", 0.001)
+    monkeypatch.setattr(watcher, "RETRY", 0.001)
     caplog.set_level(logging.DEBUG, "jobify.store")
     store = queue().store
     tries: list[None] = []
@@ -258,7 +258,7 @@ def test_a_watcher_whose_database_is_away_says_so_once(
 
     monkeypatch.setattr(store, "probe", probe)
     monkeypatch.setattr(type(store), "shared", True)
-    stop = store.hints.subscribe("work", lambda what: None)
+    stop = store.listen("work", lambda what: None)
     try:
         until(lambda: len(tries) >= 10, "ten tries")
         assert caplog.text.count("cannot watch for changes") == 1
@@ -273,10 +273,10 @@ def test_a_listener_that_raises_at_each_hint_is_told_once(shaky: dict[str, Excep
         raise ValueError("a bug")
 
     store = queue().store
-    stop = store.hints.subscribe("work", listen)
+    stop = store.listen("work", listen)
     try:
         for _ in range(5):
-            store.hints.work("default")
+            store.notifier.publish("work", "default")
     finally:
         stop()
     (one,) = said("event=hint-failed")

@@ -407,7 +407,7 @@ def test_a_listener_that_fails_makes_no_push_fail(
     def fail(about: object) -> None:
         raise RuntimeError("Event loop is closed")
 
-    unsubscribe = the_store().hints.subscribe("work", fail)
+    unsubscribe = the_store().listen("work", fail)
     try:
         assert note.push(1).id
     finally:

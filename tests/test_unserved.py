@@ -64,7 +64,7 @@ def test_a_pool_that_dies_later_is_noticed(caplog: pytest.LogCaptureFixture, sto
 def test_a_pool_of_this_process_that_has_not_reported_yet_is_waited_for(
     caplog: pytest.LogCaptureFixture, store: Store
 ) -> None:
-    unsubscribe = store.hints.subscribe("work", lambda queue: None)  # as a pool does when it starts
+    unsubscribe = store.listen("work", lambda queue: None)  # as a pool does when it starts
     write_line.push("path", "line")
     assert caplog.text == ""
     report(store, "mail", pid=os.getpid(), host=socket.gethostname())

@@ -128,7 +128,7 @@ class Pool:
         self.store.served.update(list(self.queues))
         try:
             # After the start: a hint may ring at once, from another thread.
-            self._unsubscribe = self.store.hints.subscribe("work", self._on_hint)
+            self._unsubscribe = self.store.listen("work", self._on_hint)
             self._upkeep.start(self.loop)
         except BaseException:
             await self.drain(0)  # what it has claimed meanwhile would not be renewed

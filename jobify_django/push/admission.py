@@ -83,7 +83,7 @@ class Admission:
     def _wait(self, waker: Waker) -> Steps[None]:
         ticket = Ticket(waker, self._place)
         most = self._route.queue.max_waiting_pushes
-        if not self._waits.join(ticket, self._route.store.hints, most):
+        if not self._waits.join(ticket, self._route.store.listen, most):
             reason = f"{most} pushes of this process wait already (MAX_WAITING_PUSHES)."
             return (yield from self._refuse(reason))
         try:

@@ -62,7 +62,7 @@ class UnservedQueues:
         if times := self._trouble.over():
             logger.info("event=lookout-back store=%s looks=%d", quoted(store.alias), times)
         here = (socket.gethostname(), os.getpid())
-        if store.hints.heard("work") and here not in ((pool.host, pool.pid) for pool in pools):
+        if store.notifier.heard("work") and here not in ((pool.host, pool.pid) for pool in pools):
             return  # this process's own pool has just started, and not reported itself yet
         if not any(queue in pool.queues for pool in pools):
             self._next_look[queue] = math.inf

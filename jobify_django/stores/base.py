@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 from jobify_django.conf import QueueSettings
 from jobify_django.job import DELAYED, RUNNING, WAITING, JobRecord, JobSpec, JobStatus
 from jobify_django.outcome import Outcome
-from jobify_django.stores.hints import Hints, Probe
+from jobify_django.stores.notifier import Kind, Listener, Notifier, Probe
 from jobify_django.stores.value import (
     Added,
     Claimed,
@@ -45,6 +45,7 @@ from jobify_django.stores.value import (
     Synced,
     Trouble,
 )
+from jobify_django.stores.watcher import Watcher
 
 Local = TypeVar("Local")
 
@@ -72,7 +73,8 @@ class Store(ABC):
     def __init__(self, alias: str, clock: Callable[[], float] = time.time) -> None:
         self.alias = alias
         self.clock = clock
-        self.hints = Hints(self)
+        self.notifier = Notifier(alias)
+        self._watcher = Watcher()
         self.served: Counter[str] = Counter()
         """How many pools of this process serve each queue."""
         self._local: dict[object, Any] = {}
@@ -286,6 +288,16 @@ class Store(ABC):
         """Return the pools that are alive."""
 
     # Waking. All of it is hints: with every one lost, polling still finds the work.
+
+    def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` at each hint of this kind, of any process, until the returned function is called.
+
+        See ``jobify_django.stores.notifier`` for what it is called with.
+        """
+        stop = self.notifier.listen(kind, listener)
+        if self.shared:
+            self._watcher.watch(self)
+        return stop
 
     def probe(self) -> Probe | None:
         """Return a function of this thread that waits for other processes' changes, or ``None`` without one.

@@ -67,7 +67,7 @@ class ResultWait(Ticket):
     def steps(self) -> Steps[JobRecord]:
         """Wait, and return the job's record."""
         waits = ResultWaits.of(self.awaited.store)
-        waits.join(self, self.awaited.store.hints)
+        waits.join(self, self.awaited.store.listen)
         try:
             # Once more: it may have ended before this wait could be told.
             if (ended := (yield from self.awaited.ended())) is not None:

@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import ClassVar, Generic, Self, TypeVar
 
 from jobify_django.stores.base import Store
-from jobify_django.stores.hints import Hints, Kind
+from jobify_django.stores.notifier import Kind, Listener
 from jobify_django.waiting.waker import Waker
 
 OVERDUE = 1.0
@@ -40,6 +40,7 @@ class Ticket:
         self.passed_over = False
 
 
+Listen = Callable[[Kind, Listener], Callable[[], None]]
 T = TypeVar("T", bound=Ticket)
 
 
@@ -93,12 +94,12 @@ class WaitList(ABC, Generic[T]):
         with self._lock:
             return self._first()
 
-    def join(self, ticket: T, hints: Hints, most: float = math.inf) -> bool:
+    def join(self, ticket: T, listen: Listen, most: float = math.inf) -> bool:
         """Take a place in the list; returns ``False`` if ``most`` wait already.
 
         Args:
             ticket: who waits.
-            hints: those of the store.
+            listen: the store's, to be told when the first may ask again.
             most: how many may wait.
         """
         with self._lock:
@@ -112,7 +113,7 @@ class WaitList(ABC, Generic[T]):
             if self._first() is ticket:
                 self._due = time.monotonic() + OVERDUE
             if self._unsubscribe is None:
-                self._unsubscribe = hints.subscribe(self.kind, self._on_hint)
+                self._unsubscribe = listen(self.kind, self._on_hint)
         return True
 
     def leave(self, ticket: T) -> None:

@@ -115,8 +115,9 @@ MUTANTS = (
     Mutant(
         "a resumed queue wakes nobody (memory)",
         MEMORY,
-        "        self.hints.work(queue.name)\n        self.hints.room(queue.name)\n        return state",
-        "        self.hints.room(queue.name)\n        return state",
+        'self.notifier.publish("work", queue.name)\n'
+        '        self.notifier.publish("room", queue.name)\n        return state',
+        'self.notifier.publish("room", queue.name)\n        return state',
     ),
     Mutant(
         "jobs are taken from pools that live (memory)",

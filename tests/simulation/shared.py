@@ -14,6 +14,7 @@ from jobify_django.job import JobRecord, JobStatus
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.database.columns import RECORD, to_record
+from jobify_django.stores.notifier import Kind
 from jobify_django.stores.value import JobQuery
 from tests.simulation.model import Differs, Model
 from tests.simulation.story import told
@@ -40,8 +41,8 @@ class Shared:
         self.writes: Counter[Process] = Counter()
         self.calls = 0
         self._read: dict[tuple[Any, ...], JobRecord] = {}
-        self._collected: list[tuple[str, Any]] | None = None
-        store.hints = self  # type: ignore[assignment]
+        self._collected: list[tuple[Kind, Any]] | None = None
+        store.notifier = self  # type: ignore[assignment]
 
     def call(self, verb: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Do it, and hold the store against the model."""
@@ -111,34 +112,26 @@ class Shared:
             )
             return [row for row in cursor.fetchall() if row[1] != row[2]]
 
-    # What the store takes for its hints: those of a call reach its own process when it has ended
+    # What the store takes for its notifier: those of a call reach its own process when it has ended
 
-    def work(self, queue: str | None) -> None:
-        self._hint("work", queue)
-
-    def room(self, queue: str | None) -> None:
-        self._hint("room", queue)
-
-    def ended(self, ids: Any) -> None:
-        self._hint("ended", None if ids is None else tuple(ids))
-
-    def _hint(self, kind: str, about: Any) -> None:
+    def publish(self, kind: Kind, about: Any) -> None:
+        about = tuple(about) if isinstance(about, list) else about
         if self._collected is not None:
             self._collected.append((kind, about))
         else:
             self._deliver([(kind, about)])
 
-    def _deliver(self, hints: list[tuple[str, Any]]) -> None:
+    def _deliver(self, hints: list[tuple[Kind, Any]]) -> None:
         if not hints or self.world.current is None:
             return
         process = self.world.current.process
         self.writes[process] += 1
         # Sorted: a store may go through sets, whose order differs from run to run of Python.
         for kind, about in sorted(hints, key=repr):
-            getattr(process.view.hints, kind)(about)
+            process.view.notifier.publish(kind, about)
 
     @contextlib.contextmanager
-    def _collecting(self) -> Iterator[list[tuple[str, Any]]]:
+    def _collecting(self) -> Iterator[list[tuple[Kind, Any]]]:
         before, self._collected = self._collected, []
         try:
             yield self._collected

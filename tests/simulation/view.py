@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jobify_django.exceptions import StoreError
 from jobify_django.stores.base import Store
-from jobify_django.stores.hints import EVERYTHING, News, Probe
+from jobify_django.stores.notifier import EVERYTHING, News, Probe
 from jobify_django.stores.value import Claimed, Demand
 from tests.simulation.shared import Shared
 from tests.simulation.story import answered, told

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from jobify_django.log import get_log
-from jobify_django.stores.hints import EVERYTHING, News
+from jobify_django.stores.notifier import EVERYTHING, News
 
 logger = get_log("jobify.store")
 

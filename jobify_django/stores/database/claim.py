@@ -134,12 +134,12 @@ class Claiming(Settling):
         for look in looks:
             if look.claimable(demand, now):
                 queue = look.state.queue
-                want, _, limit = demand.lanes[queue]
-                if limit is not None:
+                lane = demand.lanes[queue]
+                room[queue] = lane.want
+                if lane.max_running is not None:
                     self._lock_claims(db, queue)
                     (running,) = db.execute(RUNNING_NOW, (queue, now)).fetchone()
-                    want = min(want, limit - running)
-                room[queue] = want
+                    room[queue] = min(lane.want, lane.max_running - running)
         return {queue: want for queue, want in room.items() if want > 0}
 
     # What databases do in their own ways

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections
 
 from jobify_django.log import get_log
-from jobify_django.stores.hints import EVERYTHING, KINDS, News, Probe
+from jobify_django.stores.notifier import EVERYTHING, KINDS, News, Probe
 
 logger = get_log("jobify.store")
 

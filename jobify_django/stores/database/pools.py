@@ -12,11 +12,12 @@ from jobify_django.stores.database.transaction import Transactions
 from jobify_django.stores.value import POOL_ALIVE, PoolRecord, QueueState, Synced
 
 ALIVE = f"SELECT {spelled(POOL)} FROM jobify_pool WHERE seen_at > ? AND seen_at < ? ORDER BY started_at"
-NO_STATE = STATE.count(",") * "NULL, " + "NULL"
 # A row has a queue's name and live values, or the id of a job.
 STATES = f"SELECT NULL AS id, name, {STATE} FROM jobify_queue WHERE name IN "
+# Of no queue, so that the columns keep their types: MariaDB makes decimals of numbers and plain NULLs.
 ASKED_TO_CANCEL = f"""
-    SELECT id, NULL, {NO_STATE} FROM jobify_job WHERE status = 'running' AND pool = ? AND cancel_requested"""
+    SELECT id, NULL, {STATE} FROM jobify_job LEFT JOIN jobify_queue ON 1 = 0
+    WHERE status = 'running' AND pool = ? AND cancel_requested"""
 
 
 class Presence(Transactions):

@@ -21,7 +21,7 @@ from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.store import DatabaseStore
 from jobify_django.stores.database.watchdog import watchdog
 from jobify_django.stores.database.watermark import PARTS, WITHIN, Watermarks
-from jobify_django.stores.hints import Probe
+from jobify_django.stores.notifier import Probe
 from jobify_django.stores.value import Trouble
 
 STATEMENT_TIMEOUT = 15
@@ -183,7 +183,7 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
     def _may_come_late(self, db: Connection, mark: int) -> bool:
         return bool(db.execute(LATE, (mark,)).fetchone()[0])
 
-    # Time limits and hints
+    # Time limits and notifications
 
     def _beginning(self, patience: float) -> Sequence[str]:
         if patience >= STATEMENT_TIMEOUT:

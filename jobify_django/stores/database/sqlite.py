@@ -23,7 +23,7 @@ from jobify_django.stores.database.connection import Connection, Row, chunks
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.sqlite_transaction import SQLiteTransactions, raw_connection
 from jobify_django.stores.database.store import DatabaseStore
-from jobify_django.stores.hints import Probe
+from jobify_django.stores.notifier import Probe
 from jobify_django.stores.value import Trouble
 
 LARGE_LOG = 64 * 2**20
@@ -79,7 +79,7 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
         if not self._read(lambda db: db.execute(f"SELECT 1 {WRONG}").fetchone()):
             return False
         self._write(lambda db: db.execute(MEND))
-        self.hints.room(None)
+        self.notifier.publish("room", None)
         return True
 
     # A job's way

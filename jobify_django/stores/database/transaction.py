@@ -17,6 +17,7 @@ from jobify_django.outage import Outage
 from jobify_django.stores.base import Store
 from jobify_django.stores.database.columns import NEW_QUEUE
 from jobify_django.stores.database.connection import Connection, autocommits, unshared
+from jobify_django.stores.notifier import Kind
 
 T = TypeVar("T")
 
@@ -106,7 +107,7 @@ class Transactions(Store):
     # What is told
 
     def _tell_added(self, queue: str, added: Sequence[JobSpec]) -> None:
-        self.hints.work(queue)
+        self.notifier.publish("work", queue)
         self._tell_others("work", queue)
 
     def _tell_work(self, queues: Iterable[str]) -> None:
@@ -121,8 +122,8 @@ class Transactions(Store):
         if ids:
             self._after_commit(partial(self._tell, "ended", ids))
 
-    def _tell(self, kind: str, about: Any) -> None:
-        getattr(self.hints, kind)(about)
+    def _tell(self, kind: Kind, about: Any) -> None:
+        self.notifier.publish(kind, about)
         self._tell_others(kind, about if isinstance(about, str) else "")
 
     def _tell_others(self, kind: str, queue: str = "") -> None:

@@ -87,7 +87,7 @@ class MemoryStore(Store):
             anchors = [self._find(spec.id) or self._enter(line, spec, order, now) for spec in specs]
             added = Added(len(anchors), line.waiting, maxsize, anchors, order, now)
         if anchors:
-            self.hints.work(queue.name)
+            self.notifier.publish("work", queue.name)
         return added
 
     def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
@@ -108,7 +108,7 @@ class MemoryStore(Store):
             taken, blocked = take(open_, demand.unknown, demand.quarantine)
             claims = [row.start(demand.pool, now, now + demand.lanes[row.queue].lease) for row in taken]
         for name in {row.queue for row in taken}:
-            self.hints.room(name)
+            self.notifier.publish("room", name)
         return Claimed(claims, refused, states, min(dues, default=None), blocked)
 
     def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
@@ -196,7 +196,7 @@ class MemoryStore(Store):
                     rows.append(row)
         self._tell(rows, room=True)
         if any(status is RUNNING for status in before.values()):
-            self.hints.work(None)
+            self.notifier.publish("work", None)
         return before
 
     def retry(self, ids: Collection[str]) -> Collection[str]:
@@ -296,8 +296,8 @@ class MemoryStore(Store):
             if after != before:
                 line.reorder(after)
             state = line.state
-        self.hints.work(queue.name)
-        self.hints.room(queue.name)
+        self.notifier.publish("work", queue.name)
+        self.notifier.publish("room", queue.name)
         return state
 
     def beat(self, pool: PoolRecord) -> None:
@@ -391,11 +391,11 @@ class MemoryStore(Store):
     def _tell(self, rows: Sequence[Row], ended: Sequence[str] = (), *, room: bool = False) -> None:
         """Hint at what changed; called without the lock."""
         for queue in {row.queue for row in rows if room or not row.status.ended}:
-            self.hints.work(queue)
+            self.notifier.publish("work", queue)
             if room:
-                self.hints.room(queue)
+                self.notifier.publish("room", queue)
         if ended := [*ended, *(row.id for row in rows if row.status.ended)]:
-            self.hints.ended(ended)
+            self.notifier.publish("ended", ended)
 
 
 def _matches(row: Row, query: JobQuery) -> bool:

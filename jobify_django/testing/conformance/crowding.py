@@ -96,8 +96,8 @@ class _Crowd:
 
     def run(self) -> None:
         unsubscribes = [
-            self.store.hints.subscribe("room", lambda queue: self._room.release(PRODUCERS)),
-            self.store.hints.subscribe("work", lambda queue: self._work.release(CLAIMERS)),
+            self.store.listen("room", lambda queue: self._room.release(PRODUCERS)),
+            self.store.listen("work", lambda queue: self._work.release(CLAIMERS)),
         ]
         bodies: list[Callable[[], None]] = [self._producer(number) for number in range(PRODUCERS)]
         bodies += [self._claimer(number) for number in range(CLAIMERS)]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 from jobify_django.job import JobStatus
-from jobify_django.stores.hints import Kind
+from jobify_django.stores.notifier import Kind
 from jobify_django.testing.conformance.ground import LEASE, Ground, a_queue, outcome
 
 
@@ -16,7 +16,7 @@ class Waking(Ground):
     def heard(self, kind: Kind) -> list[object]:
         """Begin to listen; return the list of what is heard, without what could be about anything."""
         heard: list[object] = []
-        listen = self.store.hints.subscribe
+        listen = self.store.listen
         self._stops.append(listen(kind, lambda about: None if about is None else heard.append(about)))
         return heard
 
@@ -131,7 +131,7 @@ class Waking(Ground):
 
     def test_who_no_longer_listens_hears_nothing(self) -> None:
         heard: list[object] = []
-        self.store.hints.subscribe("work", heard.append)()
+        self.store.listen("work", heard.append)()
         self.add(0)
 
         # A watcher's "something may have changed" (None) may have been on its way already.
