@@ -32,7 +32,7 @@ from jobify_django.outcome import Outcome, cancelled, failed, released, succeede
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
-from jobify_django.stores.value import Demand, JobQuery, Lane, Newest, Quarantine
+from jobify_django.stores.value import Demand, JobOrder, JobQuery, Lane, Quarantine
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import a_queue
 from tests.child import until
@@ -273,7 +273,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         queue=st.sampled_from((None, *QUEUES)),
         status=st.sampled_from((None, *JobStatus)),
-        newest=st.sampled_from(("pushed", "ended")),
+        order=st.sampled_from((None, "newest", "oldest", "ended")),
         payload=st.booleans(),
         offset=counts,
         limit=counts,
@@ -282,21 +282,21 @@ class Machine(RuleBasedStateMachine):
         self,
         queue: str | None,
         status: JobStatus | None,
-        newest: Newest,
+        order: JobOrder | None,
         payload: bool,
         offset: int,
         limit: int,
     ) -> None:
         """Every query is a part of all there is; some of what it leaves open differs from store to store."""
-        query = JobQuery(queue=queue, status=status, newest=newest, payload=payload, limit=ALL)
+        query = JobQuery(queue=queue, status=status, order=order, payload=payload, limit=ALL)
         found = list(self.store.query(query))
         there = [r for r in self.store.query(JobQuery(limit=ALL)) if matches(query, r)]
         if not payload:
             there = [r._replace(arguments="", result=None, error=None, history=()) for r in there]
         assert sorted(found) == sorted(there)
-        if status is not WAITING:
-            times = [r.ended_at if newest == "ended" else r.pushed_at for r in found]
-            assert times == sorted(times, reverse=True)
+        if query.sorting != "claim":
+            times = [r.ended_at if order == "ended" else r.pushed_at for r in found]
+            assert times == sorted(times, reverse=order != "oldest")
         part = replace(query, offset=offset, limit=limit)
         assert len(self.store.query(part)) == self.store.count(part) == len(found[offset : offset + limit])
 
@@ -316,7 +316,7 @@ def matches(query: JobQuery, record: JobRecord) -> bool:
     return (
         query.queue in (None, record.queue)
         and query.status in (None, record.status)
-        and (query.newest == "pushed" or record.status in ENDED)
+        and (query.order != "ended" or record.status in ENDED)
     )
 
 

@@ -47,7 +47,8 @@ class JobAdmin(page.LookingAdmin):
     list_filter = (StatusFilter, QueueFilter, TaskFilter)
     list_select_related = False
     list_per_page = list_max_show_all = 100
-    sortable_by = ()  # stores have one order
+    sortable_by = ("pushed",)
+    ordering = ("-id",)  # ids grow with time, and no other order has an index over all states
     search_fields = ("=id",)
     search_help_text = gettext_lazy("A job's whole id.")
     show_full_result_count = False
@@ -105,7 +106,7 @@ class JobAdmin(page.LookingAdmin):
     def name(self, job: models.Job) -> str:
         return breakable(job.task)
 
-    @admin.display(description=gettext_lazy("pushed"))
+    @admin.display(description=gettext_lazy("pushed"), ordering="id")
     def pushed(self, job: models.Job) -> str:
         return stamp(job.pushed_at)
 

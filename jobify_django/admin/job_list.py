@@ -14,7 +14,7 @@ from jobify_django.admin import paginator
 from jobify_django.job import JobRecord
 from jobify_django.models import Job
 from jobify_django.stores.base import Store
-from jobify_django.stores.value import JobQuery
+from jobify_django.stores.value import JobOrder, JobQuery
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 class JobList(ChangeList):
-    """The list of jobs: waiting ones, where a filter names them, as they will start; others newest first."""
+    """The list of jobs, newest first unless the header of the column "pushed" asks for the oldest."""
 
     root_queryset: JobRows  # type: ignore[assignment]
 
@@ -36,11 +36,16 @@ class JobList(ChangeList):
         filters = self.get_filters(request)
         self.filter_specs, self.has_filters, _params, _duplicates, self.has_active_filters = filters
         self.clear_all_filters_qs = self.get_query_string(remove=list(self.get_filters_params()))
-        rows = self.root_queryset
+        rows = self.root_queryset.where(order=self._order())
         for spec in self.filter_specs:
             rows = spec.queryset(request, rows)  # type: ignore[assignment,arg-type]
         term = self.query.strip()
         return rows.filter(pk__in=[term]) if term else rows
+
+    def _order(self) -> JobOrder:
+        directions = self.get_ordering_field_columns()
+        pushed = [directions.get(column) for column, name in enumerate(self.list_display) if name == "pushed"]
+        return "oldest" if pushed == ["asc"] else "newest"
 
 
 class Found(NamedTuple):
@@ -86,7 +91,8 @@ class JobRows:
         answers = self._answers(lambda store: store.query(query))
         by_store = [[Found(store, job) for job in jobs] for store, jobs in answers]
         # Each keeps its own order, or pages would not fit together. Two stores may lead to the same tables.
-        merged = heapq.merge(*by_store, key=lambda one: -one.job.pushed_at)
+        newest_first = self.query.order != "oldest"
+        merged = heapq.merge(*by_store, key=lambda found: found.job.pushed_at, reverse=newest_first)
         return list({one.job.id: one for one in merged}.values())[start - ahead : stop - ahead]
 
     def __getitem__(self, page: slice) -> list[Job]:

@@ -23,7 +23,7 @@ def newest_failures() -> tuple[list[JobRecord], list[str]]:
     problems: list[str] = []
     for store in all_stores(problems):
         try:
-            found += store.query(JobQuery(status=FAILED, newest="ended", limit=FAILURES))
+            found += store.query(JobQuery(status=FAILED, order="ended", limit=FAILURES))
         except Exception as error:
             problems.append(problem(error))
     found.sort(key=lambda job: job.ended_at or 0.0, reverse=True)

@@ -217,7 +217,9 @@ class QueueStats:
     state: QueueState
 
 
-Newest = Literal["pushed", "ended"]
+JobOrder = Literal["claim", "newest", "oldest", "ended"]
+"""As waiting jobs will start; newest push first; oldest push first; newest end first, and only jobs that have
+ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +229,8 @@ class JobQuery:
     Attributes:
         ids: only these.
         queue, status, task: only those of it.
-        newest: what the order goes by. Waiting jobs come in claim order; all others (and mixed ones) newest
-            push first, or newest end first with ``"ended"``, which leaves out those that have not ended.
+        order: which come first. Without it waiting jobs come in claim order, and all others (and mixed ones)
+            newest push first.
         offset: how many to pass over.
         limit: how many at most.
         payload: whether to read the large values too; without, ``arguments`` is empty, and ``result``,
@@ -239,10 +241,15 @@ class JobQuery:
     queue: str | None = None
     status: JobStatus | None = None
     task: str | None = None
-    newest: Newest = "pushed"
+    order: JobOrder | None = None
     offset: int = 0
     limit: int = 100
     payload: bool = True
+
+    @property
+    def sorting(self) -> JobOrder:
+        """The order that is meant."""
+        return self.order or ("claim" if self.status is JobStatus.WAITING else "newest")
 
 
 @dataclass(frozen=True, slots=True)

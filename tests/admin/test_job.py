@@ -459,6 +459,24 @@ def test_a_store_that_fails_hides_no_jobs_of_another(
     assert "secret-dsn" not in page
 
 
+@pytest.mark.parametrize("status", ["", "&status=waiting"])
+def test_the_list_is_newest_first_and_its_header_sorts_it_oldest_first(
+    status: str, settings: Any, everything: Client, add_job: AddJob, noop: Task[..., None]
+) -> None:
+    settings.JOBIFY = SHARED
+    old, new = add_job(), add_job(pushed_at=time.time() + 60, order_key=100)
+    mailed = noop.using(queue="mail", on_commit=False).push()
+
+    page = listed(everything, f"?{status}")
+    headers = re.findall(r"column-pushed sorted descending(.*?)</th>", page, re.DOTALL)
+    (turn,) = re.findall(r'href="([^"]*)" class="toggle', "".join(headers))
+    turned = listed(everything, turn.replace("&amp;", "&"))
+
+    assert page.index(new.id) < page.index(mailed.id) < page.index(old.id)
+    assert turned.index(old.id) < turned.index(mailed.id) < turned.index(new.id)
+    assert "column-pushed sorted ascending" in turned
+
+
 def test_the_log_entries_of_a_job_have_a_page(everything: Client, add_job: AddJob) -> None:
     job = add_job(status="failed")
     everything.post(address(job, "retry"))

@@ -7,17 +7,22 @@ from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
-from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, WAITING, JobRecord, JobStatus
+from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, JobRecord, JobStatus
 from jobify_django.stores.database.columns import RECORD, RECORD_ALONE, to_record
 from jobify_django.stores.database.connection import Connection, Row, by_ids, chunks, marks
 from jobify_django.stores.database.transaction import Transactions
-from jobify_django.stores.value import JobQuery
+from jobify_django.stores.value import JobOrder, JobQuery
 
 MOST_IDS = 30_000
 """Ids in one statement: SQLite takes no more than 32,766 values."""
 
 ENDS = (SUCCESSFUL, FAILED, CANCELLED)
-NEWEST = {"pushed": "id DESC", "ended": "ended_at DESC, id DESC"}
+ORDERS: Mapping[JobOrder, str] = {
+    "claim": "order_key, sequence",
+    "newest": "id DESC",
+    "oldest": "id",
+    "ended": "ended_at DESC, id DESC",
+}
 AHEAD = """
     SELECT (SELECT count(*) FROM jobify_job o WHERE o.queue = j.queue AND o.status = 'waiting'
             AND (o.order_key, o.sequence) < (j.order_key, j.sequence))
@@ -55,8 +60,8 @@ class Querying(Transactions):
         if len(parts) <= 1:
             return jobs
         # Each was asked for the first ones.
-        key = attrgetter("ended_at", "id") if query.newest == "ended" else attrgetter("id")
-        jobs.sort(key=key, reverse=True)
+        key = attrgetter("ended_at", "id") if query.order == "ended" else attrgetter("id")
+        jobs.sort(key=key, reverse=query.order != "oldest")
         return jobs[query.offset :][: query.limit]
 
     def get(self, ids: Collection[str]) -> Mapping[str, JobRecord]:
@@ -83,11 +88,10 @@ class Querying(Transactions):
 
 def _jobs(query: JobQuery, parts: Sequence[Part], db: Connection) -> list[JobRecord]:
     columns = RECORD if query.payload else RECORD_ALONE
-    order = "order_key, sequence" if query.status is WAITING else NEWEST[query.newest]
     skip = query.offset if len(parts) == 1 else 0
     rows: list[Row] = []
     for where, values in parts:
-        select = f"SELECT {columns} FROM jobify_job {where} ORDER BY {order} LIMIT ? OFFSET ?"
+        select = f"SELECT {columns} FROM jobify_job {where} ORDER BY {ORDERS[query.sorting]} LIMIT ? OFFSET ?"
         rows += db.execute(select, (*values, query.offset + query.limit - skip, skip)).fetchall()
     return [to_record(row) for row in rows]
 
@@ -103,7 +107,7 @@ def _count(query: JobQuery, parts: Sequence[Part], db: Connection) -> int:
 def _parts(query: JobQuery) -> list[Part]:
     """Return the conditions of the statements that it takes: one, unless there are very many ids, or the
     newest ends of all statuses are asked for, which the index of ended jobs has by status."""
-    statuses = [query.status] if query.status or query.newest == "pushed" else [*ENDS]
+    statuses = [query.status] if query.status or query.order != "ended" else [*ENDS]
     ids = [None] if query.ids is None else chunks(sorted(set(query.ids)), MOST_IDS)
     return [_part(query, status, some) for some in ids for status in statuses]
 
@@ -117,6 +121,6 @@ def _part(query: JobQuery, status: JobStatus | None, ids: Sequence[str] | None) 
     if status is not None:
         # In the text, not a parameter: only then does SQLite use a partial index.
         terms.append(f"status = '{JobStatus(status)}'")
-    if query.newest == "ended":
+    if query.order == "ended":
         terms.append("ended_at IS NOT NULL")
     return Part(f"WHERE {' AND '.join(terms)}" if terms else "", [*given.values(), *(ids or ())])

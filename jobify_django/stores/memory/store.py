@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from jobify_django.conf import QueueSettings, get_settings
@@ -32,6 +33,7 @@ from jobify_django.stores.value import (
     Added,
     Claimed,
     Demand,
+    JobOrder,
     JobQuery,
     PoolRecord,
     QueueState,
@@ -42,6 +44,13 @@ from jobify_django.stores.value import (
 )
 
 NO_PAYLOAD: Mapping[str, Any] = {"arguments": "", "result": None, "error": None, "history": ()}
+
+SORTED_BY: Mapping[JobOrder, str] = {
+    "claim": "order_key",
+    "newest": "pushed_at",
+    "oldest": "pushed_at",
+    "ended": "ended_at",
+}
 
 KEPT = 1_000
 """Ended jobs kept for looking at. Older ones are known only to those who hold their ``Job``."""
@@ -233,12 +242,8 @@ class MemoryStore(Store):
     def query(self, query: JobQuery) -> Sequence[JobRecord]:
         with self._lock:
             rows = [row for row in self._candidates(query) if _matches(row, query)]
-            if query.status is WAITING:
-                rows.sort(key=lambda row: (row.order_key, row.sequence))
-            elif query.newest == "ended":
-                rows.sort(key=lambda row: (row.ended_at, row.sequence), reverse=True)
-            else:
-                rows.sort(key=lambda row: (row.pushed_at, row.sequence), reverse=True)
+            by = attrgetter(SORTED_BY[query.sorting], "sequence")
+            rows.sort(key=by, reverse=query.sorting in ("newest", "ended"))
             records = [row.record() for row in rows[query.offset : query.offset + query.limit]]
         return records if query.payload else [record._replace(**NO_PAYLOAD) for record in records]
 
@@ -403,5 +408,5 @@ def _matches(row: Row, query: JobQuery) -> bool:
         (query.queue is None or row.queue == query.queue)
         and (query.status is None or row.status is query.status)
         and (query.task is None or row.task == query.task)
-        and (query.newest != "ended" or row.ended_at is not None)
+        and (query.order != "ended" or row.ended_at is not None)
     )

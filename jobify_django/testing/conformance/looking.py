@@ -42,6 +42,27 @@ class Looking(Ground):
         assert [job.id for job in self.store.query(JobQuery(status=JobStatus.FAILED))] == ids[::-1]
         assert [job.id for job in self.store.query(JobQuery())] == ids[::-1]
 
+    def test_jobs_are_found_oldest_first(self) -> None:
+        ids = []
+        for _ in range(3):
+            ids += self.add(0)
+            self.clock.advance(1)
+        self.claim(1)
+
+        assert [job.id for job in self.store.query(JobQuery(order="oldest"))] == ids
+        assert [job.id for job in self.store.query(JobQuery(order="oldest", offset=1, limit=1))] == ids[1:2]
+
+    def test_waiting_jobs_are_found_newest_first_too(self) -> None:
+        ids = []
+        for priority in (1, 9, 5):
+            ids += self.add(priority)
+            self.clock.advance(1)
+
+        found = self.store.query(JobQuery(status=JobStatus.WAITING, order="newest"))
+        assert [job.id for job in found] == ids[::-1]
+        claimed = self.store.query(JobQuery(status=JobStatus.WAITING, order="claim"))
+        assert [job.id for job in claimed] == [ids[1], ids[2], ids[0]]
+
     def test_jobs_are_found_by_queue_status_and_task(self) -> None:
         mail = a_queue("mail")
         failed = self.end(JobStatus.FAILED)
@@ -93,10 +114,10 @@ class Looking(Ground):
             self.clock.advance(1)
             self.store.settle([outcome(claim, JobStatus.FAILED)])
 
-        found = self.store.query(JobQuery(status=JobStatus.FAILED, newest="ended", limit=2))
+        found = self.store.query(JobQuery(status=JobStatus.FAILED, order="ended", limit=2))
 
         assert [job.id for job in found] == [claims[0].id, claims[2].id]
-        assert len(self.store.query(JobQuery(newest="ended"))) == 3
+        assert len(self.store.query(JobQuery(order="ended"))) == 3
 
     def test_a_query_without_payload_leaves_the_large_values_out(self) -> None:
         claim = self.start()
