@@ -22,7 +22,7 @@ from jobify_django.job import (
 from jobify_django.payload import decode, decode_call
 from jobify_django.stores import every_store, stores
 from jobify_django.stores.base import Store
-from jobify_django.stores.value import Anchor
+from jobify_django.stores.value import LiveJob
 from jobify_django.waiting.loop import on_event_loop
 from jobify_django.waiting.result import until_ended
 from jobify_django.waiting.waker import arun, off_loop, run
@@ -47,7 +47,7 @@ class Job(Generic[R]):
         self,
         store: Store | str,
         queue: str,
-        source: JobSpec | JobRecord | Anchor,
+        source: JobSpec | JobRecord | LiveJob,
         pushed_at: float = 0.0,
     ) -> None:
         self.queue = queue
@@ -74,8 +74,8 @@ class Job(Generic[R]):
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        anchor = self._anchor
-        known: Any = self._record or (self._source if anchor is None else anchor.record())
+        live = self._live
+        known: Any = self._record or (self._source if live is None else live.record())
         place = self._place if isinstance(self._place, str) else self._place.alias
         return revived, (place, self.queue, self._pushed_at, known._asdict())
 
@@ -120,13 +120,13 @@ class Job(Generic[R]):
         if isinstance(self._source, JobSpec):
             later = self._source.eligible_at(self._pushed_at) > self._pushed_at
         else:
-            anchor = self._anchor
-            later = anchor is not None and anchor.record().status is DELAYED
+            live = self._live
+            later = live is not None and live.record().status is DELAYED
         return DELAYED if later else WAITING
 
     @property
-    def _anchor(self) -> Anchor | None:
-        # A spec and a record are tuples; no anchor is.
+    def _live(self) -> LiveJob | None:
+        # A spec and a record are tuples; no live job is.
         return None if isinstance(self._source, tuple) else self._source
 
     @property
@@ -170,17 +170,17 @@ class Job(Generic[R]):
         """
         if on_event_loop():
             return self.await_end(timeout)
-        self._record = run(partial(until_ended, self._store, self.id, self._anchor, timeout))
+        self._record = run(partial(until_ended, self._store, self.id, self._live, timeout))
         return None  # type: ignore[return-value]
 
     async def await_end(self, timeout: float | None = None) -> None:
         """Wait as ``wait`` does, in async code."""
-        if (anchor := self._anchor) is not None:
-            record = anchor.record()
+        if (live := self._live) is not None:
+            record = live.record()
             if record.status in ENDED:
                 self._record = record
                 return
-        steps = partial(until_ended, self._store, self.id, anchor, timeout)
+        steps = partial(until_ended, self._store, self.id, live, timeout)
         self._record = await arun(steps, blocking=self._store.blocking)
 
     def __await__(self) -> Generator[Any, Any, R]:
@@ -258,8 +258,8 @@ class Job(Generic[R]):
         return before is not None and not before.ended
 
     def _read(self) -> JobRecord | None:
-        if (anchor := self._anchor) is not None:
-            return anchor.record()
+        if (live := self._live) is not None:
+            return live.record()
         return self._store.get((self.id,)).get(self.id)
 
     def _see(self, record: JobRecord | None) -> None:

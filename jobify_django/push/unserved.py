@@ -18,7 +18,7 @@ LOOK_EVERY = 2.5
 """Seconds between two looks of one process at one queue."""
 
 
-class UnservedQueues:
+class UnservedWarnings:
     """Warns, once a queue, when jobs are pushed that no live pool would run, and once a task, when none
     could."""
 

@@ -13,7 +13,7 @@ from jobify_django.ordering import Order
 from jobify_django.outcome import Outcome
 
 
-class Anchor(Protocol):
+class LiveJob(Protocol):
     """A job that can be read without asking its store."""
 
     id: str
@@ -32,8 +32,8 @@ class Added(NamedTuple):
         taken: the first ``taken`` of the given jobs are in the store.
         depth: waiting jobs afterwards.
         maxsize: the bound in force.
-        anchors: for each taken job, a way to read it for as long as somebody holds it, from a store that
-            forgets ended jobs early (the memory store); otherwise empty.
+        jobs: each taken job, readable for as long as somebody holds it, from a store that forgets ended jobs
+            early (the memory store); otherwise empty.
         order: the order in force.
         now: when that was, on the store's clock; it settles which of the jobs are delayed.
     """
@@ -41,7 +41,7 @@ class Added(NamedTuple):
     taken: int
     depth: int
     maxsize: int
-    anchors: Sequence[Anchor] = ()
+    jobs: Sequence[LiveJob] = ()
     order: Order = "priority"
     now: float = 0.0
 

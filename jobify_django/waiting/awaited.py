@@ -12,7 +12,7 @@ from jobify_django.current import LOOK_AT_WORKERS, Inside
 from jobify_django.exceptions import JobNotFound, WaitDeadlock
 from jobify_django.job import RUNNING, JobRecord
 from jobify_django.stores.base import Store
-from jobify_django.stores.value import Anchor
+from jobify_django.stores.value import LiveJob
 from jobify_django.waiting.waker import Call, Steps
 
 LONGEST_PAUSE = 15.0
@@ -20,22 +20,22 @@ LONGEST_PAUSE = 15.0
 
 
 class Awaited(NamedTuple):
-    """A job that is waited for. An anchor is read instead of the store."""
+    """A job that is waited for. Where it is ``live``, it is read instead of the store."""
 
     store: Store
     id: str
-    anchor: Anchor | None
+    live: LiveJob | None
 
     def read(self) -> Steps[JobRecord]:
         """Read the job; raises ``JobNotFound``."""
-        if self.anchor is not None:
-            return self.anchor.record()
+        if self.live is not None:
+            return self.live.record()
         return self.found((yield Call(partial(self.store.get, (self.id,)))).get(self.id))
 
     def read_committed(self, timeout: float | None) -> Steps[JobRecord]:
         """Read the job for the first time; raises ``WaitDeadlock`` if this thread has yet to commit it."""
-        if self.anchor is not None:
-            return self.anchor.record()
+        if self.live is not None:
+            return self.live.record()
         store, id = self.store, self.id
         # In one call: an event loop runs each on another thread.
         found, unseen = yield Call(lambda: (store.get((id,)).get(id), timeout != 0 and store.unseen(id)))
