@@ -62,7 +62,7 @@ class Route(NamedTuple):
             settings,
             queue,
             store,
-            PushWaits.of(store, queue.name),
+            store.local(PushWaits, queue.name),
             store.local(UnservedWarnings),
             task.name,
             queue.priority(task.priority),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
@@ -182,6 +184,11 @@ class PoolRecord:
     started_at: float
     queues: Mapping[str, PoolQueue]
     age: float = 0.0
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a pool of this process."""
+        return (self.host, self.pid) == (socket.gethostname(), os.getpid())
 
 
 POOL_ALIVE = 7.5

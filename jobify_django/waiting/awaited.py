@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from functools import partial
 from typing import NamedTuple
@@ -52,11 +50,16 @@ class Awaited(NamedTuple):
     def found(self, record: JobRecord | None) -> JobRecord:
         """Return what was found; raises ``JobNotFound`` if that is nothing."""
         if record is None:
-            raise JobNotFound(
-                f"the store holds no job {self.id}: its transaction is not committed or was rolled back, or "
-                "it ended and was pruned (JOBIFY['RETENTION'])."
-            )
+            raise not_found(self.id)
         return record
+
+
+def not_found(id: str, elsewhere: str = "") -> JobNotFound:
+    """Return the error of a job that its store does not hold; ``elsewhere`` is one more reason."""
+    return JobNotFound(
+        f"the store holds no job {id}: its transaction is not committed or was rolled back, or it ended and "
+        f"was pruned (JOBIFY['RETENTION']){elsewhere}."
+    )
 
 
 class Workers:
@@ -85,8 +88,7 @@ class Workers:
         """Raise ``WaitDeadlock`` if only the workers of this process, which all wait, could run the job."""
         found = yield Call(self._awaited.store.pools)
         pools = [pool for pool in found if self._queue in pool.queues]
-        here = (socket.gethostname(), os.getpid())
-        others = len(pools) - any((pool.host, pool.pid) == here for pool in pools)
+        others = len(pools) - any(pool.is_here for pool in pools)
         # Read after the pools: one that has started is no matter of workers any more.
         record = yield from self._awaited.read()
         if not others and record.status is not RUNNING and not record.status.ended:

@@ -66,7 +66,7 @@ class ResultWait(Ticket):
 
     def steps(self) -> Steps[JobRecord]:
         """Wait, and return the job's record."""
-        waits = ResultWaits.of(self.awaited.store)
+        waits = self.awaited.store.local(ResultWaits)
         waits.join(self, self.awaited.store.listen)
         try:
             # Once more: it may have ended before this wait could be told.
