@@ -71,9 +71,7 @@ class Job(models.Model):
                 condition=Q(status=JobStatus.RUNNING.value),
             ),
             models.Index(
-                fields=["status", "ended_at"],
-                name="jobify_job_ended",
-                condition=Q(ended_at__isnull=False),
+                fields=["status", "ended_at"], name="jobify_job_ended", condition=Q(ended_at__isnull=False)
             ),
         ]
 

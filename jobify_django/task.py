@@ -128,15 +128,6 @@ class Task(Generic[P, R]):
     # What a decorator above copies (functools.wraps) and a mock leaves is in the dict, what a task is is not.
     __slots__ = (*VALUES, "__dict__", "__weakref__", "_is_async", "_metadata", "_route")
 
-    function: Callable[..., Any]
-    name: str
-    queue: str
-    priority: str | int
-    delay_seconds: float
-    at: float | None
-    timeout: float | None
-    on_commit: bool
-    place: Place
     __name__: str
     __qualname__: str
     _is_async: bool | None
@@ -157,8 +148,8 @@ class Task(Generic[P, R]):
         self.queue = queue
         self.priority = priority
         self.delay_seconds = 0.0
-        self.at = None
-        self.timeout = UNSET
+        self.at: float | None = None
+        self.timeout: float | None = UNSET
         self.on_commit = True
         self.place = place or Place.of(function)
         for known in (inspect.unwrap(function), function):  # a decorator's object may lack a name

@@ -134,7 +134,7 @@ def test_a_delay_too_short_for_the_clock_finds_no_room_in_a_full_queue(jobify: C
 @both
 def test_a_moment_that_has_passed_overtakes_nobody_in_line(jobify: Configure) -> None:
     jobify(MAXSIZE=1, PUSH_TIMEOUT=0)
-    line = PushWaits.of(queue().store, "default")
+    line = queue().store.local(PushWaits, "default")
     ticket = Ticket(ThreadWaker())
     assert line.join(ticket, queue().store.listen, 10)
     try:

@@ -51,7 +51,7 @@ def the_store() -> Store:
 
 
 def line(name: str = "default") -> PushWaits:
-    return PushWaits.of(the_store(), name)
+    return the_store().local(PushWaits, name)
 
 
 def waiting() -> int:

@@ -119,7 +119,7 @@ def the_store() -> Store:
 
 
 def the_line() -> PushWaits:
-    return PushWaits.of(the_store(), "default")
+    return the_store().local(PushWaits, "default")
 
 
 def waiting() -> int:
@@ -265,7 +265,7 @@ def test_a_wait_ends_although_the_leaders_own_thread_is_busy(jobify: Configure) 
 
 
 def the_waits() -> ResultWaits:
-    return ResultWaits.of(the_store())
+    return the_store().local(ResultWaits)
 
 
 # Pushes

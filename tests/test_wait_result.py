@@ -45,7 +45,7 @@ def the_store() -> Store:
 
 
 def watched() -> int:
-    return ResultWaits.of(the_store()).waiting
+    return the_store().local(ResultWaits).waiting
 
 
 def start(jobs: int = 1) -> list[Claim]:

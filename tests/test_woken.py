@@ -53,7 +53,7 @@ def the_store() -> Store:
 
 
 def watched() -> int:
-    return ResultWaits.of(the_store()).waiting
+    return the_store().local(ResultWaits).waiting
 
 
 def start(lease: float = 60.0) -> Claim:

@@ -16,9 +16,9 @@ from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
 from jobify_django.log import get_log, quoted
 from jobify_django.pool.budget import Budget
 from jobify_django.pool.dryness import Left
+from jobify_django.pool.leftover_watch import LeftoverWatch
 from jobify_django.pool.pool import Pool
 from jobify_django.pool.slots import Slots
-from jobify_django.pool.unserved import Unserved
 from jobify_django.stores import queues_by_store
 from jobify_django.stores.value import QueueStats
 from jobify_django.waiting.loop import as_sync_code, sync_code_waits
@@ -74,7 +74,7 @@ class Service:
         self._closed = False
         self._supervisors: list[asyncio.Task[None]] = []
         self.pools = [self._pool(store, served) for store, served in queues_by_store(self.names).items()]
-        self._unserved = Unserved([pool.store for pool in self.pools]) if look_around else None
+        self._leftovers = LeftoverWatch([pool.store for pool in self.pools]) if look_around else None
 
     def survey(self) -> Mapping[str, QueueStats]:
         """Read every store once, and return how the queues stand.
@@ -120,8 +120,8 @@ class Service:
             for place, pool in enumerate(self.pools):
                 await pool.start()
                 self._supervisors.append(asyncio.create_task(self._supervise(place)))
-            if self._unserved is not None:
-                self._unserved.start()
+            if self._leftovers is not None:
+                self._leftovers.start()
         except BaseException:
             await self.drain(0)  # or the pools of the other stores would go on
             raise
@@ -149,12 +149,12 @@ class Service:
         """
         for supervisor in self._supervisors:
             supervisor.cancel()
-        if self._unserved is not None:
-            self._unserved.stop()
+        if self._leftovers is not None:
+            self._leftovers.stop()
         seconds = get_settings().grace if grace is None else grace
         released = await asyncio.gather(*(pool.drain(seconds) for pool in self.pools))
-        if self._unserved is not None:
-            self._unserved.join()
+        if self._leftovers is not None:
+            self._leftovers.join()
         return [id for ids in released for id in ids]
 
     def hurry(self) -> None:

@@ -16,7 +16,7 @@ from jobify_django.current import LOOK_AT_WORKERS, inside
 from jobify_django.exceptions import QueueFull
 from jobify_django.job import JobSpec
 from jobify_django.push.route import Route
-from jobify_django.stores.value import Added, Anchor
+from jobify_django.stores.value import Added, LiveJob
 from jobify_django.waiting.waitlist import Ticket
 from jobify_django.waiting.waker import Abandoned, Call, Pause, Steps, Waker
 
@@ -38,7 +38,7 @@ class Admission:
     """Jobs on their way into a store: those already taken, and the rest."""
 
     # On the class: most pushes are taken at once and never change these.
-    anchors: Sequence[Anchor] = ()
+    jobs: Sequence[LiveJob] = ()
     moments: Sequence[float] = ()
     """When each of them was taken, on the store's clock."""
     _taken = 0
@@ -190,7 +190,7 @@ class Admission:
         self._taken += added.taken
         moments = [added.now] * added.taken
         self.moments = [*self.moments, *moments] if self.moments else moments
-        self.anchors = [*self.anchors, *added.anchors] if self.anchors else added.anchors
+        self.jobs = [*self.jobs, *added.jobs] if self.jobs else added.jobs
         if self._taken == len(self._specs):
             return True
         self._waits.see_full(added)

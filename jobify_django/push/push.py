@@ -17,7 +17,7 @@ from jobify_django.push.admission import Admission
 from jobify_django.push.route import Pushable, Route
 from jobify_django.stores import stores
 from jobify_django.stores.base import Store
-from jobify_django.stores.value import Anchor
+from jobify_django.stores.value import LiveJob
 from jobify_django.waiting.loop import sync_code_waits
 from jobify_django.waiting.waker import Call, Steps, Waker, run
 
@@ -122,7 +122,7 @@ class Push:
         return self._taken(admission)
 
     def _taken(self, admission: Admission) -> list[Job[Any]]:
-        return _handles(self.route, admission.anchors or self._specs, admission.moments)
+        return _handles(self.route, admission.jobs or self._specs, admission.moments)
 
 
 def calls_of(calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Calls:
@@ -166,11 +166,11 @@ def _add_at_once(route: Route, specs: Sequence[JobSpec]) -> list[Job[Any]] | Non
     added = route.store.add(route.queue, specs, whole=True, patience=route.timeout)
     if added.taken < len(specs):
         return None
-    return _handles(route, added.anchors or specs, (added.now,) * added.taken)
+    return _handles(route, added.jobs or specs, (added.now,) * added.taken)
 
 
 def _handles(
-    route: Route, sources: Sequence[JobSpec | Anchor], moments: Sequence[float] = ()
+    route: Route, sources: Sequence[JobSpec | LiveJob], moments: Sequence[float] = ()
 ) -> list[Job[Any]]:
     """Return the handles of jobs, and when each was pushed on its store's clock; those that are yet to be
     pushed, or whose store does not tell, go by the clock here."""

@@ -6,7 +6,7 @@ import inspect
 from typing import Any, NamedTuple, Protocol
 
 from jobify_django.conf import QueueSettings, Settings
-from jobify_django.push.unserved import UnservedQueues
+from jobify_django.push.unserved import UnservedWarnings
 from jobify_django.push.waits import PushWaits
 from jobify_django.registry import Registered
 from jobify_django.stores import stores
@@ -41,7 +41,7 @@ class Route(NamedTuple):
     queue: QueueSettings
     store: Store
     waits: PushWaits
-    unserved: UnservedQueues
+    unserved: UnservedWarnings
     task: str
     priority: int
     delay: float
@@ -62,8 +62,8 @@ class Route(NamedTuple):
             settings,
             queue,
             store,
-            PushWaits.of(store, queue.name),
-            store.local(UnservedQueues),
+            store.local(PushWaits, queue.name),
+            store.local(UnservedWarnings),
             task.name,
             queue.priority(task.priority),
             task.delay_seconds,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 import time
 
 from jobify_django.log import get_log, quoted
@@ -18,7 +16,7 @@ LOOK_EVERY = 2.5
 """Seconds between two looks of one process at one queue."""
 
 
-class UnservedQueues:
+class UnservedWarnings:
     """Warns, once a queue, when jobs are pushed that no live pool would run, and once a task, when none
     could."""
 
@@ -61,8 +59,7 @@ class UnservedQueues:
             return
         if times := self._trouble.over():
             logger.info("event=lookout-back store=%s looks=%d", quoted(store.alias), times)
-        here = (socket.gethostname(), os.getpid())
-        if store.notifier.heard("work") and here not in ((pool.host, pool.pid) for pool in pools):
+        if store.notifier.heard("work") and not any(pool.is_here for pool in pools):
             return  # this process's own pool has just started, and not reported itself yet
         if not any(queue in pool.queues for pool in pools):
             self._next_look[queue] = math.inf

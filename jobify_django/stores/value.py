@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
@@ -13,7 +15,7 @@ from jobify_django.ordering import Order
 from jobify_django.outcome import Outcome
 
 
-class Anchor(Protocol):
+class LiveJob(Protocol):
     """A job that can be read without asking its store."""
 
     id: str
@@ -32,8 +34,8 @@ class Added(NamedTuple):
         taken: the first ``taken`` of the given jobs are in the store.
         depth: waiting jobs afterwards.
         maxsize: the bound in force.
-        anchors: for each taken job, a way to read it for as long as somebody holds it, from a store that
-            forgets ended jobs early (the memory store); otherwise empty.
+        jobs: each taken job, readable for as long as somebody holds it, from a store that forgets ended jobs
+            early (the memory store); otherwise empty.
         order: the order in force.
         now: when that was, on the store's clock; it settles which of the jobs are delayed.
     """
@@ -41,7 +43,7 @@ class Added(NamedTuple):
     taken: int
     depth: int
     maxsize: int
-    anchors: Sequence[Anchor] = ()
+    jobs: Sequence[LiveJob] = ()
     order: Order = "priority"
     now: float = 0.0
 
@@ -182,6 +184,11 @@ class PoolRecord:
     started_at: float
     queues: Mapping[str, PoolQueue]
     age: float = 0.0
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a pool of this process."""
+        return (self.host, self.pid) == (socket.gethostname(), os.getpid())
 
 
 POOL_ALIVE = 7.5

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from functools import partial
 from typing import NamedTuple
@@ -12,7 +10,7 @@ from jobify_django.current import LOOK_AT_WORKERS, Inside
 from jobify_django.exceptions import JobNotFound, WaitDeadlock
 from jobify_django.job import RUNNING, JobRecord
 from jobify_django.stores.base import Store
-from jobify_django.stores.value import Anchor
+from jobify_django.stores.value import LiveJob
 from jobify_django.waiting.waker import Call, Steps
 
 LONGEST_PAUSE = 15.0
@@ -20,22 +18,22 @@ LONGEST_PAUSE = 15.0
 
 
 class Awaited(NamedTuple):
-    """A job that is waited for. An anchor is read instead of the store."""
+    """A job that is waited for. Where it is ``live``, it is read instead of the store."""
 
     store: Store
     id: str
-    anchor: Anchor | None
+    live: LiveJob | None
 
     def read(self) -> Steps[JobRecord]:
         """Read the job; raises ``JobNotFound``."""
-        if self.anchor is not None:
-            return self.anchor.record()
+        if self.live is not None:
+            return self.live.record()
         return self.found((yield Call(partial(self.store.get, (self.id,)))).get(self.id))
 
     def read_committed(self, timeout: float | None) -> Steps[JobRecord]:
         """Read the job for the first time; raises ``WaitDeadlock`` if this thread has yet to commit it."""
-        if self.anchor is not None:
-            return self.anchor.record()
+        if self.live is not None:
+            return self.live.record()
         store, id = self.store, self.id
         # In one call: an event loop runs each on another thread.
         found, unseen = yield Call(lambda: (store.get((id,)).get(id), timeout != 0 and store.unseen(id)))
@@ -52,11 +50,16 @@ class Awaited(NamedTuple):
     def found(self, record: JobRecord | None) -> JobRecord:
         """Return what was found; raises ``JobNotFound`` if that is nothing."""
         if record is None:
-            raise JobNotFound(
-                f"the store holds no job {self.id}: its transaction is not committed or was rolled back, or "
-                "it ended and was pruned (JOBIFY['RETENTION'])."
-            )
+            raise not_found(self.id)
         return record
+
+
+def not_found(id: str, elsewhere: str = "") -> JobNotFound:
+    """Return the error of a job that its store does not hold; ``elsewhere`` is one more reason."""
+    return JobNotFound(
+        f"the store holds no job {id}: its transaction is not committed or was rolled back, or it ended and "
+        f"was pruned (JOBIFY['RETENTION']){elsewhere}."
+    )
 
 
 class Workers:
@@ -85,8 +88,7 @@ class Workers:
         """Raise ``WaitDeadlock`` if only the workers of this process, which all wait, could run the job."""
         found = yield Call(self._awaited.store.pools)
         pools = [pool for pool in found if self._queue in pool.queues]
-        here = (socket.gethostname(), os.getpid())
-        others = len(pools) - any((pool.host, pool.pid) == here for pool in pools)
+        others = len(pools) - any(pool.is_here for pool in pools)
         # Read after the pools: one that has started is no matter of workers any more.
         record = yield from self._awaited.read()
         if not others and record.status is not RUNNING and not record.status.ended:

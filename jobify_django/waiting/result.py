@@ -13,21 +13,21 @@ from jobify_django.current import inside
 from jobify_django.exceptions import WaitTimeout
 from jobify_django.job import JobRecord
 from jobify_django.stores.base import Store
-from jobify_django.stores.value import Anchor
+from jobify_django.stores.value import LiveJob
 from jobify_django.waiting.awaited import Awaited, Workers
 from jobify_django.waiting.waitlist import Ticket, WaitList
 from jobify_django.waiting.waker import Call, Pause, Steps, Waker
 
 
 def until_ended(
-    store: Store, id: str, anchor: Anchor | None, timeout: float | None, waker: Waker
+    store: Store, id: str, live: LiveJob | None, timeout: float | None, waker: Waker
 ) -> Steps[JobRecord]:
-    """Return the job's record once it has ended. An anchor is read instead of the store.
+    """Return the job's record once it has ended. A ``live`` one is read instead of the store.
 
     Raises ``WaitTimeout`` after ``timeout`` seconds, ``JobNotFound`` if the store does not hold the job, and
     ``WaitDeadlock`` if no worker could run it meanwhile: none sees it, or each of them waits.
     """
-    awaited = Awaited(store, id, anchor)
+    awaited = Awaited(store, id, live)
     record = yield from awaited.read_committed(timeout)
     if record.status.ended:
         return record
@@ -66,7 +66,7 @@ class ResultWait(Ticket):
 
     def steps(self) -> Steps[JobRecord]:
         """Wait, and return the job's record."""
-        waits = ResultWaits.of(self.awaited.store)
+        waits = self.awaited.store.local(ResultWaits)
         waits.join(self, self.awaited.store.listen)
         try:
             # Once more: it may have ended before this wait could be told.
@@ -137,8 +137,8 @@ class ResultWaits(WaitList[ResultWait]):
         with self._lock:
             for id in ids:
                 for wait in self._by_id.get(id, ()):
-                    anchor = wait.awaited.anchor
-                    record = records.get(id) if anchor is None else anchor.record()
+                    live = wait.awaited.live
+                    record = records.get(id) if live is None else live.record()
                     if record is None or record.status.ended:
                         wait.done, wait.record = True, record
                         wait.waker.wake()

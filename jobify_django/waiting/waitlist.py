@@ -15,9 +15,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
-from jobify_django.stores.base import Store
 from jobify_django.stores.notifier import Kind, Listener
 from jobify_django.waiting.waker import Waker
 
@@ -72,11 +71,6 @@ class WaitList(ABC, Generic[T]):
         self._due = math.inf
         self._unsubscribe: Callable[[], None] | None = None
         self.not_before = 0.0
-
-    @classmethod
-    def of(cls, store: Store, *about: object) -> Self:
-        """Return this process's list of a store."""
-        return store.local(cls, *about)
 
     @property
     def busy(self) -> bool:

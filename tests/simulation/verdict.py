@@ -75,7 +75,7 @@ class Verdict:
         now = self.world.now
         for process in self.world.processes:
             if process.alive:
-                if not PushWaits.of(process.view, queue).busy:
+                if not process.view.local(PushWaits, queue).busy:
                     self._no_line_at[process, queue] = now
                 since = max(self._no_line_at.get((process, queue), now), self._crowded_at.get(queue, 0.0))
                 if now - since > ROOM_PATIENCE:

@@ -93,9 +93,9 @@ class MemoryStore(Store):
                 if whole and fitting < len(specs):
                     return Added(0, line.waiting, maxsize, (), order, now)
                 specs = specs[:fitting]
-            anchors = [self._find(spec.id) or self._enter(line, spec, order, now) for spec in specs]
-            added = Added(len(anchors), line.waiting, maxsize, anchors, order, now)
-        if anchors:
+            jobs = [self._find(spec.id) or self._enter(line, spec, order, now) for spec in specs]
+            added = Added(len(jobs), line.waiting, maxsize, jobs, order, now)
+        if jobs:
             self.notifier.publish("work", queue.name)
         return added
 

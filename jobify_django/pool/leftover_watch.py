@@ -25,7 +25,7 @@ LAST_LOOK = 0.5
 """Seconds that an end waits for a look that is under way."""
 
 
-class Unserved:
+class LeftoverWatch:
     """A thread that looks into every store that may hold jobs, at once and every minute.
 
     It is no chore of a pool: a store that no setting names has none, and one that does not answer must not
