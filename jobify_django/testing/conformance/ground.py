@@ -11,12 +11,24 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim, JobRecord, JobSpec, JobStatus
 from jobify_django.outcome import Outcome, cancelled, failed, released, succeeded
 from jobify_django.stores.base import Store
-from jobify_django.stores.value import Claimed, Demand, Lane, PoolQueue, PoolRecord
+from jobify_django.stores.value import (
+    Claimed,
+    Demand,
+    JobQuery,
+    Lane,
+    PoolQueue,
+    PoolRecord,
+    QueueState,
+    QueueStats,
+    Renewed,
+    Rescued,
+)
 from jobify_django.testing.clock import FakeClock
 
 LEASE = 30.0
 POOL = "pool-1"
 OTHER = "pool-2"
+NOBODY = "00000000-0000-7000-8000-00000000ffff"
 ENDS: Mapping[JobStatus, Callable[..., Outcome]] = {
     JobStatus.SUCCESSFUL: succeeded,
     JobStatus.FAILED: failed,
@@ -61,30 +73,35 @@ class Ground:
         """Add a job for each priority, each in a call of its own, and return their ids."""
         specs = [self.spec(priority, **values) for priority in priorities]
         for spec in specs:
-            taken = self.store.add(queue or self.queue, [spec]).taken
-            assert taken == 1, "there was room, yet add took nothing"
+            assert self.takes(spec, queue=queue), "there was room, yet add took nothing"
         return [spec.id for spec in specs]
+
+    def takes(self, *specs: JobSpec, queue: QueueSettings | None = None) -> int:
+        """Add the jobs, by default a plain one, in one call; return how many were taken."""
+        return self.store.add(queue or self.queue, specs or [self.spec()]).taken
+
+    def full(self, maxsize: int = 1) -> QueueSettings:
+        """Return the queue with a bound, and with as many jobs that wait."""
+        queue = a_queue(maxsize=maxsize)
+        self.add(*[0] * maxsize, queue=queue)
+        return queue
 
     def claim(
         self,
         want: int = 100,
         *,
-        pool: str = POOL,
         queue: QueueSettings | None = None,
         lease: float = LEASE,
         max_running: int | None = None,
-        outcomes: Sequence[Outcome] = (),
         **choices: Any,
     ) -> list[Claim]:
         """Claim up to ``want`` jobs."""
-        lane = Lane(want, lease, max_running)
-        return list(self.ask({(queue or self.queue).name: lane}, outcomes, pool=pool, **choices).claims)
+        return list(self.ask({(queue or self.queue).name: Lane(want, lease, max_running)}, **choices).claims)
 
     def ask(
         self,
         lanes: Mapping[str, int | Lane],
         outcomes: Sequence[Outcome] = (),
-        *,
         pool: str = POOL,
         **choices: Any,
     ) -> Claimed:
@@ -96,11 +113,15 @@ class Ground:
         """Claim, and return only the ids."""
         return [claim.id for claim in self.claim(want, **values)]
 
-    def start(self, *, pool: str = POOL) -> Claim:
+    def start(self, *, pool: str = POOL, queue: QueueSettings | None = None) -> Claim:
         """Add a job and claim it."""
-        self.add(0)
-        (claim,) = self.claim(1, pool=pool)
+        self.add(0, queue=queue)
+        (claim,) = self.claim(1, pool=pool, queue=queue)
         return claim
+
+    def renew(self, *claims: Claim, pool: str = POOL, lease: float = LEASE) -> Renewed:
+        """Renew the leases of attempts."""
+        return self.store.renew(pool, {claim.id: claim.attempt for claim in claims}, lease)
 
     def release(
         self, claims: Sequence[Claim], reason: str = "it stopped", *, pool: str = POOL, **values: Any
@@ -109,9 +130,14 @@ class Ground:
         refused = self.store.settle([released(claim, reason, pool=pool, **values) for claim in claims])
         return [claim.id for claim in claims if claim.id not in {one.id for one in refused}]
 
-    def end(self, status: JobStatus) -> str:
+    def crash(self, **choices: Any) -> list[Rescued]:
+        """Let every lease run out, and rescue."""
+        self.clock.advance(LEASE + 1)
+        return list(self.store.rescue(**choices))
+
+    def end(self, status: JobStatus, **values: Any) -> str:
         """Let a job run and end so; return its id."""
-        claim = self.start()
+        claim = self.start(**values)
         assert list(self.store.settle([outcome(claim, status)])) == []
         return claim.id
 
@@ -125,14 +151,28 @@ class Ground:
         """Return the status of a job that must exist."""
         return self.record(id).status
 
+    def query(self, **conditions: Any) -> list[str]:
+        """Return the ids of the jobs that a query asks for."""
+        return [job.id for job in self.store.query(JobQuery(**conditions))]
+
+    def stats(self, queue: QueueSettings | None = None) -> QueueStats:
+        """Return the state of one queue."""
+        queue = queue or self.queue
+        return self.store.stats([queue])[queue.name]
+
     def waiting(self, queue: QueueSettings | None = None) -> int:
         """Return how many jobs wait."""
-        queue = queue or self.queue
-        return self.store.stats([queue])[queue.name].waiting
+        return self.stats(queue).waiting
 
-    def tune(self, queue: QueueSettings | None = None, **changes: Any) -> None:
+    def state(self) -> QueueState:
+        """Return the live values of the queue most tests use."""
+        return self.store.sync("", ["default"]).states["default"]
+
+    def tune(
+        self, queue: QueueSettings | None = None, expected: int | None = None, **changes: Any
+    ) -> QueueState:
         """Change live values."""
-        self.store.tune(queue or self.queue, changes, actor="ada", source="code")
+        return self.store.tune(queue or self.queue, changes, actor="ada", source="code", expected=expected)
 
 
 def a_queue(name: str = "default", **changes: Any) -> QueueSettings:

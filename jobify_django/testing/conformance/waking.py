@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
-from jobify_django.job import JobStatus
+from jobify_django.job import FAILED
 from jobify_django.stores.notifier import Kind
-from jobify_django.testing.conformance.ground import LEASE, Ground, a_queue, outcome
+from jobify_django.testing.conformance.ground import Ground, a_queue, outcome
 
 
 class Waking(Ground):
@@ -41,10 +41,9 @@ class Waking(Ground):
         assert "mail" in heard
 
     def test_an_add_that_takes_nothing_hints_at_nothing(self) -> None:
-        queue = a_queue(maxsize=1)
-        self.add(0, queue=queue)
+        queue = self.full()
         heard = self.heard("work")
-        self.store.add(queue, [self.spec()])
+        self.takes(queue=queue)
 
         assert heard == []
 
@@ -62,21 +61,16 @@ class Waking(Ground):
 
         assert heard == []
 
-    def test_a_finish_hints_at_the_end(self) -> None:
-        claim = self.start()
+    def test_an_outcome_hints_at_the_end_once_also_within_a_claim(self) -> None:
+        first, second = self.start(), self.start()
         heard = self.heard("ended")
-        self.store.settle([outcome(claim)])
 
-        assert heard == [[claim.id]]
+        self.store.settle([outcome(first)])
+        assert heard == [[first.id]]
+        self.claim(1, outcomes=[outcome(second)])
+        assert heard == [[first.id], [second.id]]
 
-    def test_a_finish_within_a_claim_hints_at_the_end(self) -> None:
-        claim = self.start()
-        heard = self.heard("ended")
-        self.claim(1, outcomes=[outcome(claim)])
-
-        assert heard == [[claim.id]]
-
-    def test_a_refused_finish_hints_at_nothing(self) -> None:
+    def test_a_refused_outcome_hints_at_nothing(self) -> None:
         claim = self.start()
         self.store.settle([outcome(claim)])
         heard = self.heard("ended")
@@ -92,12 +86,11 @@ class Waking(Ground):
         assert "default" in heard
         heard.clear()
         self.claim(1)
-        self.clock.advance(LEASE + 1)
-        self.store.rescue()
+        self.crash()
         assert "default" in heard
 
     def test_a_retry_hints_at_work(self) -> None:
-        id = self.end(JobStatus.FAILED)
+        id = self.end(FAILED)
         heard = self.heard("work")
         self.store.retry([id])
 
@@ -114,10 +107,9 @@ class Waking(Ground):
     def test_a_job_failed_by_its_crashes_hints_at_the_end(self) -> None:
         claim = self.start()
         heard = self.heard("ended")
-        while self.status(claim.id) is not JobStatus.FAILED:
+        while self.status(claim.id) is not FAILED:
             assert heard == []
-            self.clock.advance(LEASE + 1)
-            self.store.rescue()
+            self.crash()
             self.claim(1)
 
         assert heard == [[claim.id]]
