@@ -40,7 +40,7 @@ class Crowding(Ground):
 
         def tune(key: str) -> None:
             for value in range(1, EACH + 1):
-                versions.append(self.tune(**{key: value}).version)
+                versions.append(self.tune(None, **{key: value}).version)
             self.store.close()
 
         _at_once(partial(tune, key) for key in ("workers", "maxsize") * 2)
