@@ -70,8 +70,9 @@ TEXTS: dict[str, dict[str, list[str]]] = {
         "sync": [
             """
                 SELECT NULL AS id, name, version, workers, maxsize, "order", paused, reordering FROM
-                jobify_queue WHERE name IN (%s) UNION ALL SELECT id, NULL, NULL, NULL, NULL, NULL, NULL,
-                NULL FROM jobify_job WHERE status = 'running' AND pool = %s AND cancel_requested""",
+                jobify_queue WHERE name IN (%s) UNION ALL SELECT id, NULL, version, workers, maxsize,
+                "order", paused, reordering FROM jobify_job LEFT JOIN jobify_queue ON 1 = 0 WHERE status =
+                'running' AND pool = %s AND cancel_requested""",
         ],
         "limit": [
             """
@@ -156,8 +157,9 @@ TEXTS: dict[str, dict[str, list[str]]] = {
         "sync": [
             """
                 SELECT NULL AS id, name, version, workers, maxsize, "order", paused, reordering FROM
-                jobify_queue WHERE name IN (%s) UNION ALL SELECT id, NULL, NULL, NULL, NULL, NULL, NULL,
-                NULL FROM jobify_job WHERE status = 'running' AND pool = %s AND cancel_requested""",
+                jobify_queue WHERE name IN (%s) UNION ALL SELECT id, NULL, version, workers, maxsize,
+                "order", paused, reordering FROM jobify_job LEFT JOIN jobify_queue ON 1 = 0 WHERE status =
+                'running' AND pool = %s AND cancel_requested""",
         ],
         "limit": [
             "SELECT pg_advisory_xact_lock('jobify_job'::regclass::oid::int4 # %s, 0)",
@@ -227,8 +229,9 @@ TEXTS: dict[str, dict[str, list[str]]] = {
         "sync": [
             """
                 SELECT NULL AS id, name, version, workers, maxsize, `order`, paused, reordering FROM
-                jobify_queue WHERE name IN (%s) UNION ALL SELECT id, NULL, NULL, NULL, NULL, NULL, NULL,
-                NULL FROM jobify_job WHERE status = 'running' AND pool = %s AND cancel_requested""",
+                jobify_queue WHERE name IN (%s) UNION ALL SELECT id, NULL, version, workers, maxsize,
+                `order`, paused, reordering FROM jobify_job LEFT JOIN jobify_queue ON 1 = 0 WHERE status =
+                'running' AND pool = %s AND cancel_requested""",
         ],
         "limit": [
             """
