@@ -16,11 +16,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from jobify_django import models
-from jobify_django.admin import action, page
+from jobify_django.admin import action
 from jobify_django.admin.filter import QueueFilter, StatusFilter, TaskFilter
-from jobify_django.admin.job_list import Found, JobList, JobRows, job_of, may_be_id
-from jobify_django.admin.paginator import CappedPaginator
-from jobify_django.admin.reading import all_stores, listed_stores, problem
+from jobify_django.admin.job_list import CappedPaginator, Found, JobList, JobRows, job_of, may_be_id
+from jobify_django.admin.page import LookingAdmin
+from jobify_django.admin.reading import all_stores, answers, listed_stores, problem
 from jobify_django.admin.timeline import MOST_EVENTS, run_words, timeline, wait_words
 from jobify_django.admin.words import status_label
 from jobify_django.conf import get_settings
@@ -39,7 +39,7 @@ PARAMETERS = ("status", "queue", "task")
 
 
 @admin.register(models.Job)
-class JobAdmin(page.LookingAdmin):
+class JobAdmin(LookingAdmin):
     """Looks at jobs, retries and cancels them."""
 
     list_display = ("pushed", "state", "name", "queue", "wait", "duration", "priority", "attempt", "id")
@@ -55,6 +55,7 @@ class JobAdmin(page.LookingAdmin):
     show_facets = admin.ShowFacets.NEVER
     paginator = CappedPaginator
     actions = ("retry_jobs", "cancel_jobs")
+    list_page = "jobify_django_job_changelist"
     job_template = "admin/jobify_django/job.html"
 
     class Media:
@@ -174,11 +175,9 @@ class JobAdmin(page.LookingAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         job = self._find(unquote(object_id)).job
-        list_address = page.address(self.admin_site, "jobify_django_job_changelist")
-        crumbs = [(page.plural(models.Job), list_address)]
         again = job.status in (JobStatus.FAILED, JobStatus.CANCELLED)
         context = {
-            **page.context(self.admin_site, request, _("Job %(id)s") % {"id": job.id}, crumbs),
+            **self.page_context(request, _("Job %(id)s") % {"id": job.id}),
             "job": job,
             "state": status_label(job.status),
             "wait": wait_words(job),
@@ -216,19 +215,16 @@ class JobAdmin(page.LookingAdmin):
         self._tell(request, tally, tally.text)
         if tally.changed:
             self.log_change(request, job_of(job), tally.text)
-        return HttpResponseRedirect(page.address(self.admin_site, "jobify_django_job_change", quote(job.id)))
+        return HttpResponseRedirect(self.address("jobify_django_job_change", quote(job.id)))
 
     def _find(self, id: str) -> Found:
         """Return a job of any store, and its store; raises ``Http404``."""
         problems: list[str] = []
         places = all_stores(problems)
         if may_be_id(id):
-            for store in places:
-                try:
-                    if (found := store.get((id,)).get(id)) is not None:
-                        return Found(store, found)
-                except Exception as error:
-                    problems.append(problem(error))
+            for store, jobs in answers(places, lambda store: store.get((id,)), problems):
+                if id in jobs:
+                    return Found(store, jobs[id])
         raise Http404(" ".join([_("No store holds this job: it ended and was pruned."), *problems]))
 
     def _payload(self, request: HttpRequest, job: JobRecord) -> dict[str, Any]:
@@ -249,7 +245,7 @@ class JobAdmin(page.LookingAdmin):
             "jobify_django.tune_queue"
         )
         known = queue in get_settings().queues and self.admin_site.is_registered(models.Overview)
-        return page.address(self.admin_site, "jobify_django_queue_change", queue) if sees and known else ""
+        return self.address("jobify_django_queue_change", queue) if sees and known else ""
 
 
 def _as_pushed(call: Any) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict
+from functools import partial
+from typing import Any, NamedTuple
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -20,13 +22,14 @@ from django.http import (
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.cache import patch_vary_headers
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from jobify_django import models
-from jobify_django.admin import page
 from jobify_django.admin.form import TuningForm
-from jobify_django.admin.newest import newest_changes, newest_failures
-from jobify_django.admin.reading import problem, readable
+from jobify_django.admin.page import REFRESH_HEADER, LookingAdmin
+from jobify_django.admin.reading import newest_changes, newest_failures, problem, readable
 from jobify_django.admin.row import QueueRow, former_row, pool_rows, queue_row, queue_rows
 from jobify_django.admin.words import change_words
 from jobify_django.conf import get_settings
@@ -35,13 +38,50 @@ from jobify_django.queue import Queue, queue
 from jobify_django.stores import stores
 from jobify_django.stores.value import QueueState
 
-VALUES = ("workers", "maxsize", "order", "paused")
+
+class Change(NamedTuple):
+    """What a button of a queue's page does.
+
+    Attributes:
+        act: does it.
+        wanted: whether that would change anything.
+        done: says that it was done.
+        nothing: says that there was nothing to do.
+    """
+
+    act: Callable[..., QueueState]
+    wanted: Callable[[QueueState], bool]
+    done: Promise
+    nothing: Promise
+
+
+CHANGES = {
+    "reset": Change(
+        Queue.reset,
+        wanted=lambda state: (state.workers, state.maxsize, state.order) != (None, None, None),
+        done=gettext_lazy("Queue %(name)s is as the settings say again."),
+        nothing=gettext_lazy("Queue %(name)s already was as the settings say."),
+    ),
+    "pause": Change(
+        Queue.pause,
+        wanted=lambda state: not state.paused,
+        done=gettext_lazy("Queue %(name)s is paused: running jobs finish, pushes are still taken."),
+        nothing=gettext_lazy("Queue %(name)s already was paused."),
+    ),
+    "resume": Change(
+        Queue.resume,
+        wanted=lambda state: state.paused,
+        done=gettext_lazy("Queue %(name)s is resumed."),
+        nothing=gettext_lazy("Queue %(name)s was not paused."),
+    ),
+}
 
 
 @admin.register(models.Overview)
-class OverviewAdmin(page.LookingAdmin):
+class OverviewAdmin(LookingAdmin):
     """Shows every queue in every store, and tunes, pauses and resumes it."""
 
+    list_page = "jobify_django_overview_changelist"
     overview_template = "admin/jobify_django/overview.html"
     queue_template = "admin/jobify_django/queue.html"
 
@@ -61,9 +101,10 @@ class OverviewAdmin(page.LookingAdmin):
         return [
             address("", self.changelist_view, "overview_changelist"),
             address("queue/<str:name>/", self.queue_view, "queue_change"),
-            address("queue/<str:name>/reset/", self.reset_view, "queue_reset"),
-            address("queue/<str:name>/pause/", self.pause_view, "queue_pause"),
-            address("queue/<str:name>/resume/", self.resume_view, "queue_resume"),
+            *(
+                address(f"queue/<str:name>/{verb}/", partial(self._change, change), f"queue_{verb}")
+                for verb, change in CHANGES.items()
+            ),
         ]
 
     # The overview
@@ -82,12 +123,12 @@ class OverviewAdmin(page.LookingAdmin):
         if not problems and not any(row.problem for row in rows):
             readable()
         context = {
-            **page.context(self.admin_site, request, page.plural(models.Overview)),
+            **self.page_context(request),
             "rows": rows,
             "pools": pool_rows(rows),
             "sees_jobs": sees_jobs,
             "sees_payload": request.user.has_perm("jobify_django.view_job_payload"),
-            "jobs_address": page.jobs_address(self.admin_site, request),
+            "jobs_address": self.jobs_address(request),
             "failures": failures,
             "problems": [words for words in problems if words not in {row.problem for row in rows}],
             "seen_at": time.time(),
@@ -109,39 +150,6 @@ class OverviewAdmin(page.LookingAdmin):
         former = None if _known(name) else former_row(unquote(name)) or former_row(name)
         return self._show(request, queue_row(self._find(name).name) if former is None else former)
 
-    def reset_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Give the live values back to the settings."""
-        return self._act(
-            request,
-            name,
-            Queue.reset,
-            wanted=lambda state: (state.workers, state.maxsize, state.order) != (None, None, None),
-            done=_("Queue %(name)s is as the settings say again."),
-            nothing=_("Queue %(name)s already was as the settings say."),
-        )
-
-    def pause_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Start no more jobs."""
-        return self._act(
-            request,
-            name,
-            Queue.pause,
-            wanted=lambda state: not state.paused,
-            done=_("Queue %(name)s is paused: running jobs finish, pushes are still taken."),
-            nothing=_("Queue %(name)s already was paused."),
-        )
-
-    def resume_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Start jobs again."""
-        return self._act(
-            request,
-            name,
-            Queue.resume,
-            wanted=lambda state: state.paused,
-            done=_("Queue %(name)s is resumed."),
-            nothing=_("Queue %(name)s was not paused."),
-        )
-
     # Inside
 
     def _show(self, request: HttpRequest, row: QueueRow, form: TuningForm | None = None) -> HttpResponse:
@@ -156,10 +164,8 @@ class OverviewAdmin(page.LookingAdmin):
             except Exception as error:
                 problems.append(problem(error))
         listed = row.stats is not None and row.shared
-        title = _("Queue %(name)s") % {"name": row.name}
-        crumbs = [page.overview_crumb(self.admin_site)]
         context = {
-            **page.context(self.admin_site, request, title, crumbs),
+            **self.page_context(request, _("Queue %(name)s") % {"name": row.name}),
             "row": row,
             "rows": [row],
             "pools": pool_rows([row]),
@@ -168,7 +174,7 @@ class OverviewAdmin(page.LookingAdmin):
             "changes": changes,
             "keeps_changes": kept,
             "problems": problems,
-            "jobs_address": page.jobs_address(self.admin_site, request) if listed else "",
+            "jobs_address": self.jobs_address(request) if listed else "",
             "seen_at": time.time(),
         }
         return self._answer(request, self.queue_template, context)
@@ -200,16 +206,7 @@ class OverviewAdmin(page.LookingAdmin):
             self._log(request, form.state, after)
             messages.success(request, _("Queue %(name)s is tuned.") % {"name": found.name})
 
-    def _act(
-        self,
-        request: HttpRequest,
-        name: str,
-        act: Callable[..., QueueState],
-        *,
-        wanted: Callable[[QueueState], bool],
-        done: str,
-        nothing: str,
-    ) -> HttpResponse:
+    def _change(self, change: Change, request: HttpRequest, name: str) -> HttpResponse:
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         if not self.has_tune_permission(request):
@@ -217,19 +214,19 @@ class OverviewAdmin(page.LookingAdmin):
         found = self._find(name)
         try:
             before = _state(found)
-            if wanted(before):
+            if change.wanted(before):
                 actor = request.user.get_username()
-                after = act(found, actor=actor, source="admin", expected=before.version)
+                after = change.act(found, actor=actor, source="admin", expected=before.version)
                 self._log(request, before, after)
-                messages.success(request, done % {"name": found.name})
+                messages.success(request, change.done % {"name": found.name})
             else:
-                messages.info(request, nothing % {"name": found.name})
+                messages.info(request, change.nothing % {"name": found.name})
         except (StaleVersion, StoreError) as error:
             messages.error(request, str(error))
         return self._back(found)
 
     def _log(self, request: HttpRequest, before: QueueState, after: QueueState) -> None:
-        words = change_words(*({key: getattr(state, key) for key in VALUES} for state in (before, after)))
+        words = change_words(asdict(before), asdict(after))
         self.log_change(request, models.Queue(name=after.queue), words)
 
     def _find(self, name: str) -> Queue:
@@ -238,13 +235,13 @@ class OverviewAdmin(page.LookingAdmin):
         return queue(known)
 
     def _back(self, found: Queue) -> HttpResponse:
-        return HttpResponseRedirect(page.address(self.admin_site, "jobify_django_queue_change", found.name))
+        return HttpResponseRedirect(self.address("jobify_django_queue_change", found.name))
 
     def _answer(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-        if request.headers.get(page.REFRESH_HEADER):
+        if request.headers.get(REFRESH_HEADER):
             template = template.replace(".html", "_body.html")
         response = TemplateResponse(request, template, context)
-        patch_vary_headers(response, [page.REFRESH_HEADER])
+        patch_vary_headers(response, [REFRESH_HEADER])
         return response
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 
 from django.utils.translation import gettext as _
 
-from jobify_django.admin.reading import all_stores, problem
+from jobify_django.admin.reading import all_stores, answers, problem
 from jobify_django.admin.words import LABELS, ORDER_LABELS, value_label
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.leftover import leftovers_in, stand_in
 from jobify_django.queue import queue, survey
 from jobify_django.stores import stores
+from jobify_django.stores.base import Store
 from jobify_django.stores.value import PoolRecord, QueueState, QueueStats
 
 
@@ -153,12 +155,8 @@ def queue_rows() -> list[QueueRow]:
 def leftover_rows() -> list[QueueRow]:
     """Return the queues with jobs that the settings do not look for; a store that fails has none."""
     rows = []
-    for store in all_stores([]):
-        try:
-            leftovers = leftovers_in(store)
-        except Exception as error:
-            problem(error)  # into the log; the rows of its other queues say so
-            continue
+    # What keeps us from looking is in the log, and the rows of a store's other queues say so.
+    for store, leftovers in answers(all_stores([]), leftovers_in, []):
         for one in leftovers:
             moved = _("in store %(store)s by now") % {"store": one.now_in} if one.now_in else ""
             words = moved or _("not in settings")
@@ -168,18 +166,17 @@ def leftover_rows() -> list[QueueRow]:
 
 def former_row(name: str) -> QueueRow | None:
     """Return a queue that the settings do not hold, if it has jobs still, or a list of changes."""
-    for row in leftover_rows():
-        if row.name == name:
-            return row
-    for store in all_stores([]):
-        try:
-            if store.changes(name, 1):
-                settings = stand_in(store, name)
-                stats = store.stats([settings])[name]
-                return QueueRow(settings, stats, store.shared, leftover=_("not in settings"))
-        except Exception as error:
-            problem(error)  # into the log; the page is not there
-    return None
+
+    def by_its_changes(store: Store) -> QueueRow | None:
+        if not store.changes(name, 1):
+            return None
+        settings = stand_in(store, name)
+        stats = store.stats([settings])[name]
+        return QueueRow(settings, stats, store.shared, leftover=_("not in settings"))
+
+    # What keeps us from looking is in the log; the page is not there.
+    changed = (row for _store, row in answers(all_stores([]), by_its_changes, []))
+    return next((row for row in chain(leftover_rows(), changed) if row and row.name == name), None)
 
 
 def pool_rows(rows: Iterable[QueueRow]) -> list[PoolRow]:

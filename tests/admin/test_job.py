@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 
 from jobify_django import Task, queue
-from jobify_django.admin import paginator
+from jobify_django.admin import job_list
 from jobify_django.job import Interruption, JobRecord
 from jobify_django.models import Job
 from jobify_django.stores.memory import MemoryStore
@@ -128,7 +128,7 @@ def test_large_columns_are_not_read_for_the_list(everything: Client, add_job: Ad
 
 
 def test_the_count_stops(everything: Client, add_job: AddJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paginator, "MOST", 150)
+    monkeypatch.setattr(job_list, "MOST", 150)
     assert "150+" not in listed(everything)
     for _ in range(151):
         add_job()
@@ -160,7 +160,7 @@ def test_a_filter_takes_its_own_choices_only(query: str, everything: Client) -> 
 
 
 def test_a_long_count_is_grouped() -> None:
-    assert str(paginator.CappedCount(10_000)) == "10\u202f000+"
+    assert str(job_list.CappedCount(10_000)) == "10\u202f000+"
 
 
 def test_retrying_many_tells_what_came_of_each(everything: Client, add_job: AddJob) -> None:
