@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.utils import timezone
@@ -73,15 +73,13 @@ def task(
     return register if function is None else register(function, 2)
 
 
-class _Decorator:
+class _Decorator(Protocol):
     """How ``@task(...)`` looks to a type checker."""
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
-    def __call__(self, function: Any, /) -> Any:
-        """Register the function."""
 
 
 VALUES = ("function", "name", "queue", "priority", "delay_seconds", "at", "timeout", "on_commit", "place")

@@ -33,10 +33,7 @@ def push(task: Pushable, calls: Calls) -> list[Job[Any]]:
 def begin(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]] | Push:
     """Push calls of a task here and now, or return what is left to do: it has to wait, or to block.
 
-    Args:
-        task: the task.
-        calls: the arguments of each.
-        on_loop: whether an event loop runs in this thread.
+    ``on_loop`` says whether an event loop runs in this thread.
     """
     if not calls:
         return []

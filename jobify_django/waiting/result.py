@@ -34,9 +34,8 @@ def until_ended(
     job = inside.get()
     if job is None or timeout == 0:  # 0 only looks
         return (yield from ResultWait(waker, awaited, timeout).steps())
-    queue = (yield from awaited.read()).queue
-    workers = Workers(awaited, queue, job)
-    left = job.begin_wait(queue, anyway=True)
+    workers = Workers(awaited, record.queue, job)
+    left = job.begin_wait(record.queue, anyway=True)
     try:
         if not left:
             yield from workers.assert_others()
