@@ -26,23 +26,16 @@ class Adding(Ground):
 
         assert (added.taken, added.depth, added.maxsize) == (2, 2, 5)
 
-    def test_a_full_queue_takes_nothing(self) -> None:
-        queue = self.full(2)
-
-        added = self.store.add(queue, [self.spec()])
-
-        assert (added.taken, added.depth, added.maxsize) == (0, 2, 2)
-        assert self.waiting(queue) == 2
-
-    def test_add_takes_the_first_jobs_that_fit(self) -> None:
+    def test_add_takes_the_first_jobs_that_fit_and_into_a_full_queue_none(self) -> None:
         queue = a_queue(maxsize=3)
         self.add(0, queue=queue)
         specs = [self.spec() for _ in range(4)]
 
-        added = self.store.add(queue, specs)
-
-        assert (added.taken, added.depth) == (2, 3)
+        for offered, taken in ((specs, 2), (specs[2:], 0)):
+            added = self.store.add(queue, offered)
+            assert (added.taken, added.depth, added.maxsize) == (taken, 3, 3)
         assert set(self.store.get([spec.id for spec in specs])) == {specs[0].id, specs[1].id}
+        assert self.waiting(queue) == 3
 
     def test_add_of_a_whole_takes_all_or_none(self) -> None:
         queue = a_queue(maxsize=3)

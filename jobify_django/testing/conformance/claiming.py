@@ -17,16 +17,12 @@ class Claiming(Ground):
 
         assert self.claimed() == [high, middle, low, lowest]
 
-    def test_equal_priorities_go_first_in_first_out(self) -> None:
+    def test_equal_priorities_go_first_in_first_out_also_of_one_add(self) -> None:
         ids = self.add(*[5] * 20)
+        specs = [self.spec(5) for _ in range(20)]
+        self.takes(*specs)
 
-        assert self.claimed() == ids
-
-    def test_jobs_of_one_add_keep_their_order(self) -> None:
-        specs = [self.spec() for _ in range(20)]
-        self.store.add(self.queue, specs)
-
-        assert self.claimed() == [spec.id for spec in specs]
+        assert self.claimed() == ids + [spec.id for spec in specs]
 
     def test_fifo_takes_the_oldest_and_lifo_the_newest_and_both_ignore_priority(self) -> None:
         for order, step in (("fifo", 1), ("lifo", -1)):
@@ -104,7 +100,7 @@ class Claiming(Ground):
 
     # What it gives
 
-    def test_a_claim_carries_the_job(self) -> None:
+    def test_a_claim_carries_the_job_which_runs_in_its_pool_until_its_lease_ends(self) -> None:
         (id,) = self.add(7)
         pushed_at = self.clock.now
         self.clock.advance(3)
@@ -115,10 +111,7 @@ class Claiming(Ground):
         assert (claim.arguments, claim.priority) == (ARGUMENTS, 7)
         assert claim.pushed_at == claim.eligible_at == pushed_at
         assert claim.started_at == self.clock.now
-
-    def test_a_claimed_job_runs_in_its_pool_until_its_lease_ends(self) -> None:
-        job = self.record(self.start().id)
-
+        job = self.record(id)
         assert (job.status, job.attempt, job.pool) == (RUNNING, 1, POOL)
         assert (job.started_at, job.lease_until) == (self.clock.now, self.clock.now + LEASE)
 
@@ -126,13 +119,6 @@ class Claiming(Ground):
         self.add(0, 0, 0)
 
         assert set(self.claimed(2)).isdisjoint(self.claimed(2, pool=OTHER))
-
-    def test_attempt_numbers_only_grow(self) -> None:
-        claim = self.start()
-        for attempt in (1, 2, 3, 4):
-            assert claim.attempt == attempt
-            self.release([claim])
-            (claim,) = self.claim(1)
 
     def test_a_claim_tells_the_live_values_of_the_queues_asked_for(self) -> None:
         self.tune(workers=3)

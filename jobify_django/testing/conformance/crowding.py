@@ -40,9 +40,10 @@ class Crowding(Ground):
 
         def tune(key: str) -> None:
             for value in range(1, EACH + 1):
-                versions.append(self.tune(None, **{key: value}).version)
-            self.store.close()
+                versions.append(store.tune(queue, {key: value}, actor="ada", source="code").version)
+            store.close()
 
+        store, queue = self.store, a_queue()
         _at_once(partial(tune, key) for key in ("workers", "maxsize") * 2)
 
         assert sorted(versions) == list(range(1, 4 * EACH + 1))

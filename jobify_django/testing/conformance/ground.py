@@ -10,19 +10,8 @@ from typing import Any
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim, JobRecord, JobSpec, JobStatus
 from jobify_django.outcome import Outcome, cancelled, failed, released, succeeded
+from jobify_django.stores import value
 from jobify_django.stores.base import Store
-from jobify_django.stores.value import (
-    Claimed,
-    Demand,
-    JobQuery,
-    Lane,
-    PoolQueue,
-    PoolRecord,
-    QueueState,
-    QueueStats,
-    Renewed,
-    Rescued,
-)
 from jobify_django.testing.clock import FakeClock
 
 LEASE = 30.0
@@ -96,18 +85,19 @@ class Ground:
         **choices: Any,
     ) -> list[Claim]:
         """Claim up to ``want`` jobs."""
-        return list(self.ask({(queue or self.queue).name: Lane(want, lease, max_running)}, **choices).claims)
+        name = (queue or self.queue).name
+        return list(self.ask({name: value.Lane(want, lease, max_running)}, **choices).claims)
 
     def ask(
         self,
-        lanes: Mapping[str, int | Lane],
+        wants: Mapping[str, int | value.Lane],
         outcomes: Sequence[Outcome] = (),
         pool: str = POOL,
         **choices: Any,
-    ) -> Claimed:
-        """Claim of several queues: for each a lane, or how many jobs."""
-        asked = {name: lane if isinstance(lane, Lane) else Lane(lane, LEASE) for name, lane in lanes.items()}
-        return self.store.claim(Demand(pool, asked, **choices), outcomes)
+    ) -> value.Claimed:
+        """Claim of several queues: of each so many jobs, or what its lane says."""
+        lanes = {name: value.Lane(of, LEASE) if isinstance(of, int) else of for name, of in wants.items()}
+        return self.store.claim(value.Demand(pool, lanes, **choices), outcomes)
 
     def claimed(self, want: int = 100, **values: Any) -> list[str]:
         """Claim, and return only the ids."""
@@ -119,7 +109,7 @@ class Ground:
         (claim,) = self.claim(1, pool=pool, queue=queue)
         return claim
 
-    def renew(self, *claims: Claim, pool: str = POOL, lease: float = LEASE) -> Renewed:
+    def renew(self, *claims: Claim, pool: str = POOL, lease: float = LEASE) -> value.Renewed:
         """Renew the leases of attempts."""
         return self.store.renew(pool, {claim.id: claim.attempt for claim in claims}, lease)
 
@@ -130,7 +120,7 @@ class Ground:
         refused = self.store.settle([released(claim, reason, pool=pool, **values) for claim in claims])
         return [claim.id for claim in claims if claim.id not in {one.id for one in refused}]
 
-    def crash(self, **choices: Any) -> list[Rescued]:
+    def crash(self, **choices: Any) -> list[value.Rescued]:
         """Let every lease run out, and rescue."""
         self.clock.advance(LEASE + 1)
         return list(self.store.rescue(**choices))
@@ -153,9 +143,9 @@ class Ground:
 
     def query(self, **conditions: Any) -> list[str]:
         """Return the ids of the jobs that a query asks for."""
-        return [job.id for job in self.store.query(JobQuery(**conditions))]
+        return [job.id for job in self.store.query(value.JobQuery(**conditions))]
 
-    def stats(self, queue: QueueSettings | None = None) -> QueueStats:
+    def stats(self, queue: QueueSettings | None = None) -> value.QueueStats:
         """Return the state of one queue."""
         queue = queue or self.queue
         return self.store.stats([queue])[queue.name]
@@ -164,13 +154,13 @@ class Ground:
         """Return how many jobs wait."""
         return self.stats(queue).waiting
 
-    def state(self) -> QueueState:
+    def state(self) -> value.QueueState:
         """Return the live values of the queue most tests use."""
         return self.store.sync("", ["default"]).states["default"]
 
     def tune(
         self, queue: QueueSettings | None = None, expected: int | None = None, **changes: Any
-    ) -> QueueState:
+    ) -> value.QueueState:
         """Change live values."""
         return self.store.tune(queue or self.queue, changes, actor="ada", source="code", expected=expected)
 
@@ -195,7 +185,7 @@ def outcome(claim: Claim, status: JobStatus = JobStatus.SUCCESSFUL, **values: An
     return ENDS[status](claim, **values)
 
 
-def a_pool(id: str = POOL, *queues: str) -> PoolRecord:
+def a_pool(id: str = POOL, *queues: str) -> value.PoolRecord:
     """Return what a pool says of itself."""
-    serves = {name: PoolQueue(4, 2, 7) for name in queues or ("default",)}
-    return PoolRecord(id, "host", 42, "code", 1.0, serves)
+    serves = {name: value.PoolQueue(4, 2, 7) for name in queues or ("default",)}
+    return value.PoolRecord(id, "host", 42, "code", 1.0, serves)
