@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant(
         "a release wakes nobody (database)",
         SETTLE,
-        "self._tell_work(one.job.queue for one in settled.back)",
+        "self._tell_work(one.job.queue for one in back)",
         "pass",
     ),
     Mutant(
