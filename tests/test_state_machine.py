@@ -244,9 +244,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(queue=queues, order=st.sampled_from(("priority", "fifo", "lifo")), chosen=places)
     def come_back_into_another_order(self, queue: str, order: str, chosen: list[int]) -> None:
-        self.ask("cancel", self.ids(chosen))
+        there = [job.id for job in self.model.jobs.values() if job.queue == queue]
+        ids = list({there[place % len(there)]: None for place in chosen if there})
+        self.ask("cancel", ids)
         self.ask_tune(queue, {"order": order})
-        self.ask("retry", self.ids(chosen))
+        self.ask("retry", ids)
 
     @rule(
         queue=queues,
