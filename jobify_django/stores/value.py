@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from jobify_django.conf import QueueSettings
@@ -96,8 +97,7 @@ class Lane(NamedTuple):
     max_running: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What a pool asks a store for.
 
     Attributes:
@@ -113,8 +113,7 @@ class Demand:
     quarantine: Quarantine = "start"
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """What ``claim`` gave.
 
     Attributes:
@@ -128,7 +127,7 @@ class Claimed:
 
     claims: Sequence[Claim] = ()
     refused: Sequence[Outcome] = ()
-    states: Mapping[str, QueueState] = field(default_factory=dict)
+    states: Mapping[str, QueueState] = MappingProxyType({})
     next_due: float | None = None
     blocked: bool = False
 

@@ -94,19 +94,22 @@ class MemoryStore(Store):
         refused = self.settle(outcomes) if outcomes else ()
         now = self.clock()
         states: dict[str, QueueState] = {}
+        until: dict[str, float] = {}
         dues: list[float] = []
         open_: dict[Line, int] = {}
+        pool = demand.pool
         with self._lock:
             for name, lane in demand.lanes.items():
                 line = self._line(name)
                 line.promote(now)
                 states[name] = line.state
+                until[name] = now + lane.lease
                 if (room := line.may_start(lane, now)) > 0:
                     open_[line] = room
                 if (due := line.next_due()) is not None:
                     dues.append(max(0.0, due - now))
             taken, blocked = take(open_, demand.unknown, demand.quarantine)
-            claims = [row.start(demand.pool, now, now + demand.lanes[row.queue].lease) for row in taken]
+            claims = [row.start(pool, now, until[row.queue]) for row in taken]
         for name in {row.queue for row in taken}:
             self.notifier.publish("room", name)
         return Claimed(claims, refused, states, min(dues, default=None), blocked)
@@ -132,17 +135,20 @@ class MemoryStore(Store):
         with self._lock:
             for outcome in outcomes:
                 row = self._running(outcome.id, outcome.attempt)
-                if row is None or outcome.pool not in ("", row.pool):
+                if row is None or (outcome.pool and outcome.pool != row.pool):
                     refused.append(outcome)
-                    continue
-                if outcome.plain:
-                    row.result, row.error, row.lease_until = outcome.result, outcome.error, None
-                    self._end(row, outcome.status, now)
+                elif outcome.status is SUCCESSFUL and not outcome.flags:
+                    # What the rule says too, for the many.
+                    row.result, row.error, row.lease_until = outcome.result, None, None
+                    self._end(row, SUCCESSFUL, now)
                     ended.append(row.id)
                 else:
                     self._settle(row, outcome, now)
                     rows.append(row)
-        self._tell(rows, ended)
+        if rows:
+            self._tell(rows, ended)
+        elif ended:
+            self.notifier.publish("ended", ended)
         return refused
 
     # A job's ways back
