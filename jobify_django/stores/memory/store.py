@@ -101,13 +101,12 @@ class MemoryStore(Store):
         with self._lock:
             for name, lane in demand.lanes.items():
                 line = self._line(name)
-                line.promote(now)
+                if (due := line.promote(now)) is not None:
+                    dues.append(due - now)
                 states[name] = line.state
                 until[name] = now + lane.lease
                 if (room := line.may_start(lane, now)) > 0:
                     open_[line] = room
-                if (due := line.next_due()) is not None:
-                    dues.append(max(0.0, due - now))
             taken, blocked = take(open_, demand.unknown, demand.quarantine)
             claims = [row.start(pool, now, until[row.queue]) for row in taken]
         for name in {row.queue for row in taken}:
@@ -325,10 +324,9 @@ class MemoryStore(Store):
     def _cut_down(self, now: float, longest: float) -> None:
         """Let no lease of a pool that is not known to be alive have more than so many seconds left."""
         alive = self._alive(now)
-        for line in self._lines.values():
-            for row in line.running.values():
-                if (row.lease_until or 0) > now + longest and row.pool not in alive:
-                    row.lease_until = now + longest
+        for row in self._all_running():
+            if (row.lease_until or 0) > now + longest and row.pool not in alive:
+                row.lease_until = now + longest
 
     def _alive(self, now: float) -> dict[str, tuple[PoolRecord, float]]:
         return {id: (p, seen) for id, (p, seen) in self._pools.items() if abs(now - seen) < POOL_ALIVE}
