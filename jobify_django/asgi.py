@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping, Sequence
+from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -65,25 +66,17 @@ def lifespan(
         grace: seconds that running jobs have to end when the server stops; ``JOBIFY["GRACE"]`` by default.
         workers: jobs of each queue this process runs at once; stands above settings and live tuning.
     """
-    return Lifespan(app, queues, exclude, grace, workers)
+    service = partial(Service, queues, exclude=exclude, kind="lifespan", workers=workers, look_around=True)
+    return Lifespan(app, service, grace)
 
 
 class Lifespan:
     """An ASGI application with workers inside; ``lifespan`` makes it."""
 
-    def __init__(
-        self,
-        app: Application,
-        queues: Collection[str] | None,
-        exclude: Collection[str],
-        grace: float | None,
-        workers: int | None,
-    ) -> None:
+    def __init__(self, app: Application, make_service: Callable[[], Service], grace: float | None) -> None:
         self._app = app
-        self._queues = queues
-        self._exclude = exclude
+        self._make_service = make_service
         self._grace = grace
-        self._workers = workers
         self._runs = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,7 +111,8 @@ class Lifespan:
                 # Raised, it would be taken for "does not support lifespan", and the site served without
                 # workers.
                 reason = f"the workers of jobify_django.asgi.lifespan cannot start: {error}"
-                logger.critical("event=startup-failed error=%r", str(error), exc_info=_unexplained(error))
+                unexplained = None if isinstance(error, StoreError) else error
+                logger.critical("event=startup-failed error=%r", str(error), exc_info=unexplained)
                 await inner.stop({"type": "lifespan.shutdown"})
                 return {"type": "lifespan.startup.failed", "message": reason}
             message = await self._serve(service, receive, send)
@@ -147,9 +141,7 @@ class Lifespan:
         return message
 
     async def _start(self) -> Service:
-        service = Service(
-            self._queues, exclude=self._exclude, kind="lifespan", workers=self._workers, look_around=True
-        )
+        service = self._make_service()
         await service.look()
         start = asyncio.create_task(service.start())
         try:
@@ -351,7 +343,3 @@ class Stop:
             tell_loop(self._loop, self._begin)
         elif meaning == "hurry":
             self._shutdown.hurry()
-
-
-def _unexplained(error: Exception) -> Exception | None:
-    return None if isinstance(error, StoreError) else error

@@ -11,10 +11,7 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
-
-T = TypeVar("T")
-
+from typing import NamedTuple
 
 UNKNOWN = "UNKNOWN"
 

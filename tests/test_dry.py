@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,7 +119,7 @@ def test_a_job_that_could_not_be_claimed_for_long_is_left(
 
     def pass_over(demand: Demand, outcomes: Any = ()) -> Any:
         lanes = {name: lane._replace(want=0) for name, lane in demand.lanes.items()}
-        return claims(replace(demand, lanes=lanes), outcomes)
+        return claims(demand._replace(lanes=lanes), outcomes)
 
     monkeypatch.setattr(the_store(), "claim", pass_over)
     with at_work() as shop:

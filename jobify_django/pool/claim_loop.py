@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jobify_django.pool.loop import tell_loop
+
 
 @dataclass(eq=False)
 class ClaimLoop(ABC):
@@ -93,8 +95,7 @@ class ThreadClaimLoop(ClaimLoop):
         try:
             self.close()
         finally:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._closed.set)
+            tell_loop(self._loop, self._closed.set)
 
     def _turn_until_stopped(self) -> None:
         pause = 0.0
@@ -126,8 +127,7 @@ class AsyncClaimLoop(ClaimLoop):
         if threading.get_ident() == self._thread:
             self._wake_here()
         else:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._wake_here)
+            tell_loop(self._loop, self._wake_here)
 
     async def stop(self, patience: float) -> bool:
         self._stopped = True

@@ -78,18 +78,13 @@ def _or_replaced(connection: BaseDatabaseWrapper, claim: Claim, level: int) -> I
             level,
             "event=connection-dropped database=%s id=%s task=%s: it was ended by the server, the network "
             "or the job; what was not committed is lost",
-            quoted(connection.alias),
-            quoted(claim.id),
-            quoted(claim.task),
+            *map(quoted, (connection.alias, claim.id, claim.task)),
         )
         _drop(connection)
     except BaseException as error:
         logger.warning(
             "event=connection-dropped database=%s id=%s task=%s error=%s: it could not be tidied",
-            quoted(connection.alias),
-            quoted(claim.id),
-            quoted(claim.task),
-            quoted(error),
+            *map(quoted, (connection.alias, claim.id, claim.task, error)),
             exc_info=error,
         )
         _drop(connection)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from jobify_django.log import get_log, listed, quoted
 from jobify_django.outage import Outage
+from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.slots import Slots
 
 logger = get_log("jobify.worker")
@@ -81,9 +82,7 @@ class Lag:
         since = self._since
         if since is None:
             self._since = time.monotonic()
-            try:
-                self._loop.call_soon_threadsafe(self._turned)
-            except RuntimeError:
+            if not tell_loop(self._loop, self._turned):
                 self._since = None  # the loop is closed; the pool's owner ends it
         elif time.monotonic() - since > LAG_WORTH_A_WARNING and self._said.fail("lag") is not None:
             jobs = [

@@ -7,7 +7,7 @@ whatever kills a process soon after its start takes nobody along then, and is fa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from jobify_django.outcome import CRASH_LIMIT
 from jobify_django.pool.slots import Running, Slots
@@ -34,8 +34,8 @@ class QuarantineRule:
     @property
     def left(self) -> float:
         """Seconds for which nothing may start, because a job in quarantine has just started."""
-        began = max((job.began for job in self._quarantined()), default=float("-inf"))
-        return max(0.0, began + QUARANTINE - time.monotonic())
+        began = [job.began for job in self._quarantined()]
+        return max(0.0, max(began) + QUARANTINE - time.monotonic()) if began else 0.0
 
     @property
     def choice(self) -> Quarantine:
@@ -60,5 +60,5 @@ class QuarantineRule:
     def _blocked_lately(self, now: float) -> bool:
         return now - self._blocked_at < QUARANTINE / 2
 
-    def _quarantined(self) -> Iterable[Running]:
-        return (job for slots in self._slots.values() for job in slots.quarantined())
+    def _quarantined(self) -> Sequence[Running]:
+        return [job for slots in self._slots.values() for job in slots.quarantined()]

@@ -47,10 +47,8 @@ class Threads:
     @property
     def room(self) -> int | None:
         """How many more jobs may start while the system refuses threads; ``None`` while it does not."""
-        with self._lock:
-            if self._refused_at is None:
-                return None
-            return self._idle + (time.monotonic() - self._refused_at >= TRY_AGAIN)
+        refused_at = self._refused_at
+        return None if refused_at is None else self._idle + (time.monotonic() - refused_at >= TRY_AGAIN)
 
     def resize(self, limit: int) -> None:
         """Keep at most so many threads; surplus ones end when they are idle."""

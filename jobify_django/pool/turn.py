@@ -89,11 +89,9 @@ class Turn:
         return Demand(self.pool, lanes, self.workers.unknown, self.quarantine.choice)
 
     def _wants(self) -> Mapping[str, int]:
-        wants: Mapping[str, int] = {n: slots.idle for n, slots in self.workers.slots.items() if slots.idle}
+        wants = {name: idle for name, slots in self.workers.slots.items() if (idle := slots.idle)}
         room = self.workers.threads.room
-        if room is not None:
-            wants = at_most(wants, room)
-        return self.budget.limit(wants)
+        return self.budget.limit(wants if room is None else at_most(wants, room))
 
     def _exchange(self, demand: Demand, outcomes: Sequence[Outcome]) -> Claimed:
         self._reconcile()
@@ -118,7 +116,7 @@ class Turn:
     def _settle(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
         """Let go of jobs whose end is stored, or was refused, and report it."""
         why = refusals(self.store, [one for one in refused if one.status.ended]) if refused else {}
-        everything = bool(refused) or (heard() and not self.quiet)
+        everything = bool(refused) or (not self.quiet and heard())
         for outcome in outcomes:
             running = self.completer.settle(outcome.id, outcome.attempt)
             if running is not None and (everything or outcome.status is not SUCCESSFUL):

@@ -71,12 +71,11 @@ class Upkeep:
             self._beat,
             Chore(self._follow_tuning, TUNE_EVERY),
             Chore(lambda: self._lag.look(), TUNE_EVERY),
-            rescue := Chore(self._rescue, RESCUE_EVERY),
-            reorder := Chore(self._reorder, TUNE_EVERY),
+            Chore(self._rescue, RESCUE_EVERY),
+            Chore(self._reorder, TUNE_EVERY),
             Chore(self._repair, REPAIR_EVERY, first=REPAIR_EVERY),
-            prune := Chore(self._prune, PRUNE_EVERY, first=RESCUE_EVERY),
+            Chore(self._prune, PRUNE_EVERY, first=RESCUE_EVERY),
         ]
-        self._rescuing, self._pruning, self._reordering = rescue, prune, reorder
         self._trouble = Outage()
         self._turning = Turning(self.pool, self.store.alias, BEAT_EVERY)
         self._thread: threading.Thread | None = None
@@ -125,7 +124,7 @@ class Upkeep:
         # Before the work: who hurries a chore while it is done wants it done once more.
         chore.due = time.monotonic() + chore.every * random.uniform(0.8, 1.0)
         try:
-            chore.work()
+            again = chore.work()
         except Exception as error:
             self._complain(error)
             chore.failing = True
@@ -134,6 +133,8 @@ class Upkeep:
             chore.due = time.monotonic() + min(RETRY_AFTER, chore.every / 2)
             return False
         chore.failing = False
+        if again is not None:
+            chore.due = time.monotonic() + again
         # On a full disk those that only read work all the time.
         if not any(chore.failing for chore in self._chores) and (times := self._trouble.over()):
             logger.info("event=upkeep-back failures=%d: every chore works again", times)
@@ -150,7 +151,8 @@ class Upkeep:
             exc_info=error if unknown else None,
         )
 
-    # The chores
+    # The chores: some return in how many seconds they are due again; 0 stands for "after the others that are
+    # due": leases must not wait for a million jobs
 
     def _renew(self) -> None:
         by_lease: dict[float, dict[str, int]] = {}
@@ -204,30 +206,28 @@ class Upkeep:
             raise
         self._presence.see(self.store.clock())
 
-    def _rescue(self) -> None:
+    def _rescue(self) -> float | None:
         if wait := self._presence.wait(self.store.clock()):
-            self._rescuing.due = time.monotonic() + wait
-            return
+            return wait
         batch = self.store.rescue(
-            limit=RESCUE_BATCH,
-            away=self._presence.away,
-            longest=LEASES_APART * longest_lease(self.queues),
+            limit=RESCUE_BATCH, away=self._presence.away, longest=LEASES_APART * longest_lease(self.queues)
         )
         for rescued in batch:
             report_rescued(rescued)
         if not batch:
             self._presence.settle()
         # A short batch is no sign of the end: a claim that passed some of the jobs may have had them locked.
-        self._go_on(self._rescuing, bool(batch))
+        return 0.0 if batch else None
 
-    def _reorder(self) -> None:
+    def _reorder(self) -> float | None:
+        again = None
         for name, slots in self.workers.slots.items():
             if slots.seen.reordering:
                 began = time.monotonic()
                 moved = self.store.reorder(self.queues[name])
                 # Somebody may hold the rest for long: looking takes one part in twenty.
-                pause = max(TUNE_EVERY, 20 * (time.monotonic() - began))
-                self._reordering.due = 0.0 if moved else max(self._reordering.due, time.monotonic() + pause)
+                again = 0.0 if moved else max(TUNE_EVERY, 20 * (time.monotonic() - began))
+        return again
 
     def _repair(self) -> None:
         if self.store.repair():
@@ -235,18 +235,12 @@ class Upkeep:
                 "event=repaired store=%s: the count of waiting jobs was wrong", quoted(self.store.alias)
             )
 
-    def _prune(self) -> None:
+    def _prune(self) -> float | None:
         settings = get_settings()
         pruned = self.store.prune(
             older_than=settings.retention, failed_older_than=settings.failed_retention, limit=PRUNE_BATCH
         )
-        self._go_on(self._pruning, pruned >= PRUNE_BATCH)
-
-    @staticmethod
-    def _go_on(chore: Chore, more: bool) -> None:
-        """Do the next part after the other chores that are due: leases must not wait for a million jobs."""
-        if more:
-            chore.due = 0.0
+        return 0.0 if pruned >= PRUNE_BATCH else None
 
 
 def longest_lease(queues: Mapping[str, QueueSettings]) -> float:
@@ -255,9 +249,9 @@ def longest_lease(queues: Mapping[str, QueueSettings]) -> float:
 
 
 class Chore:
-    """Something to do every so many seconds."""
+    """Something to do every so many seconds, or when it returns that it is due again."""
 
-    def __init__(self, work: Callable[[], None], every: float, *, first: float = 0.0) -> None:
+    def __init__(self, work: Callable[[], float | None], every: float, *, first: float = 0.0) -> None:
         self.work = work
         self.every = every
         self.due = time.monotonic() + first

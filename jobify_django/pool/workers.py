@@ -62,7 +62,7 @@ class Workers:
         changed = False
         for name, state in states.items():
             slots = self.slots[name]
-            if slots.seen == state:
+            if slots.seen is state or slots.seen == state:
                 continue
             changed = True
             slots.seen = state

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from jobify_django.conf import QueueSettings
@@ -98,8 +99,7 @@ class Lane(NamedTuple):
     max_running: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What a pool asks a store for.
 
     Attributes:
@@ -115,8 +115,7 @@ class Demand:
     quarantine: Quarantine = "start"
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """What ``claim`` gave.
 
     Attributes:
@@ -130,7 +129,7 @@ class Claimed:
 
     claims: Sequence[Claim] = ()
     refused: Sequence[Outcome] = ()
-    states: Mapping[str, QueueState] = field(default_factory=dict)
+    states: Mapping[str, QueueState] = MappingProxyType({})
     next_due: float | None = None
     blocked: bool = False
 

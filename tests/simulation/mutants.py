@@ -91,7 +91,7 @@ MUTANTS = (
     Mutant(
         "a pool hands back what another one holds (memory)",
         MEMORY,
-        'outcome.pool not in ("", row.pool)',
+        "outcome.pool and outcome.pool != row.pool",
         "False",
     ),
     Mutant(

@@ -89,17 +89,14 @@ class Line:
         self.waiting -= len(taken)
         return taken
 
-    def promote(self, now: float) -> None:
-        """Let the delayed jobs that are due wait."""
+    def promote(self, now: float) -> float | None:
+        """Let the delayed jobs that are due wait; return when the next one is due."""
         while self.delayed and self.delayed[0][0] <= now:
             at, _, row = heapq.heappop(self.delayed)
             # Not one that left early, nor one that is delayed anew.
             if row.status is DELAYED and row.eligible_at == at:
                 self.delayed_count -= 1
                 self.put(row)
-
-    def next_due(self) -> float | None:
-        """Return when the next delayed job is due."""
         return self.delayed[0][0] if self.delayed else None
 
     def drop(self, row: Row) -> None:

@@ -103,19 +103,21 @@ class MemoryStore(Store):
         refused = self.settle(outcomes) if outcomes else ()
         now = self.clock()
         states: dict[str, QueueState] = {}
+        until: dict[str, float] = {}
         dues: list[float] = []
         open_: dict[Line, int] = {}
+        pool = demand.pool
         with self._lock:
             for name, lane in demand.lanes.items():
                 line = self._line(name)
-                line.promote(now)
+                if (due := line.promote(now)) is not None:
+                    dues.append(due - now)
                 states[name] = line.state
+                until[name] = now + lane.lease
                 if (room := line.may_start(lane, now)) > 0:
                     open_[line] = room
-                if (due := line.next_due()) is not None:
-                    dues.append(max(0.0, due - now))
             taken, blocked = take(open_, demand.unknown, demand.quarantine)
-            claims = [row.start(demand.pool, now, now + demand.lanes[row.queue].lease) for row in taken]
+            claims = [row.start(pool, now, until[row.queue]) for row in taken]
         for name in {row.queue for row in taken}:
             self.notifier.publish("room", name)
         return Claimed(claims, refused, states, min(dues, default=None), blocked)
@@ -141,17 +143,20 @@ class MemoryStore(Store):
         with self._lock:
             for outcome in outcomes:
                 row = self._running(outcome.id, outcome.attempt)
-                if row is None or outcome.pool not in ("", row.pool):
+                if row is None or (outcome.pool and outcome.pool != row.pool):
                     refused.append(outcome)
-                    continue
-                if outcome.plain:
-                    row.result, row.error, row.lease_until = outcome.result, outcome.error, None
-                    self._end(row, outcome.status, now)
+                elif outcome.status is SUCCESSFUL and not outcome.flags:
+                    # What the rule says too, for the many.
+                    row.result, row.error, row.lease_until = outcome.result, None, None
+                    self._end(row, SUCCESSFUL, now)
                     ended.append(row.id)
                 else:
                     self._settle(row, outcome, now)
                     rows.append(row)
-        self._tell(rows, ended)
+        if rows:
+            self._tell(rows, ended)
+        elif ended:
+            self.notifier.publish("ended", ended)
         return refused
 
     # A job's ways back
@@ -324,10 +329,9 @@ class MemoryStore(Store):
     def _cut_down(self, now: float, longest: float) -> None:
         """Let no lease of a pool that is not known to be alive have more than so many seconds left."""
         alive = self._alive(now)
-        for line in self._lines.values():
-            for row in line.running.values():
-                if (row.lease_until or 0) > now + longest and row.pool not in alive:
-                    row.lease_until = now + longest
+        for row in self._all_running():
+            if (row.lease_until or 0) > now + longest and row.pool not in alive:
+                row.lease_until = now + longest
 
     def _alive(self, now: float) -> dict[str, tuple[PoolRecord, float]]:
         return {id: (p, seen) for id, (p, seen) in self._pools.items() if abs(now - seen) < POOL_ALIVE}
