@@ -140,7 +140,8 @@ class Process:
         logger.info("event=stopped handed_back=%d", len(released))
         if by_itself and self.code == 0:
             self.code = waits[-1].result()
-        self._leave_soon()
+        self._left = True
+        self._end_within(TO_LEAVE)
 
     def orphaned(self) -> None:
         """Stop: the process above is gone, and nobody else would end this one."""
@@ -188,30 +189,27 @@ class Process:
         if self._shutdown.service is None:
             grace = 0.0
         logger.info("event=stopping %s grace=%g: again to hand running jobs back now", why, grace)
-        self._deadline = time.monotonic() + grace + LAST_WORDS
-        self._signals.put(LOOK)  # whoever calls this
-        self._call(lambda stop: stop.set())
+        self._end_within(grace + LAST_WORDS)
+        self._wake()
 
     def abort(self, why: str) -> None:
         """Hand the running jobs back now, and end."""
         self.code = 1
         logger.warning("event=aborting %s: handing running jobs back", why)
-        self._deadline = time.monotonic() + LAST_WORDS
-        self._signals.put(LOOK)
+        self._end_within(LAST_WORDS)
         self._shutdown.hurry()
-        self._call(lambda stop: stop.set())
+        self._wake()
 
-    def _call(self, tell: Callable[[asyncio.Event], None]) -> None:
+    def _wake(self) -> None:
         if self._loop is not None and self._stop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(tell, self._stop)
+                self._loop.call_soon_threadsafe(self._stop.set)
 
     # The end
 
-    def _leave_soon(self) -> None:
-        self._left = True
-        self._deadline = time.monotonic() + TO_LEAVE
-        self._signals.put(LOOK)
+    def _end_within(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._signals.put(LOOK)  # whoever calls this
 
     def _end_anyhow(self) -> None:
         """End the process although Python would wait.
@@ -259,15 +257,12 @@ class Process:
         for ident, frame in sys._current_frames().items():
             lines.append(f"thread {quoted(names.get(ident, str(ident)))}")
             lines += "".join(traceback.format_stack(frame)).rstrip().splitlines()
-        for task in self._tasks():
+        running = [job for pool in self._pools for slots in pool.slots.values() for job in slots.jobs()]
+        for task in (job.task for job in running if job.task is not None):
             lines.append(f"job on the event loop: {quoted(task.get_name())}")
             for frame in task.get_stack():
                 lines += "".join(traceback.format_stack(frame, 1)).rstrip().splitlines()
         logger.warning("event=snapshot\n%s", "\n".join(lines), extra={"jobify": {"event": "snapshot"}})
-
-    def _tasks(self) -> list[asyncio.Task[None]]:
-        running = [job for pool in self._pools for slots in pool.slots.values() for job in slots.jobs()]
-        return [job.task for job in running if job.task is not None]
 
     @property
     def _pools(self) -> Sequence[Pool]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import Protocol
 
 from django.utils import autoreload
 
 from jobify_django.log import get_log
 from jobify_django.management.child import PASSED_ON, Child, heeded
+from jobify_django.management.process import Process
 
 logger = get_log("jobify.worker")
 
@@ -27,19 +27,12 @@ GRACE = 2.0
 """Seconds that running jobs have to end when code has changed."""
 
 
-class Stoppable(Protocol):
-    code: int
-
-    def stop(self, grace: float, why: str) -> None:
-        """Stop."""
-
-
 def is_child() -> bool:
     """Whether this process was started by ``supervise``."""
     return os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true"
 
 
-def watch(process: Stoppable) -> None:
+def watch(process: Process) -> None:
     """Stop the process when a module it has loaded changes, so that ``supervise`` starts it anew."""
 
     def watch_files() -> None:

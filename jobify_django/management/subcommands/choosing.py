@@ -142,6 +142,11 @@ class Chosen:
             self.queues[record.id] = record.queue
 
     @property
+    def total(self) -> int:
+        """How many jobs it acts on."""
+        return sum(map(len, self.ids.values()))
+
+    @property
     def left(self) -> str:
         """The end of the summary."""
         return f", {self.problems.total()} left alone" if self.problems else ""

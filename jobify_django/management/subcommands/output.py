@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from typing import Any
@@ -63,6 +64,7 @@ INDENTED = 5
 FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
 """The first and the last second that a date can stand for, from the year 1 to 9999."""
 
+TIMES = ("pushed_at", "eligible_at", "started_at", "ended_at")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -130,23 +132,14 @@ def job_values(record: JobRecord, now: float) -> dict[str, Any]:
         "priority": record.priority,
         "attempts": record.attempt,
         "crashes": record.crashes,
-        "pushed_at": moment(record.pushed_at),
-        "eligible_at": moment(record.eligible_at),
-        "started_at": moment(record.started_at),
-        "ended_at": moment(record.ended_at),
+        **{name: moment(getattr(record, name)) for name in TIMES},
         "age": round(max(0.0, now - record.pushed_at), 3),
         "run": _run(record, now),
         "pool": record.pool,
         "args": args,
         "kwargs": kwargs,
         "result": result,
-        "error": None
-        if record.error is None
-        else {
-            "type": record.error.type,
-            "message": record.error.message,
-            "traceback": record.error.traceback,
-        },
+        "error": None if record.error is None else asdict(record.error),
         "interruptions": [
             {"attempt": one.attempt, "reason": one.reason, "at": moment(one.at), "charged": one.charged}
             for one in record.history
