@@ -28,12 +28,12 @@ GRACE = 2.0
 
 
 def is_child() -> bool:
-    """Whether this process was started by ``supervise``."""
+    """Whether this process was started by a ``Parent``."""
     return os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true"
 
 
 def watch(process: Process) -> None:
-    """Stop the process when a module it has loaded changes, so that ``supervise`` starts it anew."""
+    """Stop the process when a module it has loaded changes, so that its ``Parent`` starts it anew."""
 
     def watch_files() -> None:
         if changed():
@@ -43,18 +43,16 @@ def watch(process: Process) -> None:
     threading.Thread(target=watch_files, name="jobify-reload", daemon=True).start()
 
 
-def supervise() -> int:
-    """Run this command in a child process, again after each change of code; return its exit code."""
-    return Parent().run()
-
-
 class Parent:
+    """Runs this command in a child process, again after each change of code."""
+
     def __init__(self) -> None:
         self._child: Child | None = None
         self._signalled = 0
         self._waits = False
 
     def run(self) -> int:
+        """Run until the child has ended for another reason; return the exit code."""
         for number in heeded(PASSED_ON):
             signal.signal(number, self._pass_on)
         while not self._signalled:

@@ -120,7 +120,7 @@ class Command(BaseCommand):
             if parent is not None:
                 parent.when_gone(process.orphaned)
             if _wants_reload(options) and not reloading.is_child():
-                return reloading.supervise()
+                return reloading.Parent().run()
             return self._run(process, parent, options)
 
     def _run(self, process: Process, parent: Lifeline | None, options: Mapping[str, Any]) -> int:
