@@ -124,7 +124,8 @@ class Ending(Ground):
         assert (self.record(claim.id).crashes, self.waiting()) == (0, 1)
 
     def test_a_retried_job_stands_where_the_order_of_now_puts_it(self) -> None:
-        retried = self.end(FAILED)
+        (retried,) = self.add(9)
+        self.store.settle([outcome(claim, FAILED) for claim in self.claim()])
         waiting, newest = self.add(0, 0)
         self.tune(order="lifo")
 
