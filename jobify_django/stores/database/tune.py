@@ -57,7 +57,7 @@ class Tuning(Presence, Reordering):
         self._ensure_queue(db, queue.name)
         # Read by the statement that locks it: a transaction that began earlier would read an older version.
         live = f"SELECT {STATE} FROM jobify_queue WHERE name = ? {self._locked}"
-        before = to_state(queue.name, db.execute(live, (queue.name,)).fetchone())
+        before = to_state(queue.name, *db.execute(live, (queue.name,)).fetchone())
         before.must_be(expected)
         after = replace(before, version=before.version + 1, **changes)
         tuned = (after.version, after.workers, after.maxsize, after.order or "", after.paused)
