@@ -33,7 +33,7 @@ from django.db import transaction
 from jobify_django.conf import MAX_MAXSIZE, QueueSettings
 from jobify_django.stores.database.add import Adding, Room
 from jobify_django.stores.database.columns import INTO_JOB, NEW_JOB, NewJob
-from jobify_django.stores.database.connection import Connection, Row, chunks
+from jobify_django.stores.database.connection import Connection, Row, by_rows
 from jobify_django.stores.database.reading import within
 from jobify_django.stores.database.settle import Settling
 
@@ -83,6 +83,8 @@ COUNT = """
            (SELECT count(*) FROM jobify_job
             WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now),
            (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'delayed')"""
+
+INSERT = f"INSERT {INTO_JOB} VALUES %s ON CONFLICT (id) DO NOTHING RETURNING id"
 
 
 class Announcing(Adding, Settling):
@@ -202,12 +204,7 @@ class Announcing(Adding, Settling):
         return [one for one in mine if one.table == mine[-1].table]
 
     def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
-        fresh: set[str] = set()
-        for part in chunks(jobs):
-            new = ", ".join([NEW_JOB] * len(part))
-            values = [value for job in part for value in job]
-            statement = f"INSERT {INTO_JOB} VALUES {new} ON CONFLICT (id) DO NOTHING RETURNING id"
-            fresh.update(id for (id,) in db.execute(statement, values).fetchall())
+        fresh = {id for (id,) in by_rows(db, INSERT, NEW_JOB, jobs)}
         if announced := self._announced(queue):
             announced[-1].used += len(fresh)
         return fresh

@@ -33,8 +33,9 @@ from jobify_django.stores.database.connection import (
     Row,
     Statements,
     by_ids,
+    by_rows,
+    change_by_ids,
     chunks,
-    marks,
     translate,
 )
 from jobify_django.stores.database.query import UNENDED
@@ -66,6 +67,10 @@ NEXT = f"""
 START = """
     UPDATE jobify_job
     SET status = 'running', attempt = attempt + 1, pool = ?, started_at = ?, lease_until = ? WHERE id IN """
+HELD = """
+    SELECT id, attempt, cancel_requested FROM jobify_job
+    WHERE id IN (%s) AND pool = ? AND status = 'running' ORDER BY id FOR UPDATE"""
+RENEW = "UPDATE jobify_job SET lease_until = ? WHERE id IN "
 LONG = """
     SELECT trx_mysql_thread_id, timestampdiff(SECOND, trx_started, now()) FROM information_schema.innodb_trx
     WHERE trx_started < now() - INTERVAL ? SECOND ORDER BY trx_started LIMIT 5"""
@@ -203,23 +208,16 @@ class MySQLStore(ServerTransactions, DatabaseStore):
     def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
         rows = db.execute(NEXT % line.condition, (*line.values, line.want)).fetchall()
         claims = [to_claim(row)._replace(started_at=now) for row in rows]
-        for part in chunks([claim.id for claim in claims]):
-            db.execute(START + marks(part), (pool, now, until, *part))
+        change_by_ids(db, START, [claim.id for claim in claims], pool, now, until)
         return claims
 
     def _renew(
         self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
     ) -> dict[str, bool]:
         attempts = dict(held)
-        found: dict[str, bool] = {}
-        for part in chunks([id for id, _ in held]):
-            mine = f"""
-                SELECT id, attempt, cancel_requested FROM jobify_job
-                WHERE id IN {marks(part)} AND pool = ? AND status = 'running' ORDER BY id FOR UPDATE"""
-            rows = db.execute(mine, (*part, pool)).fetchall()
-            found.update((id, bool(cancel)) for id, attempt, cancel in rows if attempts[id] == attempt)
-        for part in chunks(list(found)):
-            db.execute(f"UPDATE jobify_job SET lease_until = ? WHERE id IN {marks(part)}", (until, *part))
+        rows = by_rows(db, HELD, "?", [(id,) for id in attempts], after=(pool,))
+        found = {id: bool(cancel) for id, attempt, cancel in rows if attempts[id] == attempt}
+        change_by_ids(db, RENEW, list(found), until)
         return found
 
 

@@ -23,7 +23,7 @@ from jobify_django.job import (
 from jobify_django.ordering import Order
 from jobify_django.outcome import LOST_REPLY, Next, Outcome, released, what_becomes
 from jobify_django.stores.database.columns import RECORD, to_record
-from jobify_django.stores.database.connection import Connection, Row, by_ids, chunks, marks
+from jobify_django.stores.database.connection import Connection, Row, by_ids, change_by_ids
 from jobify_django.stores.database.reading import error_text, interruption_text, order_from
 from jobify_django.stores.database.transaction import Transactions
 
@@ -40,16 +40,8 @@ COME_BACK = """
 # Not "-priority": the least number that the column holds has no opposite there.
 KEYS: dict[Order, str] = {"priority": "0 - priority", "lifo": "-sequence", "fifo": "0"}
 
-
-class End(NamedTuple):
-    """The values of ``END``."""
-
-    status: str
-    result: str | None
-    error: str | None
-    ended_at: float
-    id: str
-    attempt: int
+End = tuple[str, str | None, str | None, float, str, int]
+"""The values of ``END``."""
 
 
 class Back(NamedTuple):
@@ -108,10 +100,9 @@ class Settling(Transactions):
 
     def _end_all(self, db: Connection, ends: Sequence[Outcome], now: float) -> set[tuple[str, int]]:
         # Everybody who changes several jobs goes through them in one order, so that nobody waits in a circle.
-        in_order = sorted(ends, key=attrgetter("id"))
-        rows = [
-            End(str(one.status), one.result, error_text(one.error), now, one.id, one.attempt)
-            for one in in_order
+        rows: list[End] = [
+            (str(one.status), one.result, error_text(one.error), now, one.id, one.attempt)
+            for one in sorted(ends, key=attrgetter("id"))
         ]
         return self._end(db, rows) if rows else set()
 
@@ -131,7 +122,7 @@ class Settling(Transactions):
 
     def _end(self, db: Connection, ends: Sequence[End]) -> set[tuple[str, int]]:
         """End jobs, and return the attempts (id, number) that still held theirs."""
-        return {(end.id, end.attempt) for end in ends if db.execute(END, end).rowcount}
+        return {end[-2:] for end in ends if db.execute(END, end).rowcount}
 
     def _come_back(
         self, db: Connection, pairs: Collection[tuple[Outcome, JobRecord]], now: float
@@ -148,8 +139,7 @@ class Settling(Transactions):
             back.append(Back(job, then.status))
             alike.setdefault(self._change(one, job, then, now), []).append(job.id)
         for (statement, values), ids in alike.items():
-            for part in chunks(ids):
-                db.execute(statement + marks(part), (*values, *part))
+            change_by_ids(db, statement, ids, *values)
         self._note_all(db, back)
         return back
 
@@ -178,11 +168,10 @@ class Settling(Transactions):
             by_queue.setdefault(job.queue, []).append(job.id)
         for queue, ids in by_queue.items():
             key = KEYS[self._order_of(db, queue)]
-            for part in chunks(ids):
-                reset = f"""
-                    UPDATE jobify_job SET crashes = 0, result = NULL, cancel_requested = FALSE,
-                                          eligible_at = ?, order_key = {key} WHERE id IN {marks(part)}"""
-                db.execute(reset, (now, *part))
+            reset = f"""
+                UPDATE jobify_job SET crashes = 0, result = NULL, cancel_requested = FALSE,
+                                      eligible_at = ?, order_key = {key} WHERE id IN """
+            change_by_ids(db, reset, ids, now)
 
     def _order_of(self, db: Connection, queue: str) -> Order:
         live = f'SELECT "order" FROM jobify_queue WHERE name = ? {self._steady}'
