@@ -105,19 +105,9 @@ def _fitting(db: Connection, room: int, specs: Sequence[JobSpec], now: float) ->
 
 
 def _new(queue: str, order: Order, spec: JobSpec, number: int, now: float, at: float) -> NewJob:
+    s = spec
     status = "delayed" if at > now else "waiting"
-    key = order_key(order, spec.priority, number)
+    key = order_key(order, s.priority, number)
     return NewJob(
-        spec.id,
-        queue,
-        spec.task,
-        spec.arguments,
-        spec.priority,
-        status,
-        number,
-        key,
-        now,
-        at,
-        spec.flags,
-        spec.extra,
+        s.id, queue, s.task, s.arguments, s.priority, status, number, key, now, at, s.flags, s.extra
     )

@@ -56,17 +56,14 @@ class Speaker:
         ``inside`` a transaction of the caller's it is part of that, and the server sends it at the commit.
         """
         word = f"{kind} {queue}"
-        if inside:
-            # Not left out for one of a moment ago: nobody knows how long it is until the commit.
-            with contextlib.suppress(Exception), connections[self._alias].cursor() as cursor:
-                cursor.execute(SAY_INSIDE, [CHANNEL, word])
-            return
-        now = time.monotonic()
-        if now - self._said.get(word, 0.0) < DEBOUNCE:
-            return
-        self._said[word] = now
+        if not inside:  # nobody knows how long it is until the commit
+            now = time.monotonic()
+            if now - self._said.get(word, 0.0) < DEBOUNCE:
+                return
+            self._said[word] = now
+        say, values = (SAY_INSIDE, [CHANNEL, word]) if inside else (SAY, [word])
         with contextlib.suppress(Exception), connections[self._alias].cursor() as cursor:
-            cursor.execute(SAY, [word])
+            cursor.execute(say, values)
 
 
 class Listener:
