@@ -134,7 +134,7 @@ class Announcing(Adding, Settling):
         return numbers
 
     def _lock_keys(
-        self, db: Connection, queue: str, announced: int, jobs: int, look: Row
+        self, db: Connection, queue: str, announced: int, jobs: int, look: Row = ()
     ) -> tuple[int, Sequence[int]]:
         """Announce so many jobs, and return the table's number and those of the jobs that are pushed now."""
         table, numbers = 0, list[int]()
@@ -192,9 +192,7 @@ class Announcing(Adding, Settling):
         # Announced and not used up by pushes; the numbers come after it, as a push's do. Delayed jobs take
         # theirs now, for they come due without.
         jobs = waiting + delayed
-        for start in range(0, jobs, MOST_ANNOUNCED):
-            part = min(MOST_ANNOUNCED, jobs - start)
-            db.execute(ANNOUNCE % "", (part, _class(queue), self._key(part))).fetchone()
+        self._lock_keys(db, queue, jobs, jobs)
 
     def _announced(self, queue: str) -> list[_Announcement]:
         """What this transaction has announced, for the table of the last one. As long as its lock is held it

@@ -22,6 +22,9 @@ ROUTER = "jobify_django.router.JobifyRouter"
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
+Held = Sequence[tuple[str, int]]
+"""Attempts that hold their jobs: the jobs' ids, and the attempts' numbers."""
+
 PATIENCE = 20.0
 """Seconds a change waits for others who hold what it needs."""
 

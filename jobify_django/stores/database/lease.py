@@ -7,7 +7,7 @@ from functools import partial
 
 from jobify_django.outcome import lease_ran_out
 from jobify_django.stores.database.columns import RECORD, to_record
-from jobify_django.stores.database.connection import Connection, change_by_ids
+from jobify_django.stores.database.connection import Connection, Held, change_by_ids
 from jobify_django.stores.database.pools import Presence
 from jobify_django.stores.database.settle import Back, Settling
 from jobify_django.stores.value import Renewed, Rescued
@@ -33,9 +33,7 @@ class Leasing(Settling, Presence):
         found = self._write(lambda db: self._renew(db, pool, jobs, self.clock() + lease))
         return Renewed([id for id in held if id not in found], [id for id, cancel in found.items() if cancel])
 
-    def _renew(
-        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
-    ) -> dict[str, bool]:
+    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
         """Extend leases; return for each job still held whether it is asked to cancel."""
         raise NotImplementedError
 

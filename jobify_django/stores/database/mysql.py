@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from types import MappingProxyType
 from typing import Any
 
 from django.db import Error as DjangoError
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim
-from jobify_django.stores.database.add import Room
+from jobify_django.stores.database.add import Room, known_ids
 from jobify_django.stores.database.claim import Line
 from jobify_django.stores.database.columns import (
     INTO_JOB,
@@ -30,9 +29,9 @@ from jobify_django.stores.database.columns import (
 )
 from jobify_django.stores.database.connection import (
     Connection,
+    Held,
     Row,
     Statements,
-    by_ids,
     by_rows,
     change_by_ids,
     chunks,
@@ -88,7 +87,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
     """Jobs in a MariaDB or MySQL database."""
 
     _begin_with = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
-    _limits = MappingProxyType({"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20})
+    _limits: Mapping[str, Any] = {"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20}
     _select_time = "SELECT unix_timestamp(now(6))"
     _longer_history = (
         "concat(CASE WHEN left(history, 2) = '[{' AND right(history, 2) = '}]' "
@@ -182,9 +181,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
         return found
 
     def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
-        known = {
-            id for (id,) in by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", [job.id for job in jobs])
-        }
+        known = known_ids(db, [job.id for job in jobs])
         fresh = [job for job in jobs if job.id not in known]
         for new in _by_size(fresh):
             statement = f"INSERT {INTO_JOB} VALUES {', '.join([NEW_JOB] * len(new))}"
@@ -211,9 +208,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
         change_by_ids(db, START, [claim.id for claim in claims], pool, now, until)
         return claims
 
-    def _renew(
-        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
-    ) -> dict[str, bool]:
+    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
         attempts = dict(held)
         rows = by_rows(db, HELD, "?", [(id,) for id in attempts], after=(pool,))
         found = {id: bool(cancel) for id, attempt, cancel in rows if attempts[id] == attempt}

@@ -4,9 +4,9 @@ the dead rows that a held snapshot keeps (``watermark``)."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import MappingProxyType
+from typing import Any
 
 from django.db import Error as DjangoError
 
@@ -14,7 +14,7 @@ from jobify_django.job import Claim
 from jobify_django.stores.database.announcement import TABLE, Announcing
 from jobify_django.stores.database.claim import DUE, Line
 from jobify_django.stores.database.columns import CLAIM, to_claim
-from jobify_django.stores.database.connection import Connection, by_rows, marks
+from jobify_django.stores.database.connection import Connection, Held, by_rows, marks
 from jobify_django.stores.database.listener import Speaker, listening
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
 from jobify_django.stores.database.settle import End
@@ -106,15 +106,13 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}s'; "
         f"SET LOCAL idle_in_transaction_session_timeout = '{SILENCE_TIMEOUT}s'",
     )
-    _limits = MappingProxyType(
-        {
-            "connect_timeout": 10,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 20_000,
-        }
-    )
+    _limits: Mapping[str, Any] = {
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+    }
     _select_time = "SELECT extract(epoch FROM clock_timestamp())"
 
     def _set_up(self) -> None:
@@ -130,10 +128,8 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
     def _first_in_quarantine(self, db: Connection, queue: str, unknown: Sequence[str]) -> str:
         watermark = self._watermarks.of(queue, db)
         but = f"AND task NOT IN {marks(unknown)}" if unknown else ""
-        if watermark is None:
-            found = db.execute(HEAD % but, (queue, *unknown)).fetchone()
-        else:
-            found = db.execute(HEAD_BY_WATERMARK % but, (*watermark.parts, queue, *unknown)).fetchone()
+        head, parts = (HEAD_BY_WATERMARK, watermark.parts) if watermark else (HEAD, ())
+        found = db.execute(head % but, (*parts, queue, *unknown)).fetchone()
         return found[0] if found else ""
 
     def _promote(self, db: Connection, queue: str, now: float) -> None:
@@ -155,9 +151,7 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         # RETURNING keeps no order.
         return [to_claim(claim) for _, _, *claim in sorted(rows)]
 
-    def _renew(
-        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
-    ) -> dict[str, bool]:
+    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
         return dict(by_rows(db, RENEW, "(?, ?)", held, after=(pool, until)))
 
     def _end(self, db: Connection, ends: Sequence[End]) -> set[tuple[str, int]]:

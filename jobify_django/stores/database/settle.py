@@ -24,7 +24,7 @@ from jobify_django.ordering import Order
 from jobify_django.outcome import LOST_REPLY, Next, Outcome, released, what_becomes
 from jobify_django.stores.database.columns import RECORD, to_record
 from jobify_django.stores.database.connection import Connection, Row, by_ids, change_by_ids
-from jobify_django.stores.database.reading import error_text, interruption_text, order_from
+from jobify_django.stores.database.reading import order_from, text_of
 from jobify_django.stores.database.transaction import Transactions
 
 END = """
@@ -101,7 +101,7 @@ class Settling(Transactions):
     def _end_all(self, db: Connection, ends: Sequence[Outcome], now: float) -> set[tuple[str, int]]:
         # Everybody who changes several jobs goes through them in one order, so that nobody waits in a circle.
         rows: list[End] = [
-            (str(one.status), one.result, error_text(one.error), now, one.id, one.attempt)
+            (str(one.status), one.result, text_of(one.error), now, one.id, one.attempt)
             for one in sorted(ends, key=attrgetter("id"))
         ]
         return self._end(db, rows) if rows else set()
@@ -146,8 +146,8 @@ class Settling(Transactions):
     def _change(self, outcome: Outcome, job: JobRecord, then: Next, now: float) -> tuple[str, Row]:
         """Return the statement that makes of a job what becomes of it, without its id, and its values."""
         end = (now, job.pool) if then.status in ENDED else (None, "")
-        told = interruption_text(Interruption(job.attempt, outcome.reason, now, job.pool, outcome.charged))
-        values = (str(then.status), *end, error_text(then.error), told, int(outcome.charged))
+        told = text_of(Interruption(job.attempt, outcome.reason, now, job.pool, outcome.charged))
+        values = (str(then.status), *end, text_of(then.error), told, int(outcome.charged))
         if then.status is DELAYED:
             return COME_BACK % (self._longer_history, ", eligible_at = ?"), (*values, outcome.until)
         return COME_BACK % (self._longer_history, ""), values

@@ -19,7 +19,7 @@ from jobify_django.stores.database.add import Room
 from jobify_django.stores.database.changes import Changes, Watch
 from jobify_django.stores.database.claim import Line
 from jobify_django.stores.database.columns import CLAIM, INTO_JOB, NEW_JOB, NewJob, to_claim
-from jobify_django.stores.database.connection import Connection, Row, by_rows
+from jobify_django.stores.database.connection import Connection, Held, Row, by_rows
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.sqlite_transaction import SQLiteTransactions, raw_connection
 from jobify_django.stores.database.store import DatabaseStore
@@ -109,9 +109,7 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
             ended.update(by_rows(db, END, "(?, ?)", held, before=values))
         return ended
 
-    def _renew(
-        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
-    ) -> dict[str, bool]:
+    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
         return dict(by_rows(db, RENEW, "(?, ?)", held, before=(until,), after=(pool,)))
 
     # Looking
