@@ -151,7 +151,6 @@ class Announcing(Adding, Settling):
         return table, numbers
 
     def _values_of_look(self, queue: QueueSettings, now: float, least: int) -> Row:
-        """Return the values for a look before an announcement."""
         name = queue.name
         counted, first, _ = self._counted.get((self._tables.get(name, 0), name), (0, 0, 0))
         # Where a count is cheap, nothing is left to the ceiling, which may be another table's.

@@ -149,7 +149,6 @@ class Claiming(Settling):
         raise NotImplementedError
 
     def _promote(self, db: Connection, queue: str, now: float) -> None:
-        """Let the delayed jobs that are due wait."""
         self._note(db, queue, db.execute(DUE, (queue, now)).rowcount)
 
     def _skips(self, queue: str) -> bool:

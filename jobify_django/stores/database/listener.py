@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections
 
 from jobify_django.log import get_log
-from jobify_django.stores.notifier import EVERYTHING, KINDS, News, Probe
+from jobify_django.stores.notifier import EVERYTHING, KINDS, News
 
 logger = get_log("jobify.store")
 
@@ -67,7 +67,7 @@ class Speaker:
 
 
 class Listener:
-    """A connection that listens, and what it heard.
+    """A connection of psycopg 3 that listens, and what it heard.
 
     Args:
         alias: the database's key in ``settings.DATABASES``.
@@ -137,9 +137,3 @@ class Listener:
     def close(self) -> None:
         """Close the connection."""
         self._raw.close()
-
-
-def listening(alias: str, say: Callable[[str], None]) -> Probe | None:
-    """Return a listener, or ``None`` where the driver is not psycopg 3."""
-    wrapper: Any = connections[alias]
-    return Listener(alias, say) if wrapper.Database.__name__ == "psycopg" else None

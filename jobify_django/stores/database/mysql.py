@@ -16,17 +16,9 @@ from django.db import Error as DjangoError
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim
+from jobify_django.stores.database import columns
 from jobify_django.stores.database.add import Room, known_ids
 from jobify_django.stores.database.claim import Line
-from jobify_django.stores.database.columns import (
-    INTO_JOB,
-    NEW_JOB,
-    NEW_POOL,
-    NEW_QUEUE,
-    NewJob,
-    spelled,
-    to_claim,
-)
 from jobify_django.stores.database.connection import (
     Connection,
     Held,
@@ -60,7 +52,7 @@ WAITING = """
            (SELECT count(*) FROM jobify_job
             WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now)"""
 NEXT = f"""
-    SELECT {spelled(Claim._fields, {"attempt": "attempt + 1", "started_at": "0e0"})}
+    SELECT {columns.spelled(Claim._fields, {"attempt": "attempt + 1", "started_at": "0e0"})}
     FROM jobify_job
     WHERE %s ORDER BY order_key, sequence LIMIT ? FOR UPDATE SKIP LOCKED"""
 START = """
@@ -180,11 +172,11 @@ class MySQLStore(ServerTransactions, DatabaseStore):
             found = self._lock(db, queue)
         return found
 
-    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
+    def _insert(self, db: Connection, queue: str, jobs: Sequence[columns.NewJob]) -> set[str]:
         known = known_ids(db, [job.id for job in jobs])
         fresh = [job for job in jobs if job.id not in known]
         for new in _by_size(fresh):
-            statement = f"INSERT {INTO_JOB} VALUES {', '.join([NEW_JOB] * len(new))}"
+            statement = f"INSERT {columns.INTO_JOB} VALUES {', '.join([columns.NEW_JOB] * len(new))}"
             db.execute(statement, [value for job in new for value in job])
         db.execute("UPDATE jobify_queue SET sequence = ? WHERE name = ?", (jobs[-1].sequence, queue))
         return {job.id for job in fresh}
@@ -192,7 +184,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
     # Where SQL differs
 
     def _ensure_queue(self, db: Connection, queue: str) -> None:
-        db.execute(self._patient(db, f"{NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name"), (queue,))
+        db.execute(self._patient(db, f"{columns.NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name"), (queue,))
 
     def _lock_claims(self, db: Connection, queue: str) -> None:
         # A row of its own: a push may hold the queue's row for as long as its transaction takes.
@@ -200,11 +192,11 @@ class MySQLStore(ServerTransactions, DatabaseStore):
 
     def _beat(self, db: Connection, values: Sequence[object]) -> None:
         changed = "seen_at = VALUES(seen_at), queues = VALUES(queues)"
-        db.execute(f"{NEW_POOL} ON DUPLICATE KEY UPDATE {changed}", values)
+        db.execute(f"{columns.NEW_POOL} ON DUPLICATE KEY UPDATE {changed}", values)
 
     def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
         rows = db.execute(NEXT % line.condition, (*line.values, line.want)).fetchall()
-        claims = [to_claim(row)._replace(started_at=now) for row in rows]
+        claims = [columns.to_claim(row)._replace(started_at=now) for row in rows]
         change_by_ids(db, START, [claim.id for claim in claims], pool, now, until)
         return claims
 
@@ -216,7 +208,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
         return found
 
 
-def _by_size(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+def _by_size(jobs: Sequence[columns.NewJob]) -> Iterator[Sequence[columns.NewJob]]:
     """Return jobs in parts whose statement the server takes in one packet."""
     for part in chunks(jobs):
         start = size = 0

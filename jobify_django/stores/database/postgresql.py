@@ -15,7 +15,7 @@ from jobify_django.stores.database.announcement import TABLE, Announcing
 from jobify_django.stores.database.claim import DUE, Line
 from jobify_django.stores.database.columns import CLAIM, to_claim
 from jobify_django.stores.database.connection import Connection, Held, by_rows, marks
-from jobify_django.stores.database.listener import Speaker, listening
+from jobify_django.stores.database.listener import Listener, Speaker
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.store import DatabaseStore
@@ -181,7 +181,8 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         return _code(error) in (NO_TABLE, NO_COLUMN)
 
     def probe(self) -> Probe | None:
-        return listening(self._database, self._tell_others)
+        wrapper: Any = self._wrapper
+        return Listener(self._database, self._tell_others) if wrapper.Database.__name__ == "psycopg" else None
 
     def _tell_others(self, kind: str, queue: str = "") -> None:
         with self._deadline():

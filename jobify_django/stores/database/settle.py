@@ -109,7 +109,6 @@ class Settling(Transactions):
     def _jobs_of(
         self, db: Connection, some: Sequence[Outcome], outcomes: Sequence[Outcome]
     ) -> dict[str, JobRecord]:
-        """Lock and read the jobs of some of the outcomes."""
         if self._locked and len(some) < len(outcomes):  # those of the rest too, in one order with them
             every = sorted({one.id for one in outcomes})
             by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", every, f" ORDER BY id {self._locked}")
@@ -204,7 +203,6 @@ class Settling(Transactions):
 
 
 def _holds(outcome: Outcome, job: JobRecord | None) -> bool:
-    """Whether an outcome's attempt still holds its job."""
     if job is None or job.attempt != outcome.attempt:
         return False
     if outcome.happened == "retried":

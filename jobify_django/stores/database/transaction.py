@@ -143,7 +143,6 @@ class Transactions(Store):
                 )
 
     def _ensure_queue(self, db: Connection, queue: str) -> None:
-        """Insert the queue's row if it is not there."""
         db.execute(f"{NEW_QUEUE} ON CONFLICT (name) DO NOTHING", (queue,))
 
     # The connection

@@ -134,7 +134,6 @@ class Tuning(Presence):
 
     @staticmethod
     def _misplaced(db: Connection, queue: str, key: str) -> list[str]:
-        """Return the ids of some jobs that do not stand where a key wants them."""
         old = " UNION ALL ".join(
             f"SELECT id FROM jobify_job WHERE queue = :queue AND status = '{status}' AND order_key <> {key}"
             for status in ("waiting", "delayed", "running")
