@@ -13,8 +13,8 @@ from jobify_django.job import JobSpec, JobStatus, new_id
 from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqlite
 from jobify_django.stores.database.claim import LOOK, Line
 from jobify_django.stores.database.connection import translate
+from jobify_django.stores.database.lease import LEASES
 from jobify_django.stores.database.query import QUEUES
-from jobify_django.stores.database.rescue import LEASES
 from jobify_django.stores.value import JobQuery
 from jobify_django.testing.conformance.ground import a_queue
 from tests.claims import claim as take

@@ -15,7 +15,7 @@ from jobify_django.exceptions import StoreError
 from jobify_django.models import Job, Queue
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database import reorder as module
+from jobify_django.stores.database import tune as module
 from tests.child import PATIENCE
 from tests.claims import claim as take
 from tests.claims import release

@@ -94,7 +94,7 @@ class Adding(Transactions):
 
 def _fitting(db: Connection, room: int, specs: Sequence[JobSpec], now: float) -> int:
     """Return how many of the jobs, in order, there is room for."""
-    known = {id for (id,) in by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", [s.id for s in specs])}
+    known = known_ids(db, [spec.id for spec in specs])
     for fitting, spec in enumerate(specs):
         if spec.eligible_at(now) > now or spec.id in known:
             continue
@@ -104,20 +104,15 @@ def _fitting(db: Connection, room: int, specs: Sequence[JobSpec], now: float) ->
     return len(specs)
 
 
+def known_ids(db: Connection, ids: Sequence[str]) -> set[str]:
+    """Return those of the ids that jobs have."""
+    return {id for (id,) in by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", ids)}
+
+
 def _new(queue: str, order: Order, spec: JobSpec, number: int, now: float, at: float) -> NewJob:
+    s = spec
     status = "delayed" if at > now else "waiting"
-    key = order_key(order, spec.priority, number)
+    key = order_key(order, s.priority, number)
     return NewJob(
-        spec.id,
-        queue,
-        spec.task,
-        spec.arguments,
-        spec.priority,
-        status,
-        number,
-        key,
-        now,
-        at,
-        spec.flags,
-        spec.extra,
+        s.id, queue, s.task, s.arguments, s.priority, status, number, key, now, at, s.flags, s.extra
     )

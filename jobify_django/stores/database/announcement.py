@@ -33,7 +33,7 @@ from django.db import transaction
 from jobify_django.conf import MAX_MAXSIZE, QueueSettings
 from jobify_django.stores.database.add import Adding, Room
 from jobify_django.stores.database.columns import INTO_JOB, NEW_JOB, NewJob
-from jobify_django.stores.database.connection import Connection, Row, chunks
+from jobify_django.stores.database.connection import Connection, Row, by_rows
 from jobify_django.stores.database.reading import within
 from jobify_django.stores.database.settle import Settling
 
@@ -84,6 +84,8 @@ COUNT = """
             WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now),
            (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'delayed')"""
 
+INSERT = f"INSERT {INTO_JOB} VALUES %s ON CONFLICT (id) DO NOTHING RETURNING id"
+
 
 class Announcing(Adding, Settling):
     """The bound, kept by announcements."""
@@ -132,7 +134,7 @@ class Announcing(Adding, Settling):
         return numbers
 
     def _lock_keys(
-        self, db: Connection, queue: str, announced: int, jobs: int, look: Row
+        self, db: Connection, queue: str, announced: int, jobs: int, look: Row = ()
     ) -> tuple[int, Sequence[int]]:
         """Announce so many jobs, and return the table's number and those of the jobs that are pushed now."""
         table, numbers = 0, list[int]()
@@ -149,7 +151,6 @@ class Announcing(Adding, Settling):
         return table, numbers
 
     def _values_of_look(self, queue: QueueSettings, now: float, least: int) -> Row:
-        """Return the values for a look before an announcement."""
         name = queue.name
         counted, first, _ = self._counted.get((self._tables.get(name, 0), name), (0, 0, 0))
         # Where a count is cheap, nothing is left to the ceiling, which may be another table's.
@@ -190,9 +191,7 @@ class Announcing(Adding, Settling):
         # Announced and not used up by pushes; the numbers come after it, as a push's do. Delayed jobs take
         # theirs now, for they come due without.
         jobs = waiting + delayed
-        for start in range(0, jobs, MOST_ANNOUNCED):
-            part = min(MOST_ANNOUNCED, jobs - start)
-            db.execute(ANNOUNCE % "", (part, _class(queue), self._key(part))).fetchone()
+        self._lock_keys(db, queue, jobs, jobs)
 
     def _announced(self, queue: str) -> list[_Announcement]:
         """What this transaction has announced, for the table of the last one. As long as its lock is held it
@@ -202,12 +201,7 @@ class Announcing(Adding, Settling):
         return [one for one in mine if one.table == mine[-1].table]
 
     def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
-        fresh: set[str] = set()
-        for part in chunks(jobs):
-            new = ", ".join([NEW_JOB] * len(part))
-            values = [value for job in part for value in job]
-            statement = f"INSERT {INTO_JOB} VALUES {new} ON CONFLICT (id) DO NOTHING RETURNING id"
-            fresh.update(id for (id,) in db.execute(statement, values).fetchall())
+        fresh = {id for (id,) in by_rows(db, INSERT, NEW_JOB, jobs)}
         if announced := self._announced(queue):
             announced[-1].used += len(fresh)
         return fresh

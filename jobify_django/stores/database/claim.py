@@ -118,7 +118,7 @@ class Claiming(Settling):
                 f"SELECT ? AS queue, {int(self._skips(name))} AS skipped" for name in part
             )
             for queue, *state, head, due in db.execute(LOOK % (but, lines), (*unknown, *part)).fetchall():
-                found[queue] = Look(to_state(queue, state), head, moment_or_none(due))
+                found[queue] = Look(to_state(queue, *state), head, moment_or_none(due))
         return [found[name] for name in demand.lanes]
 
     def _let_due_wait(self, looks: Sequence[Look], now: float, db: Connection) -> bool:
@@ -149,7 +149,6 @@ class Claiming(Settling):
         raise NotImplementedError
 
     def _promote(self, db: Connection, queue: str, now: float) -> None:
-        """Let the delayed jobs that are due wait."""
         self._note(db, queue, db.execute(DUE, (queue, now)).rowcount)
 
     def _skips(self, queue: str) -> bool:

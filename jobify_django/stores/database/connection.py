@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from django.apps import apps
@@ -20,6 +21,9 @@ ROUTER = "jobify_django.router.JobifyRouter"
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+
+Held = Sequence[tuple[str, int]]
+"""Attempts that hold their jobs: the jobs' ids, and the attempts' numbers."""
 
 PATIENCE = 20.0
 """Seconds a change waits for others who hold what it needs."""
@@ -97,6 +101,24 @@ def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
 def by_ids(db: Connection, start: str, ids: Sequence[str], end: str = "") -> list[Row]:
     """Return the rows of a SELECT that goes on with ids, and then with ``end``; many ids come in parts."""
     return [row for part in chunks(ids) for row in db.execute(start + marks(part) + end, part).fetchall()]
+
+
+def change_by_ids(db: Connection, start: str, ids: Sequence[str], *values: Any) -> None:
+    """Run a statement that takes values and goes on with ids; many ids come in parts."""
+    for part in chunks(ids):
+        db.execute(start + marks(part), (*values, *part))
+
+
+def by_rows(
+    db: Connection, statement: str, row: str, rows: Sequence[Row], before: Row = (), after: Row = ()
+) -> list[Row]:
+    """Return what a statement returns that has ``row`` for each of many rows of values, in place of its
+    ``%s``, and other values before and after them; many rows come in parts."""
+    found: list[Row] = []
+    for part in chunks(rows):
+        values = chain(before, chain.from_iterable(part), after)
+        found += db.execute(statement % ", ".join([row] * len(part)), tuple(values)).fetchall()
+    return found
 
 
 def patient(seconds: float | None) -> float:

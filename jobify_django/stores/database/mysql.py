@@ -8,33 +8,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from types import MappingProxyType
 from typing import Any
 
 from django.db import Error as DjangoError
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim
-from jobify_django.stores.database.add import Room
+from jobify_django.stores.database import columns
+from jobify_django.stores.database.add import Room, known_ids
 from jobify_django.stores.database.claim import Line
-from jobify_django.stores.database.columns import (
-    INTO_JOB,
-    NEW_JOB,
-    NEW_POOL,
-    NEW_QUEUE,
-    NewJob,
-    spelled,
-    to_claim,
-)
 from jobify_django.stores.database.connection import (
     Connection,
+    Held,
     Row,
     Statements,
-    by_ids,
+    by_rows,
+    change_by_ids,
     chunks,
-    marks,
     translate,
 )
 from jobify_django.stores.database.query import UNENDED
@@ -60,12 +52,16 @@ WAITING = """
            (SELECT count(*) FROM jobify_job
             WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now)"""
 NEXT = f"""
-    SELECT {spelled(Claim._fields, {"attempt": "attempt + 1", "started_at": "0e0"})}
+    SELECT {columns.spelled(Claim._fields, {"attempt": "attempt + 1", "started_at": "0e0"})}
     FROM jobify_job
     WHERE %s ORDER BY order_key, sequence LIMIT ? FOR UPDATE SKIP LOCKED"""
 START = """
     UPDATE jobify_job
     SET status = 'running', attempt = attempt + 1, pool = ?, started_at = ?, lease_until = ? WHERE id IN """
+HELD = """
+    SELECT id, attempt, cancel_requested FROM jobify_job
+    WHERE id IN (%s) AND pool = ? AND status = 'running' ORDER BY id FOR UPDATE"""
+RENEW = "UPDATE jobify_job SET lease_until = ? WHERE id IN "
 LONG = """
     SELECT trx_mysql_thread_id, timestampdiff(SECOND, trx_started, now()) FROM information_schema.innodb_trx
     WHERE trx_started < now() - INTERVAL ? SECOND ORDER BY trx_started LIMIT 5"""
@@ -83,7 +79,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
     """Jobs in a MariaDB or MySQL database."""
 
     _begin_with = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
-    _limits = MappingProxyType({"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20})
+    _limits: Mapping[str, Any] = {"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20}
     _select_time = "SELECT unix_timestamp(now(6))"
     _longer_history = (
         "concat(CASE WHEN left(history, 2) = '[{' AND right(history, 2) = '}]' "
@@ -176,13 +172,11 @@ class MySQLStore(ServerTransactions, DatabaseStore):
             found = self._lock(db, queue)
         return found
 
-    def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
-        known = {
-            id for (id,) in by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", [job.id for job in jobs])
-        }
+    def _insert(self, db: Connection, queue: str, jobs: Sequence[columns.NewJob]) -> set[str]:
+        known = known_ids(db, [job.id for job in jobs])
         fresh = [job for job in jobs if job.id not in known]
         for new in _by_size(fresh):
-            statement = f"INSERT {INTO_JOB} VALUES {', '.join([NEW_JOB] * len(new))}"
+            statement = f"INSERT {columns.INTO_JOB} VALUES {', '.join([columns.NEW_JOB] * len(new))}"
             db.execute(statement, [value for job in new for value in job])
         db.execute("UPDATE jobify_queue SET sequence = ? WHERE name = ?", (jobs[-1].sequence, queue))
         return {job.id for job in fresh}
@@ -190,7 +184,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
     # Where SQL differs
 
     def _ensure_queue(self, db: Connection, queue: str) -> None:
-        db.execute(self._patient(db, f"{NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name"), (queue,))
+        db.execute(self._patient(db, f"{columns.NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name"), (queue,))
 
     def _lock_claims(self, db: Connection, queue: str) -> None:
         # A row of its own: a push may hold the queue's row for as long as its transaction takes.
@@ -198,32 +192,23 @@ class MySQLStore(ServerTransactions, DatabaseStore):
 
     def _beat(self, db: Connection, values: Sequence[object]) -> None:
         changed = "seen_at = VALUES(seen_at), queues = VALUES(queues)"
-        db.execute(f"{NEW_POOL} ON DUPLICATE KEY UPDATE {changed}", values)
+        db.execute(f"{columns.NEW_POOL} ON DUPLICATE KEY UPDATE {changed}", values)
 
     def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
         rows = db.execute(NEXT % line.condition, (*line.values, line.want)).fetchall()
-        claims = [to_claim(row)._replace(started_at=now) for row in rows]
-        for part in chunks([claim.id for claim in claims]):
-            db.execute(START + marks(part), (pool, now, until, *part))
+        claims = [columns.to_claim(row)._replace(started_at=now) for row in rows]
+        change_by_ids(db, START, [claim.id for claim in claims], pool, now, until)
         return claims
 
-    def _renew(
-        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
-    ) -> dict[str, bool]:
+    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
         attempts = dict(held)
-        found: dict[str, bool] = {}
-        for part in chunks([id for id, _ in held]):
-            mine = f"""
-                SELECT id, attempt, cancel_requested FROM jobify_job
-                WHERE id IN {marks(part)} AND pool = ? AND status = 'running' ORDER BY id FOR UPDATE"""
-            rows = db.execute(mine, (*part, pool)).fetchall()
-            found.update((id, bool(cancel)) for id, attempt, cancel in rows if attempts[id] == attempt)
-        for part in chunks(list(found)):
-            db.execute(f"UPDATE jobify_job SET lease_until = ? WHERE id IN {marks(part)}", (until, *part))
+        rows = by_rows(db, HELD, "?", [(id,) for id in attempts], after=(pool,))
+        found = {id: bool(cancel) for id, attempt, cancel in rows if attempts[id] == attempt}
+        change_by_ids(db, RENEW, list(found), until)
         return found
 
 
-def _by_size(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+def _by_size(jobs: Sequence[columns.NewJob]) -> Iterator[Sequence[columns.NewJob]]:
     """Return jobs in parts whose statement the server takes in one packet."""
     for part in chunks(jobs):
         start = size = 0

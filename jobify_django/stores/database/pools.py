@@ -55,7 +55,7 @@ class Presence(Transactions):
         rows = db.execute(" UNION ALL ".join(terms), values).fetchall() if terms else []
         for id, name, *state in rows:
             if id is None:
-                states[name] = to_state(name, state)
+                states[name] = to_state(name, *state)
             else:
                 asked.append(id)
         return Synced(states, asked)

@@ -4,9 +4,9 @@ the dead rows that a held snapshot keeps (``watermark``)."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import MappingProxyType
+from typing import Any
 
 from django.db import Error as DjangoError
 
@@ -14,8 +14,8 @@ from jobify_django.job import Claim
 from jobify_django.stores.database.announcement import TABLE, Announcing
 from jobify_django.stores.database.claim import DUE, Line
 from jobify_django.stores.database.columns import CLAIM, to_claim
-from jobify_django.stores.database.connection import Connection, chunks, marks
-from jobify_django.stores.database.listener import Speaker, listening
+from jobify_django.stores.database.connection import Connection, Held, by_rows, marks
+from jobify_django.stores.database.listener import Listener, Speaker
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.store import DatabaseStore
@@ -62,7 +62,23 @@ START = f"""
 RUNNING = "status || '' = 'running'"
 # Jobs of one pool are renewed by one thread and ended by another. In whatever order the rest of a statement
 # goes through them, it locks them in this one, so that neither waits for what the other waits for.
-HELD = "held AS MATERIALIZED (%s ORDER BY j.id FOR NO KEY UPDATE OF j)"
+HELD = "ORDER BY j.id FOR NO KEY UPDATE OF j"
+RENEW = f"""
+    WITH held AS MATERIALIZED (
+        SELECT id FROM jobify_job j WHERE (id, attempt) IN (%s) AND pool = ? AND {RUNNING} {HELD})
+    UPDATE jobify_job j SET lease_until = ?
+    FROM held WHERE j.id = held.id
+    RETURNING j.id, cancel_requested"""
+END_ROW = "(?, ?, ?, ?::double precision, ?, ?::integer)"
+END = f"""
+    WITH held AS MATERIALIZED (
+        SELECT v.* FROM jobify_job j, (VALUES %s) v (status, result, error, ended_at, id, attempt)
+        WHERE j.id = v.id AND j.attempt = v.attempt AND j.{RUNNING} {HELD})
+    UPDATE jobify_job j
+    SET status = held.status, result = held.result, error = held.error, ended_at = held.ended_at,
+        lease_until = NULL
+    FROM held WHERE j.id = held.id
+    RETURNING j.id, j.attempt"""
 # Whether a transaction is open that has a smaller number than the mark, and jobs or announcements here. Only
 # such a one can have read the order that was in force before.
 LATE = f"""
@@ -90,15 +106,13 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}s'; "
         f"SET LOCAL idle_in_transaction_session_timeout = '{SILENCE_TIMEOUT}s'",
     )
-    _limits = MappingProxyType(
-        {
-            "connect_timeout": 10,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 20_000,
-        }
-    )
+    _limits: Mapping[str, Any] = {
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+    }
     _select_time = "SELECT extract(epoch FROM clock_timestamp())"
 
     def _set_up(self) -> None:
@@ -114,10 +128,8 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
     def _first_in_quarantine(self, db: Connection, queue: str, unknown: Sequence[str]) -> str:
         watermark = self._watermarks.of(queue, db)
         but = f"AND task NOT IN {marks(unknown)}" if unknown else ""
-        if watermark is None:
-            found = db.execute(HEAD % but, (queue, *unknown)).fetchone()
-        else:
-            found = db.execute(HEAD_BY_WATERMARK % but, (*watermark.parts, queue, *unknown)).fetchone()
+        head, parts = (HEAD_BY_WATERMARK, watermark.parts) if watermark else (HEAD, ())
+        found = db.execute(head % but, (*parts, queue, *unknown)).fetchone()
         return found[0] if found else ""
 
     def _promote(self, db: Connection, queue: str, now: float) -> None:
@@ -139,41 +151,11 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         # RETURNING keeps no order.
         return [to_claim(claim) for _, _, *claim in sorted(rows)]
 
-    def _renew(
-        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
-    ) -> dict[str, bool]:
-        found: dict[str, bool] = {}
-        for part in chunks(held):
-            pairs = ", ".join(["(?, ?)"] * len(part))
-            mine = f"""
-                SELECT id FROM jobify_job j WHERE (id, attempt) IN ({pairs}) AND pool = ? AND {RUNNING}"""
-            statement = f"""
-                WITH {HELD % mine}
-                UPDATE jobify_job j SET lease_until = ?
-                FROM held WHERE j.id = held.id
-                RETURNING j.id, cancel_requested"""
-            values = [value for pair in part for value in pair]
-            found.update(db.execute(statement, (*values, pool, until)).fetchall())
-        return found
+    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
+        return dict(by_rows(db, RENEW, "(?, ?)", held, after=(pool, until)))
 
     def _end(self, db: Connection, ends: Sequence[End]) -> set[tuple[str, int]]:
-        ended: set[tuple[str, int]] = set()
-        for part in chunks(ends):
-            outcomes = ", ".join(["(?, ?, ?, ?::double precision, ?, ?::integer)"] * len(part))
-            mine = f"""
-                SELECT v.* FROM jobify_job j,
-                    (VALUES {outcomes}) v (status, result, error, ended_at, id, attempt)
-                WHERE j.id = v.id AND j.attempt = v.attempt AND j.{RUNNING}"""
-            statement = f"""
-                WITH {HELD % mine}
-                UPDATE jobify_job j
-                SET status = held.status, result = held.result, error = held.error, ended_at = held.ended_at,
-                    lease_until = NULL
-                FROM held WHERE j.id = held.id
-                RETURNING j.id, j.attempt"""
-            values = [value for end in part for value in end]
-            ended.update(db.execute(statement, values).fetchall())
-        return ended
+        return {(id, attempt) for id, attempt in by_rows(db, END, END_ROW, ends)}
 
     # A changed order
 
@@ -199,7 +181,8 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         return _code(error) in (NO_TABLE, NO_COLUMN)
 
     def probe(self) -> Probe | None:
-        return listening(self._database, self._tell_others)
+        wrapper: Any = self._wrapper
+        return Listener(self._database, self._tell_others) if wrapper.Database.__name__ == "psycopg" else None
 
     def _tell_others(self, kind: str, queue: str = "") -> None:
         with self._deadline():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, JobStatus
-from jobify_django.stores.database.connection import Connection, chunks, marks
+from jobify_django.stores.database.connection import Connection, change_by_ids
 from jobify_django.stores.database.transaction import Transactions
 
 FORGET_POOLS = 600.0
@@ -34,8 +34,7 @@ class Pruning(Transactions):
     def _prune(self, before: Mapping[JobStatus, float], limit: int, db: Connection) -> int:
         # Locked, and looked at again once they are: a retry may have got hold of some of them first.
         old = _ended(db, before, limit, self._unlocked)
-        for part in chunks(old):
-            db.execute(f"DELETE FROM jobify_job WHERE id IN {marks(part)}", part)
+        change_by_ids(db, "DELETE FROM jobify_job WHERE id IN ", old)
         return len(old)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import NamedTuple
 
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, JobRecord, JobStatus
 from jobify_django.stores.database.columns import RECORD, RECORD_ALONE, to_record
@@ -44,11 +43,8 @@ QUEUES = f"""
     {" UNION ".join(f"SELECT queue FROM {status} WHERE queue IS NOT NULL" for status in UNENDED)}"""
 
 
-class Part(NamedTuple):
-    """A condition, and its values."""
-
-    where: str
-    values: Sequence[str]
+Part = tuple[str, Sequence[str]]
+"""A condition, and its values."""
 
 
 class Querying(Transactions):
@@ -123,4 +119,4 @@ def _part(query: JobQuery, status: JobStatus | None, ids: Sequence[str] | None) 
         terms.append(f"status = '{JobStatus(status)}'")
     if query.order == "ended":
         terms.append("ended_at IS NOT NULL")
-    return Part(f"WHERE {' AND '.join(terms)}" if terms else "", [*given.values(), *(ids or ())])
+    return f"WHERE {' AND '.join(terms)}" if terms else "", [*given.values(), *(ids or ())]

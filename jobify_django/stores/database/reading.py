@@ -36,9 +36,9 @@ def queues_text(queues: Mapping[str, PoolQueue]) -> str:
     return json.dumps({name: asdict(queue) for name, queue in queues.items()})
 
 
-def error_text(error: JobError | None) -> str | None:
-    """Return what ``error_from`` reads back."""
-    return None if error is None else json.dumps(asdict(error))
+def text_of(value: JobError | Interruption | None) -> str | None:
+    """Return what ``error_from`` reads back, or an entry of what ``history_from`` does, a list in JSON."""
+    return None if value is None else json.dumps(asdict(value))
 
 
 def error_from(stored: object, at: float = 0.0) -> JobError | None:
@@ -61,11 +61,6 @@ def history_from(stored: object, at: float) -> tuple[Interruption, ...]:
     if not isinstance(entries, list):
         return (unread("a history", stored),)
     return tuple(_value(Interruption, entry) or unread("an interruption", entry) for entry in entries)
-
-
-def interruption_text(interruption: Interruption) -> str:
-    """Return an entry of what ``history_from`` reads, a list in JSON."""
-    return json.dumps(asdict(interruption))
 
 
 def values_from(stored: object, at: float = 0.0) -> Mapping[str, Any] | str:

@@ -23,8 +23,8 @@ from jobify_django.job import (
 from jobify_django.ordering import Order
 from jobify_django.outcome import LOST_REPLY, Next, Outcome, released, what_becomes
 from jobify_django.stores.database.columns import RECORD, to_record
-from jobify_django.stores.database.connection import Connection, Row, by_ids, chunks, marks
-from jobify_django.stores.database.reading import error_text, interruption_text, order_from
+from jobify_django.stores.database.connection import Connection, Row, by_ids, change_by_ids
+from jobify_django.stores.database.reading import order_from, text_of
 from jobify_django.stores.database.transaction import Transactions
 
 END = """
@@ -40,16 +40,8 @@ COME_BACK = """
 # Not "-priority": the least number that the column holds has no opposite there.
 KEYS: dict[Order, str] = {"priority": "0 - priority", "lifo": "-sequence", "fifo": "0"}
 
-
-class End(NamedTuple):
-    """The values of ``END``."""
-
-    status: str
-    result: str | None
-    error: str | None
-    ended_at: float
-    id: str
-    attempt: int
+End = tuple[str, str | None, str | None, float, str, int]
+"""The values of ``END``."""
 
 
 class Back(NamedTuple):
@@ -108,17 +100,15 @@ class Settling(Transactions):
 
     def _end_all(self, db: Connection, ends: Sequence[Outcome], now: float) -> set[tuple[str, int]]:
         # Everybody who changes several jobs goes through them in one order, so that nobody waits in a circle.
-        in_order = sorted(ends, key=attrgetter("id"))
-        rows = [
-            End(str(one.status), one.result, error_text(one.error), now, one.id, one.attempt)
-            for one in in_order
+        rows: list[End] = [
+            (str(one.status), one.result, text_of(one.error), now, one.id, one.attempt)
+            for one in sorted(ends, key=attrgetter("id"))
         ]
         return self._end(db, rows) if rows else set()
 
     def _jobs_of(
         self, db: Connection, some: Sequence[Outcome], outcomes: Sequence[Outcome]
     ) -> dict[str, JobRecord]:
-        """Lock and read the jobs of some of the outcomes."""
         if self._locked and len(some) < len(outcomes):  # those of the rest too, in one order with them
             every = sorted({one.id for one in outcomes})
             by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", every, f" ORDER BY id {self._locked}")
@@ -131,7 +121,7 @@ class Settling(Transactions):
 
     def _end(self, db: Connection, ends: Sequence[End]) -> set[tuple[str, int]]:
         """End jobs, and return the attempts (id, number) that still held theirs."""
-        return {(end.id, end.attempt) for end in ends if db.execute(END, end).rowcount}
+        return {end[-2:] for end in ends if db.execute(END, end).rowcount}
 
     def _come_back(
         self, db: Connection, pairs: Collection[tuple[Outcome, JobRecord]], now: float
@@ -148,16 +138,15 @@ class Settling(Transactions):
             back.append(Back(job, then.status))
             alike.setdefault(self._change(one, job, then, now), []).append(job.id)
         for (statement, values), ids in alike.items():
-            for part in chunks(ids):
-                db.execute(statement + marks(part), (*values, *part))
+            change_by_ids(db, statement, ids, *values)
         self._note_all(db, back)
         return back
 
     def _change(self, outcome: Outcome, job: JobRecord, then: Next, now: float) -> tuple[str, Row]:
         """Return the statement that makes of a job what becomes of it, without its id, and its values."""
         end = (now, job.pool) if then.status in ENDED else (None, "")
-        told = interruption_text(Interruption(job.attempt, outcome.reason, now, job.pool, outcome.charged))
-        values = (str(then.status), *end, error_text(then.error), told, int(outcome.charged))
+        told = text_of(Interruption(job.attempt, outcome.reason, now, job.pool, outcome.charged))
+        values = (str(then.status), *end, text_of(then.error), told, int(outcome.charged))
         if then.status is DELAYED:
             return COME_BACK % (self._longer_history, ", eligible_at = ?"), (*values, outcome.until)
         return COME_BACK % (self._longer_history, ""), values
@@ -178,11 +167,10 @@ class Settling(Transactions):
             by_queue.setdefault(job.queue, []).append(job.id)
         for queue, ids in by_queue.items():
             key = KEYS[self._order_of(db, queue)]
-            for part in chunks(ids):
-                reset = f"""
-                    UPDATE jobify_job SET crashes = 0, result = NULL, cancel_requested = FALSE,
-                                          eligible_at = ?, order_key = {key} WHERE id IN {marks(part)}"""
-                db.execute(reset, (now, *part))
+            reset = f"""
+                UPDATE jobify_job SET crashes = 0, result = NULL, cancel_requested = FALSE,
+                                      eligible_at = ?, order_key = {key} WHERE id IN """
+            change_by_ids(db, reset, ids, now)
 
     def _order_of(self, db: Connection, queue: str) -> Order:
         live = f'SELECT "order" FROM jobify_queue WHERE name = ? {self._steady}'
@@ -215,7 +203,6 @@ class Settling(Transactions):
 
 
 def _holds(outcome: Outcome, job: JobRecord | None) -> bool:
-    """Whether an outcome's attempt still holds its job."""
     if job is None or job.attempt != outcome.attempt:
         return False
     if outcome.happened == "retried":

@@ -19,7 +19,7 @@ from jobify_django.stores.database.add import Room
 from jobify_django.stores.database.changes import Changes, Watch
 from jobify_django.stores.database.claim import Line
 from jobify_django.stores.database.columns import CLAIM, INTO_JOB, NEW_JOB, NewJob, to_claim
-from jobify_django.stores.database.connection import Connection, Row, chunks
+from jobify_django.stores.database.connection import Connection, Held, Row, by_rows
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.sqlite_transaction import SQLiteTransactions, raw_connection
 from jobify_django.stores.database.store import DatabaseStore
@@ -44,6 +44,14 @@ START = f"""
     WHERE rowid IN (SELECT rowid FROM jobify_job WHERE %s
                     ORDER BY order_key, sequence LIMIT ?)
     RETURNING order_key, sequence, {CLAIM}"""
+END = """
+    UPDATE jobify_job SET status = ?, result = ?, error = ?, ended_at = ?, lease_until = NULL
+    WHERE (id, attempt) IN (VALUES %s) AND status = 'running'
+    RETURNING id, attempt"""
+RENEW = """
+    UPDATE jobify_job SET lease_until = ?
+    WHERE (id, attempt) IN (VALUES %s) AND pool = ? AND status = 'running'
+    RETURNING id, cancel_requested"""
 WRONG = """
     FROM jobify_queue WHERE waiting <>
         (SELECT count(*) FROM jobify_job WHERE queue = name AND status = 'waiting')"""
@@ -98,29 +106,11 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
             alike.setdefault(tuple(end), []).append((id, attempt))
         ended: set[tuple[str, int]] = set()
         for values, held in alike.items():
-            for part in chunks(held):
-                pairs = ", ".join(["(?, ?)"] * len(part))
-                statement = f"""
-                    UPDATE jobify_job SET status = ?, result = ?, error = ?, ended_at = ?, lease_until = NULL
-                    WHERE (id, attempt) IN (VALUES {pairs}) AND status = 'running'
-                    RETURNING id, attempt"""
-                given = (*values, *(value for pair in part for value in pair))
-                ended.update(db.execute(statement, given).fetchall())
+            ended.update(by_rows(db, END, "(?, ?)", held, before=values))
         return ended
 
-    def _renew(
-        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
-    ) -> dict[str, bool]:
-        found: dict[str, bool] = {}
-        for part in chunks(held):
-            pairs = ", ".join("(?, ?)" for _ in part)
-            statement = f"""
-                UPDATE jobify_job SET lease_until = ?
-                WHERE (id, attempt) IN (VALUES {pairs}) AND pool = ? AND status = 'running'
-                RETURNING id, cancel_requested"""
-            values = [value for pair in part for value in pair]
-            found.update(db.execute(statement, (until, *values, pool)).fetchall())
-        return found
+    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
+        return dict(by_rows(db, RENEW, "(?, ?)", held, before=(until,), after=(pool,)))
 
     # Looking
 

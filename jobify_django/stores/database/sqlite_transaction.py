@@ -6,12 +6,11 @@ of a few microseconds each, and the wrappers around a cursor cost more than that
 
 from __future__ import annotations
 
-import contextlib
 import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -99,7 +98,8 @@ class SQLiteTransactions(Transactions):
                 value = work(db)
                 self._persistently(partial(raw.execute, "COMMIT"), limit)
             except BaseException:
-                self._roll_back(raw)
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
                 raise
             return value
         finally:
@@ -147,11 +147,6 @@ class SQLiteTransactions(Transactions):
             raw.execute(TAKE_LOCK)
         finally:
             raw.execute(f"PRAGMA busy_timeout = {theirs}")
-
-    @staticmethod
-    def _roll_back(raw: sqlite3.Connection) -> None:
-        if raw.in_transaction:
-            raw.execute("ROLLBACK")
 
     def _persistently(self, call: Callable[[], T], limit: float) -> T:
         try:
@@ -207,16 +202,10 @@ def _legibly(raw: sqlite3.Connection, call: Callable[[], T]) -> T:
     except (sqlite3.OperationalError, DjangoError) as error:
         if "Could not decode to UTF-8" not in str(error):
             raise
-    with _legible(raw):
-        return call()
-
-
-@contextlib.contextmanager
-def _legible(raw: sqlite3.Connection) -> Iterator[None]:
-    """Read every text within the block; only there, for it takes longer."""
+    # Only here, for it takes longer.
     before, raw.text_factory = raw.text_factory, lambda text: text.decode("utf-8", "replace")
     try:
-        yield
+        return call()
     finally:
         raw.text_factory = before
 

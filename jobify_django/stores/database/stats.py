@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from jobify_django.conf import QueueSettings
 from jobify_django.stores.database.claim import QUEUES
-from jobify_django.stores.database.connection import Connection, chunks
+from jobify_django.stores.database.connection import Connection, Row, chunks
 from jobify_django.stores.database.pools import Presence
 from jobify_django.stores.database.reading import moment_or_none
 from jobify_django.stores.value import PoolRecord, QueueState, QueueStats
@@ -21,18 +20,6 @@ STATS = f"""
     FROM (%s) w"""
 
 
-class Numbers(NamedTuple):
-    """A row of ``STATS``."""
-
-    queue: str
-    waiting: int
-    delayed: int
-    due: int
-    running: int
-    first_waiting: object
-    first_delayed: object
-
-
 class Measuring(Presence):
     """The verb ``stats``."""
 
@@ -43,29 +30,30 @@ class Measuring(Presence):
         pools = self._pools(now, db)
         names = [queue.name for queue in queues]
         states = self._sync("", names, db).states
-        numbers: dict[str, Numbers] = {}
+        numbers: dict[str, Row] = {}
         for part in chunks(names, QUEUES):
             lines = " UNION ALL ".join(["SELECT ? AS queue"] * len(part))
-            for row in map(Numbers._make, db.execute(STATS % lines, (now, *part)).fetchall()):
-                numbers[row.queue] = row
+            for queue, *row in db.execute(STATS % lines, (now, *part)).fetchall():
+                numbers[queue] = tuple(row)
         return {q.name: _to_stats(q, numbers[q.name], states[q.name], pools, now) for q in queues}
 
 
 def _to_stats(
-    queue: QueueSettings, numbers: Numbers, state: QueueState, pools: Sequence[PoolRecord], now: float
+    queue: QueueSettings, numbers: Row, state: QueueState, pools: Sequence[PoolRecord], now: float
 ) -> QueueStats:
-    firsts = (moment_or_none(numbers.first_waiting), moment_or_none(numbers.first_delayed))
+    waiting, delayed, due, running, *firsts = numbers
+    began = [at for first in firsts if (at := moment_or_none(first)) is not None and at <= now]
     live = state.over(queue)
     return QueueStats(
         queue=queue.name,
-        waiting=numbers.waiting + numbers.due,
-        delayed=numbers.delayed - numbers.due,
-        running=numbers.running,
+        waiting=waiting + due,
+        delayed=delayed - due,
+        running=running,
         workers=live.workers,
         maxsize=live.maxsize,
         order=live.order,
         paused=state.paused,
-        oldest_wait=max(0.0, now - min((at for at in firsts if at is not None and at <= now), default=now)),
+        oldest_wait=max(0.0, now - min(began, default=now)),
         pools=[pool for pool in pools if queue.name in pool.queues],
         state=state,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from django.db import connections, transaction
@@ -42,7 +41,7 @@ class Transactions(Store):
     _unlocked = ""
     """The same, passing over rows that somebody has locked."""
 
-    _limits: Mapping[str, Any] = MappingProxyType({})
+    _limits: Mapping[str, Any] = {}
     """The driver's options that end a wait for a server that has gone, in its own names and units."""
 
     def _set_up(self) -> None:
@@ -95,20 +94,15 @@ class Transactions(Store):
 
     def _uncommitted(self) -> Iterable[JobSpec]:
         """Return what this thread's open ``atomic`` has added."""
-        for call in self._at_commit():
+        wrapper: Any = self._wrapper
+        for _, call, *_ in wrapper.run_on_commit:
             if isinstance(call, partial) and call.func == self._tell_added:
                 yield from call.args[1]
-
-    def _at_commit(self) -> Iterable[Callable[[], None]]:
-        """Return what is to be called when the open ``atomic`` commits."""
-        wrapper: Any = self._wrapper
-        return (call for _, call, *_ in wrapper.run_on_commit)
 
     # What is told
 
     def _tell_added(self, queue: str, added: Sequence[JobSpec]) -> None:
-        self.notifier.publish("work", queue)
-        self._tell_others("work", queue)
+        self._tell("work", queue)
 
     def _tell_work(self, queues: Iterable[str]) -> None:
         for queue in set(queues):
@@ -149,7 +143,6 @@ class Transactions(Store):
                 )
 
     def _ensure_queue(self, db: Connection, queue: str) -> None:
-        """Insert the queue's row if it is not there."""
         db.execute(f"{NEW_QUEUE} ON CONFLICT (name) DO NOTHING", (queue,))
 
     # The connection

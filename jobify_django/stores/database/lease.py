@@ -1,16 +1,16 @@
-"""Rescuing: jobs whose lease ran out are taken from their pools."""
+"""Leases: those of the jobs that a pool runs are renewed, and jobs whose lease ran out are taken from it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from jobify_django.outcome import lease_ran_out
 from jobify_django.stores.database.columns import RECORD, to_record
-from jobify_django.stores.database.connection import Connection, chunks, marks
+from jobify_django.stores.database.connection import Connection, Held, change_by_ids
 from jobify_django.stores.database.pools import Presence
 from jobify_django.stores.database.settle import Back, Settling
-from jobify_django.stores.value import Rescued
+from jobify_django.stores.value import Renewed, Rescued
 
 # Two SELECTs, each one look-up in the index: SQLite reads all running rows for both in one.
 LEASES = """
@@ -20,10 +20,22 @@ EXPIRED = f"""
     SELECT {RECORD} FROM jobify_job WHERE status = 'running' AND lease_until < ?
     ORDER BY lease_until LIMIT ?"""
 AHEAD = "SELECT id, pool FROM jobify_job WHERE status = 'running' AND lease_until > ?"
+CUT_DOWN = "UPDATE jobify_job SET lease_until = ? WHERE id IN "
 
 
-class Rescuing(Settling, Presence):
-    """The verb ``rescue``."""
+class Leasing(Settling, Presence):
+    """The verbs ``renew`` and ``rescue``."""
+
+    def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
+        if not held:
+            return Renewed()
+        jobs = sorted(held.items())
+        found = self._write(lambda db: self._renew(db, pool, jobs, self.clock() + lease))
+        return Renewed([id for id in held if id not in found], [id for id, cancel in found.items() if cancel])
+
+    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
+        """Extend leases; return for each job still held whether it is asked to cancel."""
+        raise NotImplementedError
 
     def rescue(
         self,
@@ -53,6 +65,4 @@ class Rescuing(Settling, Presence):
         now = self.clock()
         alive = {pool.id for pool in self._pools(now, db)}
         found = db.execute(f"{AHEAD} {self._unlocked}", (now + longest,)).fetchall()
-        for part in chunks([id for id, pool in found if pool not in alive]):
-            cut = f"UPDATE jobify_job SET lease_until = ? WHERE id IN {marks(part)}"
-            db.execute(cut, (now + longest, *part))
+        change_by_ids(db, CUT_DOWN, [id for id, pool in found if pool not in alive], now + longest)
