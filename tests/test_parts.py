@@ -11,7 +11,7 @@ from django.db import transaction
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobSpec, JobStatus, new_id
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database import by_hand as module
+from jobify_django.stores.database import parts as module
 from jobify_django.stores.value import JobQuery
 from jobify_django.testing.conformance.ground import a_queue
 

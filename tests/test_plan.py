@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import pytest
 from django.db import connection
 
-from jobify_django.job import JobSpec, JobStatus, new_id
+from jobify_django.job import JobRecord, JobSpec, JobStatus, new_id
 from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqlite
 from jobify_django.stores.database.claim import LOOK, Line
 from jobify_django.stores.database.connection import translate
-from jobify_django.stores.database.lease import LEASES
 from jobify_django.stores.database.query import QUEUES
-from jobify_django.stores.value import JobQuery
+from jobify_django.stores.database.rescue import LEASES
+from jobify_django.stores.value import JobOrder, JobQuery
 from jobify_django.testing.conformance.ground import a_queue
 from tests.claims import claim as take
 from tests.workshop import database
@@ -148,26 +149,53 @@ def test_the_newest_ends_are_found_by_the_index_of_jobs_that_ended(
     jobify: Any, rows: int, status: JobStatus | None
 ) -> None:
     fill(rows, ENDED)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE jobify_job SET ended_at = sequence")
+        if connection.vendor != "sqlite":
+            cursor.execute(f"ANALYZE {'TABLE ' if connection.vendor == 'mysql' else ''}jobify_job")
+    found, plans = queried(JobQuery(status=status, order="ended", limit=10, payload=False))
+
+    assert [job.sequence for job in found] == list(range(rows, 0, -10 if status else -1))[:10]
+    for plain in plans:
+        assert ("jobify_job_ends" if connection.vendor == "mysql" else "jobify_job_ended") in plain
+        assert "filesort" not in plain
+
+
+@pytest.mark.parametrize("rows", [1_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("order", "status"), [("newest", "waiting"), ("oldest", "waiting"), ("newest", "delayed")]
+)
+def test_the_few_jobs_that_have_not_ended_are_listed_without_a_look_at_those_that_have(
+    jobify: Any, rows: int, order: JobOrder, status: str
+) -> None:
+    if connection.vendor == "mysql":
+        pytest.skip("MySQL and MariaDB have no partial indexes")
+    fill(rows, MOST_ENDED)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE jobify_job")
+
+    found, (plain,) = queried(JobQuery(status=JobStatus(status), order=order, limit=100, payload=False))
+
+    assert len(found) == max(1, rows // 100_000)
+    assert found == sorted(found, key=attrgetter("id"), reverse=order == "newest")
+    if rows > 1_000 or connection.vendor == "sqlite":
+        assert f"jobify_job_{status}" in plain
+
+
+def queried(query: JobQuery) -> tuple[Sequence[JobRecord], list[str]]:
+    """Ask a query, and return what it found, and the plan of each statement."""
     asked: list[tuple[str, Any]] = []
 
     def note(execute: Callable[..., Any], sql: str, values: Any, *rest: Any) -> Any:
         asked.append((sql, values))
         return execute(sql, values, *rest)
 
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE jobify_job SET ended_at = sequence")
-        if connection.vendor != "sqlite":
-            cursor.execute(f"ANALYZE {'TABLE ' if connection.vendor == 'mysql' else ''}jobify_job")
     store = DatabaseStore("large")
     store.stats([])  # a server's clock is measured at first
     with connection.execute_wrapper(note):
-        found = store.query(JobQuery(status=status, newest="ended", limit=10, payload=False))
-
-    assert [job.sequence for job in found] == list(range(rows, 0, -10 if status else -1))[:10]
-    for statement, values in asked:
-        plain = plan(statement, values)
-        assert ("jobify_job_ends" if connection.vendor == "mysql" else "jobify_job_ended") in plain
-        assert "filesort" not in plain
+        found = store.query(query)
+    return found, [plan(statement, values) for statement, values in asked]
 
 
 def test_the_first_and_the_last_lease_are_looked_up_apart(jobify: Any) -> None:

@@ -211,7 +211,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cancelled job still counts (database)",
-        "stores/database/by_hand.py",
+        "stores/database/retry.py",
         "self._note(db, queue, -number)",
         "pass",
     ),

@@ -18,8 +18,8 @@ MOST_IDS = 30_000
 ENDS = (SUCCESSFUL, FAILED, CANCELLED)
 ORDERS: Mapping[JobOrder, str] = {
     "claim": "order_key, sequence",
-    "newest": "id DESC",
-    "oldest": "id",
+    "newest": "{id} DESC",
+    "oldest": "{id}",
     "ended": "ended_at DESC, id DESC",
 }
 AHEAD = """
@@ -50,15 +50,21 @@ Part = tuple[str, Sequence[str]]
 class Querying(Transactions):
     """The verbs ``query``, ``get``, ``count``, ``position`` and ``queues``."""
 
+    _few_by_id = "id"
+    """How a job's id is spelt to order the few jobs of a status that have not ended."""
+
     def query(self, query: JobQuery) -> Sequence[JobRecord]:
         parts = _parts(query)
-        jobs = self._read(partial(_jobs, query, parts)) if parts else []
+        jobs = self._read(partial(_jobs, query, parts, self._order(query))) if parts else []
         if len(parts) <= 1:
             return jobs
         # Each was asked for the first ones.
         key = attrgetter("ended_at", "id") if query.order == "ended" else attrgetter("id")
         jobs.sort(key=key, reverse=query.order != "oldest")
         return jobs[query.offset :][: query.limit]
+
+    def _order(self, query: JobQuery) -> str:
+        return ORDERS[query.sorting].format(id=self._few_by_id if query.status in UNENDED else "id")
 
     def get(self, ids: Collection[str]) -> Mapping[str, JobRecord]:
         # Results are waited for by it: without a query's conditions it takes 32 instead of 63 microseconds.
@@ -82,12 +88,12 @@ class Querying(Transactions):
         return [name for (name,) in db.execute(QUEUES).fetchall()]
 
 
-def _jobs(query: JobQuery, parts: Sequence[Part], db: Connection) -> list[JobRecord]:
+def _jobs(query: JobQuery, parts: Sequence[Part], order: str, db: Connection) -> list[JobRecord]:
     columns = RECORD if query.payload else RECORD_ALONE
     skip = query.offset if len(parts) == 1 else 0
     rows: list[Row] = []
     for where, values in parts:
-        select = f"SELECT {columns} FROM jobify_job {where} ORDER BY {ORDERS[query.sorting]} LIMIT ? OFFSET ?"
+        select = f"SELECT {columns} FROM jobify_job {where} ORDER BY {order} LIMIT ? OFFSET ?"
         rows += db.execute(select, (*values, query.offset + query.limit - skip, skip)).fetchall()
     return [to_record(row) for row in rows]
 

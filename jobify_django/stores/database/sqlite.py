@@ -63,6 +63,10 @@ MEND = """
 class SQLiteStore(SQLiteTransactions, DatabaseStore):
     """Jobs in a SQLite file."""
 
+    _few_by_id = (
+        "+id"  # so spelt, it does not go by the index of all ids, but by the partial one of the status
+    )
+
     # The bound
 
     def _room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int) -> Room:

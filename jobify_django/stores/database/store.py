@@ -12,11 +12,13 @@ from django.utils.module_loading import import_string
 
 from jobify_django.conf import get_settings
 from jobify_django.stores.database.add import Adding
-from jobify_django.stores.database.by_hand import ByHand
+from jobify_django.stores.database.cancel import Cancelling
 from jobify_django.stores.database.claim import Claiming
-from jobify_django.stores.database.lease import Leasing
 from jobify_django.stores.database.prune import Pruning
 from jobify_django.stores.database.query import Querying
+from jobify_django.stores.database.renew import Renewing
+from jobify_django.stores.database.rescue import Rescuing
+from jobify_django.stores.database.retry import Retrying
 from jobify_django.stores.database.stats import Measuring
 from jobify_django.stores.database.tune import Tuning
 
@@ -27,7 +29,9 @@ VENDORS = {
 }
 
 
-class DatabaseStore(Adding, Claiming, Leasing, ByHand, Pruning, Querying, Measuring, Tuning):
+class DatabaseStore(
+    Adding, Claiming, Renewing, Rescuing, Cancelling, Retrying, Pruning, Querying, Measuring, Tuning
+):
     """Jobs in the tables of ``jobify_django.models``.
 
     What is made is a store of its database's vendor, below any subclass's own methods.

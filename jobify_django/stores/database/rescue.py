@@ -1,16 +1,16 @@
-"""Leases: those of the jobs that a pool runs are renewed, and jobs whose lease ran out are taken from it."""
+"""Rescuing jobs whose lease ran out from their pools."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from jobify_django.outcome import lease_ran_out
 from jobify_django.stores.database.columns import RECORD, to_record
-from jobify_django.stores.database.connection import Connection, Held, change_by_ids
+from jobify_django.stores.database.connection import Connection, change_by_ids
 from jobify_django.stores.database.pools import Presence
 from jobify_django.stores.database.settle import Back, Settling
-from jobify_django.stores.value import Renewed, Rescued
+from jobify_django.stores.value import Rescued
 
 # Two SELECTs, each one look-up in the index: SQLite reads all running rows for both in one.
 LEASES = """
@@ -23,19 +23,8 @@ AHEAD = "SELECT id, pool FROM jobify_job WHERE status = 'running' AND lease_unti
 CUT_DOWN = "UPDATE jobify_job SET lease_until = ? WHERE id IN "
 
 
-class Leasing(Settling, Presence):
-    """The verbs ``renew`` and ``rescue``."""
-
-    def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
-        if not held:
-            return Renewed()
-        jobs = sorted(held.items())
-        found = self._write(lambda db: self._renew(db, pool, jobs, self.clock() + lease))
-        return Renewed([id for id in held if id not in found], [id for id, cancel in found.items() if cancel])
-
-    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
-        """Extend leases; return for each job still held whether it is asked to cancel."""
-        raise NotImplementedError
+class Rescuing(Settling, Presence):
+    """The verb ``rescue``."""
 
     def rescue(
         self,
