@@ -40,12 +40,7 @@ class Left(NamedTuple):
 
 
 class Dryness:
-    """Finds out whether a pool is dry, from the turns that began after somebody asked.
-
-    Args:
-        store: where the jobs wait.
-        queues: the queues that the pool serves.
-    """
+    """Finds out whether a pool is dry, from the turns that began after somebody asked."""
 
     def __init__(self, store: Store, queues: Mapping[str, QueueSettings]) -> None:
         self._store = store
@@ -98,14 +93,11 @@ class Dryness:
         except Exception as error:
             names = ", ".join(self._queues)
             return self._after_a_while([Left(names, 0, f"how many wait could not be read: {error}")])
-        if None in found:
-            self._puzzled_at = None
-            return None
         left = [one for one in found if one is not None]
-        if any(one.reason == UNCLAIMED for one in left):
+        if None not in found and any(one.reason == UNCLAIMED for one in left):
             return self._after_a_while(left)
         self._puzzled_at = None
-        return left
+        return None if None in found else left
 
     def _look(self, stats: QueueStats) -> Left | None:
         if stats.paused:

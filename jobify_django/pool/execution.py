@@ -190,14 +190,9 @@ def describe(error: BaseException) -> JobError:
         text = "".join(traceback.format_exception(error))
     except BaseException:
         message = f"(its message could not be read: {kind.__name__}.__str__ raised)"
-        text = _frames(error)
+        text = ""
+        with contextlib.suppress(BaseException):
+            text = "".join(traceback.format_tb(error.__traceback__))
     return JobError(
         f"{kind.__module__}.{kind.__qualname__}", message[:LONGEST_MESSAGE], text[-LONGEST_TRACEBACK:]
     )
-
-
-def _frames(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_tb(error.__traceback__))
-    except BaseException:
-        return ""
