@@ -49,14 +49,14 @@ MUTANTS = (
     Mutant(
         "an outcome of an old attempt is stored (database)",
         SQLITE,
-        "WHERE (id, attempt) IN (VALUES {pairs}) AND status = 'running'",
-        "WHERE id IN (SELECT column1 FROM (VALUES {pairs})) AND status = 'running'",
+        "WHERE (id, attempt) IN (VALUES %s) AND status = 'running'",
+        "WHERE id IN (SELECT column1 FROM (VALUES %s)) AND status = 'running'",
     ),
     Mutant(
         "a lease is renewed by whoever held the job before (database)",
         SQLITE,
-        "WHERE (id, attempt) IN (VALUES {pairs}) AND pool = ? AND status = 'running'",
-        "WHERE id IN (SELECT column1 FROM (VALUES {pairs})) AND ? > '' AND status = 'running'",
+        "WHERE (id, attempt) IN (VALUES %s) AND pool = ? AND status = 'running'",
+        "WHERE id IN (SELECT column1 FROM (VALUES %s)) AND ? > '' AND status = 'running'",
     ),
     Mutant(
         "the bound is off by one (memory)",
@@ -211,7 +211,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cancelled job still counts (database)",
-        "stores/database/retry.py",
+        "stores/database/cancel.py",
         "self._note(db, queue, -number)",
         "pass",
     ),

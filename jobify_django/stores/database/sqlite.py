@@ -63,9 +63,8 @@ MEND = """
 class SQLiteStore(SQLiteTransactions, DatabaseStore):
     """Jobs in a SQLite file."""
 
-    _few_by_id = (
-        "+id"  # so spelt, it does not go by the index of all ids, but by the partial one of the status
-    )
+    # So spelt, it does not go by the index of all ids, but by the partial one of the status.
+    _few_by_id = "+id"
 
     # The bound
 
