@@ -92,6 +92,11 @@ class Adding(Transactions):
         raise NotImplementedError
 
 
+def known_ids(db: Connection, ids: Sequence[str]) -> set[str]:
+    """Return those of the ids that jobs have."""
+    return {id for (id,) in by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", ids)}
+
+
 def _fitting(db: Connection, room: int, specs: Sequence[JobSpec], now: float) -> int:
     """Return how many of the jobs, in order, there is room for."""
     known = known_ids(db, [spec.id for spec in specs])
@@ -102,11 +107,6 @@ def _fitting(db: Connection, room: int, specs: Sequence[JobSpec], now: float) ->
             return fitting
         room -= 1
     return len(specs)
-
-
-def known_ids(db: Connection, ids: Sequence[str]) -> set[str]:
-    """Return those of the ids that jobs have."""
-    return {id for (id,) in by_ids(db, "SELECT id FROM jobify_job WHERE id IN ", ids)}
 
 
 def _new(queue: str, order: Order, spec: JobSpec, number: int, now: float, at: float) -> NewJob:

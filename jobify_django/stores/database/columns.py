@@ -155,9 +155,10 @@ _FENCE = {"id", "attempt", "queue", "started_at"}
 def _reading(columns: Iterable[Column]) -> Callable[[Sequence[Any], float], list[Any]]:
     readers = [column.read for column in columns]
 
+    # Most values need no look but one at their types, in which few rows differ: 2.6 microseconds for a job's
+    # instead of 3.7.
     @lru_cache(maxsize=256)
     def of(*types: type) -> list[tuple[int, Reader]]:
-        """Return what must be read of rows of these types: few rows differ in them, and by little."""
         pairs = enumerate(zip(types, readers, strict=True))
         return [(place, read) for place, (kind, read) in pairs if kind not in AS_STORED.get(read, ())]
 
@@ -192,12 +193,12 @@ def to_claim(row: Sequence[Any]) -> Claim:
     return claim._replace(**odd)
 
 
+# Kept, for each claim asks for it and it hardly ever changes: 0.4 microseconds instead of 3.
 @lru_cache(maxsize=1024, typed=True)
 def to_state(queue: str, *row: Any) -> QueueState:
     """Return the value of a row of ``STATE``'s columns, all null where the queue was never touched.
 
-    A live value that ``tune`` would refuse is none: the settings rule. Kept, for each claim asks for it and
-    it hardly ever changes: 0.3 microseconds instead of 3.
+    A live value that ``tune`` would refuse is none: the settings rule.
     """
     return QueueState(queue, *_read_state(row, 0.0))
 

@@ -101,9 +101,11 @@ def within(value: object, most: int) -> int | None:
 
 def moment(value: object, otherwise: N) -> float | N:
     """Return a stored time, cut down to what a date can stand for; ``otherwise`` where it is none."""
+    if type(value) is float and FIRST <= value <= LAST:
+        return value  # nearly all of them
     if not isinstance(value, (int, float)) or value != value:
         return otherwise
-    return value if FIRST <= value <= LAST else min(max(value, FIRST), LAST)
+    return min(max(value, FIRST), LAST)
 
 
 def moment_or_none(value: object, at: float = 0.0) -> float | None:
