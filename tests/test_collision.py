@@ -354,7 +354,7 @@ def test_a_listener_that_hears_nothing_says_so_and_looks_by_itself(
 ) -> None:
     for name, value in {"PATIENCE": 0.1, "TEST_EVERY": 0.05, "WAIT": 0.02, "DEAF_POLL": 0.02}.items():
         monkeypatch.setattr(listener, name, value)
-    ears = listener.listening("default", listener.Speaker("default").say)
+    ears = DatabaseStore().probe()
     assert ears is not None
     with monkeypatch.context() as pooler, caplog.at_level("INFO", "jobify.store"):
         # A pooler in transaction mode takes the word, and gives it to nobody.
