@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -81,11 +80,11 @@ def test_a_claim_in_parts_keeps_limits_orders_and_tasks_that_are_not_known(store
     mine = add(store, capped, 10)
     low, high = add(store, ordered, 3, priority=-1), add(store, ordered, 3, priority=1)
     wanted = demand(NAMES, 5, unknown=["u1", "u2"])
-    wanted = replace(wanted, lanes={**wanted.lanes, capped: Lane(5, 30.0, 3)})
+    wanted = wanted._replace(lanes={**wanted.lanes, capped: Lane(5, 30.0, 3)})
     claims = store.claim(wanted).claims
     assert [claim.id for claim in claims if claim.queue == capped] == mine[:3]
     assert [claim.id for claim in claims if claim.queue == ordered] == [*high, *low[:2]]
-    assert not [c for c in store.claim(replace(wanted, unknown=())).claims if c.queue == capped]
+    assert not [c for c in store.claim(wanted._replace(unknown=())).claims if c.queue == capped]
 
 
 def test_a_suspect_of_any_part_is_claimed_alone(store: Store) -> None:

@@ -78,7 +78,10 @@ async def arun_job(running: Running, work: Work | None = None) -> Outcome:
     """
     # Without a thread of its own, all jobs' ORM calls would queue up behind one another. Set by hand, not
     # with "async with": the context is the job's alone, and most jobs never use the thread.
-    own = _thread()
+    try:
+        own = _unused.pop()
+    except IndexError:
+        own = ThreadSensitiveContext()
     SyncToAsync.thread_sensitive_context.set(own)
     try:
         value = await (_call(running) if work is None else work)
@@ -121,13 +124,6 @@ async def _end_thread(own: ThreadSensitiveContext, claim: Claim) -> None:
 
 _unused: list[ThreadSensitiveContext] = []
 """What jobs that made no ORM calls leave to those to come: making it takes longer than all else here."""
-
-
-def _thread() -> ThreadSensitiveContext:
-    try:
-        return _unused.pop()
-    except IndexError:
-        return ThreadSensitiveContext()
 
 
 def _call(running: Running) -> Any:

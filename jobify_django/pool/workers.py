@@ -142,10 +142,9 @@ class Workers:
             self._lose_loop(jobs)
 
     def _create_tasks(self, jobs: Sequence[Running]) -> None:
+        create_task, run = self._loop.create_task, self._run
         for running in jobs:
-            running.task = self._loop.create_task(
-                self._run(running), name=running.claim.id, context=Context()
-            )
+            running.task = create_task(run(running), name=running.claim.id, context=Context())
 
     def _go_on(self, running: Running, rest: Unfinished) -> None:
         """Run on the loop what a ``def`` has left: it returned the coroutine of an ``async def``."""

@@ -171,11 +171,7 @@ class MemoryStore(Store):
         return [row.id for row in rows]
 
     def rescue(
-        self,
-        limit: int = 500,
-        *,
-        away: tuple[float, float] | None = None,
-        longest: float | None = None,
+        self, limit: int = 500, *, away: tuple[float, float] | None = None, longest: float | None = None
     ) -> Sequence[Rescued]:
         now = self.clock()
         rescued: list[Rescued] = []
