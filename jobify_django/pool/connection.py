@@ -78,13 +78,18 @@ def _or_replaced(connection: BaseDatabaseWrapper, claim: Claim, level: int) -> I
             level,
             "event=connection-dropped database=%s id=%s task=%s: it was ended by the server, the network "
             "or the job; what was not committed is lost",
-            *map(quoted, (connection.alias, claim.id, claim.task)),
+            quoted(connection.alias),
+            quoted(claim.id),
+            quoted(claim.task),
         )
         _drop(connection)
     except BaseException as error:
         logger.warning(
             "event=connection-dropped database=%s id=%s task=%s error=%s: it could not be tidied",
-            *map(quoted, (connection.alias, claim.id, claim.task, error)),
+            quoted(connection.alias),
+            quoted(claim.id),
+            quoted(claim.task),
+            quoted(error),
             exc_info=error,
         )
         _drop(connection)

@@ -114,7 +114,10 @@ async def _end_thread(own: ThreadSensitiveContext, claim: Claim) -> None:
         logger.debug("job %s of %s was cancelled after its end", quoted(claim.id), quoted(claim.task))
     except BaseException as error:
         logger.warning(
-            "event=thread-not-tidied id=%s task=%s error=%s", *map(quoted, (claim.id, claim.task, error))
+            "event=thread-not-tidied id=%s task=%s error=%s",
+            quoted(claim.id),
+            quoted(claim.task),
+            quoted(error),
         )
     finally:
         executor = SyncToAsync.context_to_thread_executor.pop(own, None)
