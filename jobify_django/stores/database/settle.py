@@ -90,6 +90,8 @@ class Settling(Transactions):
             ends = [one for one in held if one.status in ENDED]
             again = {(one.id, one.attempt): (one, jobs[one.id]) for one in held if one.status not in ENDED}
         ended = self._end_all(db, ends, now)
+        if not again and len(ended) == len(outcomes):  # nearly always
+            return Settled([one.id for one in outcomes], refused=[])
         back = self._come_back(db, [pair for key, pair in again.items() if key not in ended], now)
         stored = ended | again.keys()
         return Settled(
@@ -193,7 +195,8 @@ class Settling(Transactions):
         return self._come_back(db, unknown, self.clock())
 
     def _tell_settled(self, settled: Settled) -> None:
-        self._tell_back(settled.back)
+        if settled.back:
+            self._tell_back(settled.back)
         self._tell_ended(settled.ended)
 
     def _tell_back(self, back: Sequence[Back]) -> None:
