@@ -22,6 +22,7 @@ from chaos.verdict import Verdict
 from jobify_django.job import JobRecord
 
 ROOT = Path(__file__).resolve().parent.parent
+EVERY_JOB = 10_000_000
 
 UNENDED = """
     SELECT (SELECT count(*) FROM jobify_job WHERE queue = 'default' AND status = 'waiting')
@@ -207,18 +208,10 @@ class Ground:
 
     def records(self) -> tuple[dict[str, JobRecord], dict[str, str]]:
         """Return all jobs of the store by id, and their keys."""
-        from django.db import connection
-
+        from jobify_django import queue
         from jobify_django.payload import decode_call
-        from jobify_django.stores.database.rows import RECORD, to_record
+        from jobify_django.stores.value import JobQuery
 
-        records: dict[str, JobRecord] = {}
-        keys: dict[str, str] = {}
-        with connection.cursor() as cursor:
-            cursor.execute(f"SELECT {RECORD} FROM jobify_job")
-            while rows := cursor.fetchmany(5_000):
-                for row in rows:
-                    record = to_record(row)
-                    records[record.id] = record
-                    keys[record.id] = decode_call(record.arguments)[0][0]
+        records = {record.id: record for record in queue().store.query(JobQuery(limit=EVERY_JOB))}
+        keys = {record.id: decode_call(record.arguments)[0][0] for record in records.values()}
         return records, keys

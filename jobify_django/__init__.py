@@ -25,7 +25,7 @@ from jobify_django.exceptions import (
 from jobify_django.handle import Job, aget_job, get_job
 from jobify_django.job import JobStatus
 from jobify_django.queue import Queue, queue
-from jobify_django.stores.base import QueueStats
+from jobify_django.stores.value import QueueStats
 from jobify_django.task import AsyncTask, Task, task
 
 __all__ = [

@@ -12,8 +12,8 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping, Sequence
+from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -22,6 +22,7 @@ from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, listed
 from jobify_django.pool import Service
 from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.shutdown import Shutdown
 
 logger = get_log("jobify.worker")
 
@@ -65,25 +66,17 @@ def lifespan(
         grace: seconds that running jobs have to end when the server stops; ``JOBIFY["GRACE"]`` by default.
         workers: jobs of each queue this process runs at once; stands above settings and live tuning.
     """
-    return Lifespan(app, queues, exclude, grace, workers)
+    service = partial(Service, queues, exclude=exclude, kind="lifespan", workers=workers, look_around=True)
+    return Lifespan(app, service, grace)
 
 
 class Lifespan:
     """An ASGI application with workers inside; ``lifespan`` makes it."""
 
-    def __init__(
-        self,
-        app: Application,
-        queues: Collection[str] | None,
-        exclude: Collection[str],
-        grace: float | None,
-        workers: int | None,
-    ) -> None:
+    def __init__(self, app: Application, make_service: Callable[[], Service], grace: float | None) -> None:
         self._app = app
-        self._queues = queues
-        self._exclude = exclude
+        self._make_service = make_service
         self._grace = grace
-        self._workers = workers
         self._runs = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,7 +111,8 @@ class Lifespan:
                 # Raised, it would be taken for "does not support lifespan", and the site served without
                 # workers.
                 reason = f"the workers of jobify_django.asgi.lifespan cannot start: {error}"
-                logger.critical("event=startup-failed error=%r", str(error), exc_info=_unexplained(error))
+                unexplained = None if isinstance(error, StoreError) else error
+                logger.critical("event=startup-failed error=%r", str(error), exc_info=unexplained)
                 await inner.stop({"type": "lifespan.shutdown"})
                 return {"type": "lifespan.startup.failed", "message": reason}
             message = await self._serve(service, receive, send)
@@ -147,9 +141,7 @@ class Lifespan:
         return message
 
     async def _start(self) -> Service:
-        service = Service(
-            self._queues, exclude=self._exclude, kind="lifespan", workers=self._workers, look_around=True
-        )
+        service = self._make_service()
         await service.look()
         start = asyncio.create_task(service.start())
         try:
@@ -255,11 +247,10 @@ class Stop:
     """
 
     def __init__(self, service: Service, grace: float | None) -> None:
-        self._service = service
+        self._shutdown = Shutdown(ONE_WISH, service)
         self._grace = grace
         self._loop = asyncio.get_running_loop()
         self._drain: asyncio.Task[Sequence[str]] | None = None
-        self._first: float | None = None
         self._deadly: int | None = None
 
     async def __call__(self) -> None:
@@ -268,7 +259,7 @@ class Stop:
     def _begin(self) -> asyncio.Task[Sequence[str]]:
         if self._drain is None:
             logger.info("event=stopping kind=lifespan")
-            self._drain = asyncio.create_task(self._service.drain(self._grace))
+            self._drain = asyncio.create_task(self._shutdown.drain(self._grace))
             self._drain.add_done_callback(lambda drain: self._die())
         return self._drain
 
@@ -330,7 +321,7 @@ class Stop:
             "event=orphaned parent=%s: the server's parent process is gone; the workers inside stop",
             parent.pid,
         )
-        self._service.stop_claiming()
+        self._shutdown.stop()
         await self()
 
     def _chain(self, theirs: Handler) -> Handler:
@@ -346,14 +337,9 @@ class Stop:
 
     def _signalled(self) -> None:
         # Between any two steps of the main thread: no lock, no log, only flags and the loop's own door.
-        now = time.monotonic()
-        if self._first is None:
-            self._first = now
-            self._service.stop_claiming()
+        meaning = self._shutdown.meaning()
+        if meaning == "stop":
+            self._shutdown.stop()
             tell_loop(self._loop, self._begin)
-        elif now - self._first > ONE_WISH:
-            self._service.hurry()
-
-
-def _unexplained(error: Exception) -> Exception | None:
-    return None if isinstance(error, StoreError) else error
+        elif meaning == "hurry":
+            self._shutdown.hurry()

@@ -12,13 +12,12 @@ from django.core.checks import CheckMessage, Error, Info, Tags, Warning, registe
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
-from jobify_django.conf import QueueSettings, Settings, get_settings, problems
+from jobify_django.conf import Settings, get_settings, problems
 from jobify_django.exceptions import UnknownBand, UnknownQueue
 from jobify_django.models import Job
 from jobify_django.registry import tasks
 from jobify_django.stores import stores
 from jobify_django.stores.database.store import what_is_wrong_with
-from jobify_django.task import Task
 
 ROUTER = "jobify_django.router.JobifyRouter"
 
@@ -61,10 +60,9 @@ def _database(settings: Settings) -> Iterator[CheckMessage]:
     if not _in_database(settings):
         return
     if alias not in connections.settings:
-        known = ", ".join(connections.settings)
         yield Error(
             f"JOBIFY['DATABASE'] is {alias!r}, and DATABASES has no such key.",
-            hint=f"Known keys: {known}.",
+            hint=f"Known keys: {', '.join(connections.settings)}.",
             id="jobify.E006",
         )
         return
@@ -89,14 +87,10 @@ def _stores(settings: Settings) -> Iterator[CheckMessage]:
                 id="jobify.I001",
             )
         elif queue.store != "database":
-            yield from _custom(queue)
-
-
-def _custom(queue: QueueSettings) -> Iterator[CheckMessage]:
-    try:
-        stores.of(queue)
-    except ImproperlyConfigured as error:
-        yield Error(str(error), id="jobify.E008")
+            try:
+                stores.of(queue)
+            except ImproperlyConfigured as error:
+                yield Error(str(error), id="jobify.E008")
 
 
 def _tasks(settings: Settings) -> Iterator[CheckMessage]:
@@ -104,14 +98,9 @@ def _tasks(settings: Settings) -> Iterator[CheckMessage]:
         try:
             queue = settings.queue(task.queue)
             queue.priority(task.priority)
-        except UnknownQueue as error:
-            yield _about(task, str(error), "jobify.E009")
-        except UnknownBand as error:
-            yield _about(task, str(error), "jobify.E010")
-
-
-def _about(task: Task[Any, Any], message: str, id: str) -> Error:
-    return Error(f"Task {task.name} ({task.place}): {message}.", id=id)
+        except (UnknownQueue, UnknownBand) as error:
+            id = "jobify.E009" if isinstance(error, UnknownQueue) else "jobify.E010"
+            yield Error(f"Task {task.name} ({task.place}): {error}.", id=id)
 
 
 def _sqlite(alias: str, connection: Any) -> Iterator[CheckMessage]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, TypeVar
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -45,17 +45,6 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "MAX_PAYLOAD": 256 * 1024,
         "QUEUES": {"default": {}},
     }
-)
-QUEUE_KEYS = (
-    "STORE",
-    "WORKERS",
-    "MAX_RUNNING",
-    "MAXSIZE",
-    "ORDER",
-    "PRIORITIES",
-    "PUSH_TIMEOUT",
-    "MAX_WAITING_PUSHES",
-    "LEASE",
 )
 
 
@@ -101,6 +90,10 @@ class QueueSettings:
             ) from None
 
 
+QUEUE_KEYS = tuple(key for key in DEFAULTS if key.lower() in QueueSettings.__annotations__)
+"""What one queue may set for itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``settings.JOBIFY`` with every default filled in. Times are in seconds, sizes in bytes."""
@@ -123,13 +116,16 @@ class Settings:
             ) from None
 
 
+T = TypeVar("T", QueueSettings, Settings)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something wrong in ``settings.JOBIFY``: a system check and ``get_settings`` both report it."""
 
     id: str
     message: str
-    hint: str = field(default="")
+    hint: str = ""
 
 
 @lru_cache(maxsize=1)
@@ -139,16 +135,10 @@ def get_settings() -> Settings:
     if found := problems(raw):
         raise ImproperlyConfigured("; ".join(f"{p.message} {p.hint}".strip() for p in found))
     merged = {**DEFAULTS, **raw}
-    return Settings(
-        database=merged["DATABASE"],
-        grace=merged["GRACE"],
-        retention=merged["RETENTION"],
-        failed_retention=merged["FAILED_RETENTION"],
-        max_payload=merged["MAX_PAYLOAD"],
-        queues=MappingProxyType(
-            {name: _queue(name, {**merged, **own}) for name, own in _queues(merged).items()}
-        ),
-    )
+    # "default" is where a task without a queue goes, so it is always there.
+    own = {"default": {}, **merged["QUEUES"]}
+    queues = {name: _queue(name, {**merged, **own[name]}) for name in own}
+    return _filled(Settings, merged, queues=MappingProxyType(queues))
 
 
 def problems(raw: object) -> list[Problem]:
@@ -187,31 +177,19 @@ def _forget(*, setting: str, **kwargs: object) -> None:
 setting_changed.connect(_forget, dispatch_uid="jobify_django.conf")
 
 
-def _queues(merged: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    # "default" is where a task without a queue goes, so it is always there.
-    return {"default": {}, **merged["QUEUES"]}
-
-
 def _queue(name: str, merged: Mapping[str, Any]) -> QueueSettings:
-    return QueueSettings(
-        name=name,
-        store=merged["STORE"],
-        priorities=MappingProxyType(dict(merged["PRIORITIES"])),
-        push_timeout=merged["PUSH_TIMEOUT"],
-        max_waiting_pushes=merged["MAX_WAITING_PUSHES"],
-        lease=merged["LEASE"],
-        workers=merged["WORKERS"],
-        maxsize=merged["MAXSIZE"],
-        order=cast(Order, merged["ORDER"]),
-        max_running=merged["MAX_RUNNING"],
-    )
+    bands = MappingProxyType(dict(merged["PRIORITIES"]))
+    return _filled(QueueSettings, merged, name=name, priorities=bands)
+
+
+def _filled(kind: type[T], merged: Mapping[str, Any], **given: Any) -> T:
+    """Return a value whose fields are the keys of their names, but for those that are given."""
+    keys: Any = {one.name: merged[one.name.upper()] for one in fields(kind) if one.name not in given}
+    return kind(**keys, **given)
 
 
 def _problems(raw: Mapping[Any, Any]) -> Iterator[Problem]:
-    for key in raw:
-        if key not in DEFAULTS:
-            yield _unknown_key("JOBIFY", key, tuple(DEFAULTS))
-    yield from _wrong_values("JOBIFY", raw)
+    yield from _wrong_in("JOBIFY", raw, tuple(DEFAULTS))
     queues = raw.get("QUEUES", {})
     if not isinstance(queues, Mapping):
         yield Problem("E003", f"JOBIFY['QUEUES'] must be a dict of queue name to dict, not {queues!r}.")
@@ -227,21 +205,14 @@ def _problems(raw: Mapping[Any, Any]) -> Iterator[Problem]:
         if not isinstance(own, Mapping):
             yield Problem("E003", f"{where} must be a dict, not {own!r}.", "Write {} to use the defaults.")
             continue
-        for key in own:
-            if key not in QUEUE_KEYS:
-                yield _unknown_key(where, key, QUEUE_KEYS)
-        yield from _wrong_values(where, own)
+        yield from _wrong_in(where, own, QUEUE_KEYS)
 
 
-def _unknown_key(where: str, key: object, known: tuple[str, ...]) -> Problem:
-    return Problem(
-        "E002",
-        f"{where} has an unknown key {key!r}{did_you_mean(key, known)}.",
-        f"Known keys: {', '.join(known)}.",
-    )
-
-
-def _wrong_values(where: str, raw: Mapping[Any, Any]) -> Iterator[Problem]:
+def _wrong_in(where: str, raw: Mapping[Any, Any], known: tuple[str, ...]) -> Iterator[Problem]:
+    for key in raw:
+        if key not in known:
+            message = f"{where} has an unknown key {key!r}{did_you_mean(key, known)}."
+            yield Problem("E002", message, f"Known keys: {', '.join(known)}.")
     for key, value in raw.items():
         if key in _RULES and (wanted := _RULES[key](value)):
             yield Problem("E003", f"{where}[{key!r}] is {value!r}.", f"It must be {wanted}.")
@@ -250,9 +221,8 @@ def _wrong_values(where: str, raw: Mapping[Any, Any]) -> Iterator[Problem]:
         for band, number in bands.items():
             wanted = "a name" if not isinstance(band, str) or not band else priority_problem(number)
             if wanted:
-                yield Problem(
-                    "E005", f"{where}['PRIORITIES'][{band!r}] is {number!r}.", f"It must be {wanted}."
-                )
+                place = f"{where}['PRIORITIES'][{band!r}]"
+                yield Problem("E005", f"{place} is {number!r}.", f"It must be {wanted}.")
 
 
 def priority_problem(value: object) -> str:
@@ -298,9 +268,7 @@ _RULES: Mapping[str, Callable[[Any], str]] = {
     ),
     "DATABASE": _text,
     "WORKERS": workers_problem,
-    "MAX_RUNNING": lambda v: (
-        "" if v is None or not _whole(v, 1, 1_000_000) else f"None or {_whole(v, 1, 1_000_000)}"
-    ),
+    "MAX_RUNNING": lambda v: "" if v is None or not (wanted := _whole(v, 1, 10**6)) else f"None or {wanted}",
     "MAXSIZE": maxsize_problem,
     "ORDER": order_problem,
     "PRIORITIES": lambda v: "" if isinstance(v, Mapping) else "a dict of band name to number",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    # The one circle of types, for whoever catches ``QueueFull``: a protocol in place of ``Job`` could not be
+    # passed on as one, and an exception cannot be generic, for ``except`` names it without its argument.
     from jobify_django.handle import Job
 
 

@@ -81,14 +81,9 @@ def _beside(raw: Any, path: str) -> tuple[Identity | None, Identity | None]:
     return (identity(f"{path}-wal"), identity(f"{path}-shm")) if logs else (None, None)
 
 
-class Log(NamedTuple):
-    """A write-ahead log, by what stays the same in it as long as it is one."""
-
-    origin: int
-
-
-def log_beside(path: str) -> Log | None:
-    """Return the write-ahead log beside a database; ``None`` without one, or one that holds nothing."""
+def log_beside(path: str) -> int | None:
+    """Return a number that stays the same as long as the write-ahead log beside a database is one; ``None``
+    without one, or one that holds nothing."""
     try:
         with open(f"{path}-wal", "rb") as file:
             header = file.read(WAL_HEADER)
@@ -98,7 +93,7 @@ def log_beside(path: str) -> Log | None:
         return None
     # Each time SQLite begins it anew, the number of checkpoints and the first salt both grow by one.
     checkpoints, salt = int.from_bytes(header[12:16], "big"), int.from_bytes(header[16:20], "big")
-    return Log((salt - checkpoints) % (1 << 32))
+    return (salt - checkpoints) % (1 << 32)
 
 
 def has_open(path: str) -> bool:

@@ -7,23 +7,16 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from jobify_django.bell import arun, off_loop, on_event_loop, run
 from jobify_django.exceptions import JobCancelled, JobFailed, JobNotFinished, JobNotFound
-from jobify_django.job import (
-    CANCELLED,
-    DELAYED,
-    ENDED,
-    SUCCESSFUL,
-    WAITING,
-    JobError,
-    JobRecord,
-    JobSpec,
-    JobStatus,
-)
+from jobify_django.job import CANCELLED, DELAYED, SUCCESSFUL, WAITING, JobError, JobRecord, JobSpec, JobStatus
 from jobify_django.payload import decode, decode_call
 from jobify_django.stores import every_store, stores
-from jobify_django.stores.base import Anchor, Store
-from jobify_django.watch import until_ended
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import LiveJob
+from jobify_django.waiting.awaited import not_found
+from jobify_django.waiting.loop import on_event_loop
+from jobify_django.waiting.result import until_ended
+from jobify_django.waiting.waker import arun, off_loop, run
 
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
@@ -42,11 +35,7 @@ class Job(Generic[R]):
     __slots__ = ("_place", "_pushed_at", "_record", "_source", "queue")
 
     def __init__(
-        self,
-        store: Store | str,
-        queue: str,
-        source: JobSpec | JobRecord | Anchor,
-        pushed_at: float = 0.0,
+        self, store: Store | str, queue: str, source: JobSpec | JobRecord | LiveJob, pushed_at: float = 0.0
     ) -> None:
         self.queue = queue
         self._place = store
@@ -72,8 +61,8 @@ class Job(Generic[R]):
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        anchor = self._anchor
-        known: Any = self._record or (self._source if anchor is None else anchor.record())
+        live = self._live
+        known: Any = self._record or (self._source if live is None else live.record())
         place = self._place if isinstance(self._place, str) else self._place.alias
         return revived, (place, self.queue, self._pushed_at, known._asdict())
 
@@ -118,13 +107,13 @@ class Job(Generic[R]):
         if isinstance(self._source, JobSpec):
             later = self._source.eligible_at(self._pushed_at) > self._pushed_at
         else:
-            anchor = self._anchor
-            later = anchor is not None and anchor.record().status is DELAYED
+            live = self._live
+            later = live is not None and live.record().status is DELAYED
         return DELAYED if later else WAITING
 
     @property
-    def _anchor(self) -> Anchor | None:
-        # A spec and a record are tuples; no anchor is.
+    def _live(self) -> LiveJob | None:
+        # A spec and a record are tuples; no live job is.
         return None if isinstance(self._source, tuple) else self._source
 
     @property
@@ -168,17 +157,17 @@ class Job(Generic[R]):
         """
         if on_event_loop():
             return self.await_end(timeout)
-        self._record = run(partial(until_ended, self._store, self.id, self._anchor, timeout))
+        self._record = run(partial(until_ended, self._store, self.id, self._live, timeout))
         return None  # type: ignore[return-value]
 
     async def await_end(self, timeout: float | None = None) -> None:
         """Wait as ``wait`` does, in async code."""
-        if (anchor := self._anchor) is not None:
-            record = anchor.record()
-            if record.status in ENDED:
+        if (live := self._live) is not None:
+            record = live.record()
+            if record.status.ended:
                 self._record = record
                 return
-        steps = partial(until_ended, self._store, self.id, anchor, timeout)
+        steps = partial(until_ended, self._store, self.id, live, timeout)
         self._record = await arun(steps, blocking=self._store.blocking)
 
     def __await__(self) -> Generator[Any, Any, R]:
@@ -193,7 +182,7 @@ class Job(Generic[R]):
         it looks into the store first; in async code it goes by what ``wait`` or ``arefresh`` last read.
         """
         record = self._record
-        if (record is None or record.status not in ENDED) and not on_event_loop():
+        if (record is None or not record.status.ended) and not on_event_loop():
             self.refresh()
             record = self._record
         if record is not None and not record.status.known:
@@ -201,7 +190,7 @@ class Job(Generic[R]):
                 f"job {self.id} has the status {str(record.status)!r}, which this version does not know: a "
                 "newer release has written it. Look from a process that runs that one."
             )
-        if record is None or record.status not in ENDED:
+        if record is None or not record.status.ended:
             raise JobNotFinished(f"job {self.id} is {self.status}: wait for it first.")
         if record.status is not SUCCESSFUL:
             _raise(record)
@@ -211,11 +200,18 @@ class Job(Generic[R]):
 
     def refresh(self) -> None:
         """Read the job anew; raises ``JobNotFound``."""
-        self._see(self._read())
+        if (live := self._live) is not None:
+            self._record = live.record()
+            return
+        record = self._store.get((self.id,)).get(self.id)
+        if record is None:
+            elsewhere = "" if self._store.shared else ", or it is in the memory of the process that pushed it"
+            raise not_found(self.id, elsewhere)
+        self._record = record
 
     async def arefresh(self) -> None:
         """Read the job anew, in async code; raises ``JobNotFound``."""
-        self._see(await self._ask(self._read))
+        await self._ask(self.refresh)
 
     def record(self) -> JobRecord:
         """Read the job anew, and return all that its store knows of it; raises ``JobNotFound``."""
@@ -231,20 +227,15 @@ class Job(Generic[R]):
         """Return what ``position`` does, in async code."""
         return await self._ask(partial(self._store.position, self.id))
 
-    if TYPE_CHECKING:
-        # A bool in sync code, an awaitable of one where an event loop runs; acancel is the typed twin.
-        def cancel(self) -> Any: ...
-    else:
+    def cancel(self) -> Any:  # a bool, or an awaitable of one; acancel is the typed twin
+        """Cancel the job.
 
-        def cancel(self):
-            """Cancel the job.
-
-            A job that has not started never will. A running ``async def`` is cancelled where it awaits; a
-            running ``def`` cannot be stopped and ends as it ends. Returns whether it had not ended yet, which
-            is ``True`` for a running job that cannot be stopped, too (where an event loop runs: an awaitable
-            of that); raises ``JobNotFound``.
-            """
-            return self.acancel() if on_event_loop() else self._cancel()
+        A job that has not started never will. A running ``async def`` is cancelled where it awaits; a running
+        ``def`` cannot be stopped and ends as it ends. Returns whether it had not ended yet, which is ``True``
+        for a running job that cannot be stopped, too (where an event loop runs: an awaitable of that); raises
+        ``JobNotFound``.
+        """
+        return self.acancel() if on_event_loop() else self._cancel()
 
     async def acancel(self) -> bool:
         """Cancel the job, in async code."""
@@ -254,20 +245,6 @@ class Job(Generic[R]):
         before = self._store.cancel((self.id,)).get(self.id)
         self.refresh()
         return before is not None and not before.ended
-
-    def _read(self) -> JobRecord | None:
-        if (anchor := self._anchor) is not None:
-            return anchor.record()
-        return self._store.get((self.id,)).get(self.id)
-
-    def _see(self, record: JobRecord | None) -> None:
-        if record is None:
-            elsewhere = "" if self._store.shared else ", or it is in the memory of the process that pushed it"
-            raise JobNotFound(
-                f"the store holds no job {self.id}: its transaction is not committed or was rolled back, "
-                f"or it ended and was pruned (JOBIFY['RETENTION']){elsewhere}."
-            )
-        self._record = record
 
     async def _ask(self, call: Callable[[], T]) -> T:
         return await off_loop(call) if self._store.blocking else call()

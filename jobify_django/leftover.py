@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.log import quoted
 from jobify_django.stores import stores
-from jobify_django.stores.base import QueueStats, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import QueueStats
 
 
 @dataclass(frozen=True)

@@ -49,14 +49,8 @@ class Log(logging.LoggerAdapter[logging.Logger]):
         return self.logger.isEnabledFor(level)
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Write a line.
-
-        Args:
-            level: of ``logging``.
-            msg: a template that is the same for every line of its kind.
-            args: what it takes; text from outside goes through ``quoted``, or is written as ``%r``.
-            kwargs: as ``logging`` takes them.
-        """
+        """Write a line, whose ``msg`` is the same for every line of its kind; text from outside in ``args``
+        goes through ``quoted``, or is written as ``%r``."""
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # whoever calls this
         try:
             super().log(level, msg, *args, **kwargs)

@@ -40,6 +40,9 @@ class Job(models.Model):
     result = models.TextField(_("result"), null=True)  # noqa: DJ001 - no result differs from an empty one
     error = models.TextField(_("error"), null=True)  # noqa: DJ001
     history = models.TextField(_("interruptions"), null=True)  # noqa: DJ001
+    # Pools of an older version insert without it.
+    flags = models.PositiveSmallIntegerField(_("flags"), default=0, db_default=0)
+    extra = models.TextField(_("extra"), null=True)  # noqa: DJ001
 
     class Meta:
         verbose_name = _("job")
@@ -68,9 +71,7 @@ class Job(models.Model):
                 condition=Q(status=JobStatus.RUNNING.value),
             ),
             models.Index(
-                fields=["status", "ended_at"],
-                name="jobify_job_ended",
-                condition=Q(ended_at__isnull=False),
+                fields=["status", "ended_at"], name="jobify_job_ended", condition=Q(ended_at__isnull=False)
             ),
         ]
 

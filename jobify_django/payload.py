@@ -15,6 +15,9 @@ NO_ARGUMENTS = "[[],{}]"
 MOST_SHOWN = 40_000
 """Characters of one stored text that a page shows: with HTML's escapes, three of them are below 1 MB."""
 
+MOST_QUOTED = 2_000
+"""Characters of a stored text that stand within a sentence or a line."""
+
 MOST_READ = 1024 * 1024
 """Characters above which a text is not even read to lay it out: no page needs a gigabyte for one."""
 
@@ -166,6 +169,12 @@ def cut(text: str, limit: int = MOST_SHOWN) -> Shown:
     # A lone surrogate, which JSON can carry, is nothing that a page can be encoded with.
     words = text[:limit].encode("utf-8", "backslashreplace").decode()
     return Shown(words, max(0, len(text) - limit))
+
+
+def brief(text: str) -> str:
+    """Return the beginning of a text, and how much more of it there is."""
+    shown = cut(text, MOST_QUOTED)
+    return f"{shown.text} (and {shown.left_out:,} characters more)" if shown.left_out else shown.text
 
 
 def in_lines(value: object, limit: int, *, ascii: bool = False) -> str | None:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from jobify_django.bell import off_loop
 from jobify_django.conf import QueueSettings, get_settings, maxsize_problem, order_problem, workers_problem
 from jobify_django.exceptions import InvalidTuning
 from jobify_django.ordering import Order
 from jobify_django.signals import queue_changed
 from jobify_django.stores import reachable, stores
-from jobify_django.stores.base import QueueState, QueueStats, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import QueueState, QueueStats
+from jobify_django.waiting.waker import off_loop
 
 T = TypeVar("T")
 

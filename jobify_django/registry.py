@@ -6,16 +6,10 @@ import inspect
 import weakref
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeGuard, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar
 
 from jobify_django.conf import did_you_mean, some_of
 from jobify_django.exceptions import DuplicateTask, InvalidTask, UnknownTask
-
-if TYPE_CHECKING:
-    from jobify_django.task import Task
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 LONGEST_NAME = 255
 
@@ -107,13 +101,30 @@ def _module(frame: FrameType) -> str:
     return frame.f_globals.get("__name__") or "__main__"
 
 
+class Registered(Protocol):
+    """A task, as those know it who run it, check it or list it."""
+
+    function: Callable[..., Any]
+    name: str
+    queue: str
+    priority: str | int
+    place: Place
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its jobs run on the event loop."""
+
+
+T = TypeVar("T", bound=Registered)
+
+
 class Registry:
     """The tasks of this process, by name. A worker runs what is in here and nothing else."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, Task[Any, Any]] = {}
+        self._tasks: dict[str, Registered] = {}
 
-    def register(self, new: Task[P, R]) -> Task[P, R]:
+    def register(self, new: T) -> T:
         """Add a task. One that is declared anew, by a reload for example, takes the old one's place.
 
         Raises ``DuplicateTask`` if another function has its name.
@@ -127,7 +138,7 @@ class Registry:
             self._tasks[new.name] = new  # the one that other processes have too
         return new
 
-    def __getitem__(self, name: str) -> Task[Any, Any]:
+    def __getitem__(self, name: str) -> Registered:
         try:
             return self._tasks[name]
         except KeyError:
@@ -137,11 +148,11 @@ class Registry:
                 f"process run the same code? Its tasks: {some_of(self._tasks)}."
             ) from None
 
-    def get(self, name: str) -> Task[Any, Any] | None:
+    def get(self, name: str) -> Registered | None:
         """Return the task of this name, if there is one."""
         return self._tasks.get(name)
 
-    def __iter__(self) -> Iterator[Task[Any, Any]]:
+    def __iter__(self) -> Iterator[Registered]:
         return iter(list(self._tasks.values()))
 
     def forget(self, name: str) -> None:

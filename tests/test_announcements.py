@@ -61,7 +61,7 @@ def test_a_count_that_was_taken_beside_an_open_transaction_stays_a_ceiling_when_
 ) -> None:
     """Its jobs have smaller numbers than the count, so the numbers taken since do not tell of them."""
     name, value = reason
-    monkeypatch.setattr(f"jobify_django.stores.database.postgresql.{name}", value)
+    monkeypatch.setattr(f"jobify_django.stores.database.announcement.{name}", value)
     jobify(MAXSIZE=20, PUSH_TIMEOUT=0)
     for _ in range(5):
         note.push()

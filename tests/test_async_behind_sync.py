@@ -14,7 +14,7 @@ from asgiref.sync import async_to_sync, markcoroutinefunction
 
 from jobify_django import Job, JobFailed, JobStatus, WaitDeadlock, task
 from jobify_django.job import JobSpec
-from jobify_django.pool.driver import ThreadDriver
+from jobify_django.pool.claim_loop import ThreadClaimLoop
 from jobify_django.pool.pool import Pool
 from jobify_django.stores.memory import MemoryStore
 from jobify_django.testing.conformance.ground import a_queue
@@ -131,7 +131,7 @@ def cancel(job: Job[Any], shop: Workshop) -> None:
     running = shop.pool.completer.running(job.id)
     assert running is not None
     assert job.cancel()
-    shop.pool.end(running, "cancel")
+    running.end("cancel")
 
 
 @both
@@ -280,10 +280,10 @@ def test_its_worker_is_taken_until_it_ends_and_its_thread_is_not(jobify: Configu
         second = pushed(gate.apass_through)
         shop.turn(3)
         assert (first.record().status, second.record().status) == (JobStatus.RUNNING, JobStatus.WAITING)
-        assert (shop.pool.slots["default"].busy, shop.pool._threads._idle) == (1, 1)
+        assert (shop.pool.slots["default"].busy, shop.pool.workers.threads._idle) == (1, 1)
 
 
-class Unstarted(ThreadDriver):
+class Unstarted(ThreadClaimLoop):
     """A driver whose turns the test makes itself."""
 
     def start(self) -> None: ...
@@ -292,11 +292,11 @@ class Unstarted(ThreadDriver):
 
 
 def test_what_a_closed_loop_cannot_go_on_with_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.LoopDriver", Unstarted)
-    monkeypatch.setattr("jobify_django.pool.upkeep.Upkeep.start", lambda upkeep: None)
+    monkeypatch.setattr("jobify_django.pool.pool.AsyncClaimLoop", Unstarted)
+    monkeypatch.setattr("jobify_django.pool.upkeep.Upkeep.start", lambda upkeep, loop: None)
     pool = Pool(MemoryStore("memory"), [a_queue()])
     asyncio.run(pool.start())
-    pool._loop_thread = -1
+    pool.workers._loop_thread = -1
     pool.store.add(a_queue(), [JobSpec("a", returning.name, '[["nobody"],{}]')])
 
     pool.step()
@@ -305,4 +305,4 @@ def test_what_a_closed_loop_cannot_go_on_with_is_handed_back(monkeypatch: pytest
 
     record = pool.store.get(["a"])["a"]
     assert (record.status, record.crashes) == (JobStatus.WAITING, 0)
-    pool._threads.resize(0)
+    pool.workers.threads.resize(0)

@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from jobify_django import Job, JobStatus, QueueFull, queue, task
-from jobify_django.line import Line
+from jobify_django.push.waits import PushWaits
 from tests.child import PATIENCE
 from tests.workshop import Configure, at_work, both, memory
 
@@ -39,7 +39,7 @@ async def stored() -> int:
 
 async def in_line() -> None:
     """Wait until a push stands in line."""
-    line = Line.of(queue().store, "default")
+    line = queue().store.local(PushWaits, "default")
     async with asyncio.timeout(PATIENCE):
         while not line.busy:  # noqa: ASYNC110 - the line tells nobody
             await asyncio.sleep(0.005)

@@ -15,12 +15,16 @@ from django.db import connection, connections, transaction
 from django.db.models import F
 
 from jobify_django import JobStatus, QueueFull, queue, task
-from jobify_django.bell import ThreadBell
-from jobify_django.line import Line
 from jobify_django.models import Job, Queue
-from jobify_django.stores.base import Added
+from jobify_django.outcome import released
+from jobify_django.push.waits import PushWaits
 from jobify_django.stores.database import DatabaseStore
-from tests.child import PATIENCE
+from jobify_django.stores.value import Added
+from jobify_django.waiting.waitlist import Ticket
+from jobify_django.waiting.waker import ThreadWaker
+from tests.child import PATIENCE, until
+from tests.claims import claim as take
+from tests.claims import release
 from tests.test_server import elsewhere, the_store
 from tests.workshop import Configure, both, database
 
@@ -130,9 +134,9 @@ def test_a_delay_too_short_for_the_clock_finds_no_room_in_a_full_queue(jobify: C
 @both
 def test_a_moment_that_has_passed_overtakes_nobody_in_line(jobify: Configure) -> None:
     jobify(MAXSIZE=1, PUSH_TIMEOUT=0)
-    line = Line.of(queue().store, "default")
-    ticket = line.join(ThreadBell(), 0, 10)
-    assert ticket is not None
+    line = queue().store.local(PushWaits, "default")
+    ticket = Ticket(ThreadWaker())
+    assert line.join(ticket, queue().store.listen, 10)
     try:
         for late in (note.using(delay=1e-9), note.using(at=datetime.now(UTC) - timedelta(minutes=1))):
             line.see_full(Added(0, 1, 1))  # or the push would look for itself before it is refused
@@ -157,7 +161,7 @@ def test_a_refused_push_that_was_caught_keeps_no_room(jobify: Configure, jobs: i
         for _ in range(3):
             with pytest.raises(QueueFull):
                 note.push_many([()] * jobs)
-        elsewhere(lambda: store.claim("a-pool", {"default": 3}, {"default": 60.0}))
+        elsewhere(lambda: take(store, 3))
         elsewhere(lambda: note.push_many([()] * 3))
     assert waiting() == 3
 
@@ -179,9 +183,9 @@ def come_back(way: str, store: DatabaseStore) -> Callable[[], object]:
         return lambda: store.retry(ids)
     note.push_many([()] * 20)
     lease = 60.0 if way == "release" else -1.0
-    held = {claim.id: 1 for claim in store.claim("a-pool", {"default": 20}, {"default": lease}).claims}
+    held = take(store, 20, lease=lease)
     assert len(held) == 20
-    return store.rescue if way == "rescue" else lambda: store.release("a-pool", held, "it stopped")
+    return store.rescue if way == "rescue" else lambda: release(store, held)
 
 
 @postgresql
@@ -190,7 +194,7 @@ def come_back(way: str, store: DatabaseStore) -> Callable[[], object]:
 def test_what_comes_back_in_an_open_transaction_is_in_every_ceiling(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.postgresql.COUNT_FREELY", 5)
+    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
     jobify(MAXSIZE=60, PUSH_TIMEOUT=0)
     back = come_back(way, the_store())
     note.push_many([()] * 20)
@@ -198,6 +202,32 @@ def test_what_comes_back_in_an_open_transaction_is_in_every_ceiling(
         back()
         elsewhere(note.push)  # counts
     assert waiting() == 41
+
+    for _ in range(19):
+        note.push()
+    for _ in range(3):
+        with pytest.raises(QueueFull):
+            note.push()
+
+    assert waiting() == 60
+
+
+@postgresql
+@database
+def test_what_is_delayed_in_an_open_transaction_is_in_every_ceiling_once_it_is_due(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
+    jobify(MAXSIZE=60, PUSH_TIMEOUT=0)
+    store = the_store()
+    note.push_many([()] * 20)
+    held = take(store, 20)
+    note.push_many([()] * 20)
+    soon = store.clock() + 0.5
+    with transaction.atomic():
+        assert store.settle([released(one, "not yet", until=soon) for one in held]) == []
+        elsewhere(note.push)  # counts
+    until(lambda: waiting() == 41, "the time of those that are delayed")
 
     for _ in range(19):
         note.push()
@@ -279,7 +309,7 @@ def test_who_shares_a_table_shares_its_bound_whatever_the_search_path(
 def test_a_ceiling_of_one_schema_says_nothing_of_another(
     jobify: Configure, schema: Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.postgresql.COUNT_FREELY", 5)
+    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
     jobify(MAXSIZE=20, PUSH_TIMEOUT=0)
     with schema():
         note.push_many([()] * 19)
@@ -323,7 +353,7 @@ def test_claims_of_a_capped_queue_in_two_schemas_do_not_wait_for_each_other(
     store = the_store()
 
     def claim() -> int:
-        return len(store.claim("a-pool", {"default": 1}, {"default": 60.0}, caps={"default": 1}).claims)
+        return len(take(store, max_running=1))
 
     def claim_there() -> int:
         with schema():

@@ -11,6 +11,7 @@ import pytest
 from jobify_django import Job, JobStatus, queue
 from jobify_django.pool import upkeep
 from tests.child import PATIENCE, until
+from tests.claims import release
 from tests.workshop import Configure, Workshop, a_gate, at_work, both, pushed
 
 
@@ -73,10 +74,10 @@ def test_a_job_that_ends_slowly_is_cancelled_once_however_often_the_wish_is_seen
         slow.began.reached()
         assert job.cancel()
         slow.cleanup.reached()
-        cancels = looks(shop, "cancels", monkeypatch)
+        cancels = looks(shop, "sync", monkeypatch)
         renewals = looks(shop, "renew", monkeypatch)
         until(lambda: len(cancels) >= 3 and len(renewals) >= 2, "more looks at the wish")
-        assert all(job.id in answer for answer in cancels)
+        assert all(job.id in answer.cancel_requested for answer in cancels)
         slow.cleanup.open()
         job.wait(timeout=PATIENCE)
     assert job.status is JobStatus.CANCELLED
@@ -111,7 +112,7 @@ def test_a_job_that_was_cancelled_and_is_then_lost_is_reported_lost_once(
         assert stubborn is not None
         stubborn.task = None
         queue().pause()
-        queue().store.release(shop.pool.id, {job.id: 1}, "a test took it")
+        release(queue().store, [job.record()], shop.pool.id, "a test took it")
         until(lambda: f"event=lost id={job.id}" in caplog.text, "the report")
         renewals = looks(shop, "renew", monkeypatch)
         until(lambda: len(renewals) >= 2, "more renewals")

@@ -8,7 +8,7 @@ import pytest
 
 from jobify_django import task
 from jobify_django.job import JobSpec, JobStatus
-from jobify_django.pool.driver import ThreadDriver
+from jobify_django.pool.claim_loop import ThreadClaimLoop
 from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.pool import Pool
 from jobify_django.stores.memory import MemoryStore
@@ -20,8 +20,8 @@ async def on_the_loop() -> None:
     raise AssertionError("its loop is closed")
 
 
-class Unstarted(ThreadDriver):
-    """A driver whose turns the test makes itself."""
+class Unstarted(ThreadClaimLoop):
+    """A claim loop whose turns the test makes itself."""
 
     def start(self) -> None:
         pass
@@ -33,12 +33,12 @@ class Unstarted(ThreadDriver):
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     """A pool that was started on a loop that is closed now, and that claims on another thread than its."""
-    monkeypatch.setattr("jobify_django.pool.pool.ThreadDriver", Unstarted)
-    monkeypatch.setattr("jobify_django.pool.pool.LoopDriver", Unstarted)
-    monkeypatch.setattr("jobify_django.pool.upkeep.Upkeep.start", lambda upkeep: None)
+    monkeypatch.setattr("jobify_django.pool.pool.ThreadClaimLoop", Unstarted)
+    monkeypatch.setattr("jobify_django.pool.pool.AsyncClaimLoop", Unstarted)
+    monkeypatch.setattr("jobify_django.pool.upkeep.Upkeep.start", lambda upkeep, loop: None)
     pool = Pool(MemoryStore("memory"), [a_queue()])
     asyncio.run(pool.start())
-    pool._loop_thread = -1
+    pool.workers._loop_thread = -1
     return pool
 
 

@@ -15,11 +15,12 @@ from django.db import connection, connections, transaction
 from jobify_django import JobStatus, QueueFull, StoreBusy, queue, task
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job as Row
-from jobify_django.stores.base import Renewed
+from jobify_django.outcome import released, succeeded
 from jobify_django.stores.database import DatabaseStore, listener
-from jobify_django.stores.database.server import Server
-from jobify_django.testing.conformance.ground import outcome
+from jobify_django.stores.database.server import ServerTransactions
+from jobify_django.stores.value import Renewed
 from tests.child import PATIENCE, until
+from tests.claims import claim as take
 from tests.test_server import elsewhere, postgresql, the_store
 from tests.workshop import Configure, a_gate, at_work, database, pushed
 
@@ -67,16 +68,16 @@ def be_the_one_that_goes_on() -> None:
 def collisions(monkeypatch: pytest.MonkeyPatch) -> list[DjangoError]:
     """The errors in which a store of this process saw a collision."""
     seen: list[DjangoError] = []
-    kind = type(the_store()._db)
-    collided = kind.collided
+    kind = type(the_store())
+    collided = kind._collided
 
-    def watched(self: Server, error: DjangoError) -> bool:
+    def watched(self: ServerTransactions, error: DjangoError) -> bool:
         answer = collided(self, error)
         if answer:
             seen.append(error)
         return bool(answer)
 
-    monkeypatch.setattr(kind, "collided", watched)
+    monkeypatch.setattr(kind, "_collided", watched)
     return seen
 
 
@@ -125,18 +126,19 @@ def test_a_deadlock_is_tried_again(jobify: Configure, collisions: list[DjangoErr
 
 
 @on_server
-@pytest.mark.parametrize("verb", ["renew", "finish"])
+@pytest.mark.parametrize("verb", ["renew", "settle", "settle one way and the other"])
 def test_a_pool_locks_its_jobs_in_the_order_of_their_ids(jobify: Configure, verb: str) -> None:
-    """So its renewing and its finishing, on two connections, never wait for each other in a circle."""
+    """So its renewing and its settling, on two connections, never wait for each other in a circle."""
     ids = sorted((new_id() for _ in range(2)), reverse=True)  # the table has them the other way round
     the_store().add(queue().settings, [JobSpec(id, note.name, "[[],{}]") for id in ids])
-    claims = the_store().claim("pool", {"default": 2}, {"default": 30.0}).claims
+    claims = take(the_store(), 2, pool="pool", lease=30.0)
     held = {claim.id: claim.attempt for claim in claims}
 
     def change() -> Any:
         if verb == "renew":
             return the_store().renew("pool", held, 30.0)
-        return the_store().finish([outcome(claim) for claim in claims])
+        ends = [released(one, "it stops") if one.id == max(ids) else succeeded(one) for one in claims]
+        return the_store().settle(ends if "other" in verb else [succeeded(one) for one in claims])
 
     with transaction.atomic():
         lock(min(ids))
@@ -155,24 +157,24 @@ def _waits_for_a_lock() -> bool:
 @postgresql
 def test_a_suspect_is_found_although_the_claim_before_it_was_slow(jobify: Configure) -> None:
     suspect = note.push()
-    the_store().claim("dead-pool", {"default": 1}, {"default": -1.0})
+    take(the_store(), pool="dead-pool", lease=-1.0)
     the_store().rescue()
-    the_store()._db._fronts.claimed("default", 1.0)
-    (claim,) = the_store().claim("pool", {"default": 4}, {"default": 30.0}).claims
+    the_store()._watermarks.claimed("default", 1.0)
+    (claim,) = take(the_store(), 4, pool="pool", lease=30.0)
     assert claim.id == suspect.id
 
 
 @on_server
 def test_a_suspect_that_another_pool_is_about_to_start_holds_up_nobody(jobify: Configure) -> None:
     suspect = note.push()
-    the_store().claim("dead-pool", {"default": 1}, {"default": -1.0})
+    take(the_store(), pool="dead-pool", lease=-1.0)
     the_store().rescue()
     fresh = note.push()
     with transaction.atomic():
         lock(suspect.id)
-        claimed = elsewhere(lambda: the_store().claim("pool", {"default": 4}, {"default": 30.0}))
-        assert [claim.id for claim in claimed.claims] == [fresh.id]
-    (claim,) = the_store().claim("pool", {"default": 4}, {"default": 30.0}).claims
+        claimed = elsewhere(lambda: take(the_store(), 4, pool="pool", lease=30.0))
+        assert [claim.id for claim in claimed] == [fresh.id]
+    (claim,) = take(the_store(), 4, pool="pool", lease=30.0)
     assert claim.id == suspect.id
 
 
@@ -267,7 +269,7 @@ def test_a_crowd_is_served_whatever_the_projects_isolation_level(jobify: Configu
 def test_what_an_old_snapshot_counted_lets_no_later_push_exceed_the_bound(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.postgresql.COUNT_FREELY", 2)
+    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 2)
     jobify(MAXSIZE=20, PUSH_TIMEOUT=0)
     for _ in range(5):
         note.push()
@@ -307,7 +309,7 @@ def test_a_claim_from_a_table_that_was_filled_at_once_takes_what_it_wants_in_ord
             cursor.execute(f"ANALYZE {table}jobify_job")
     line = sorted(specs, key=lambda spec: -spec.priority)
     for want in (1, 10, 100):
-        claims = store.claim("a-pool", {"default": want}, {"default": 60.0}).claims
+        claims = take(store, want)
         assert [claim.id for claim in claims] == [spec.id for spec in line[:want]]
         line = line[want:]
     assert Row.objects.filter(status="running").count() == 111
@@ -334,7 +336,7 @@ def test_a_version_works_with_the_tables_of_the_next_one(jobify: Configure) -> N
             assert the_store().retry([bad.id])
             bad.wait(timeout=PATIENCE)
         assert good.status is JobStatus.SUCCESSFUL
-        (claim,) = (note.push(3), the_store().claim("dead-pool", {"default": 1}, {"default": -1.0}).claims)[1]
+        (claim,) = (note.push(3), take(the_store(), pool="dead-pool", lease=-1.0))[1]
         assert [one.id for one in the_store().rescue()] == [claim.id]
         assert the_store().prune(older_than=-1.0, failed_older_than=-1.0) == 3
     finally:
@@ -352,7 +354,7 @@ def test_a_listener_that_hears_nothing_says_so_and_looks_by_itself(
 ) -> None:
     for name, value in {"PATIENCE": 0.1, "TEST_EVERY": 0.05, "WAIT": 0.02, "DEAF_POLL": 0.02}.items():
         monkeypatch.setattr(listener, name, value)
-    ears = listener.listening("default", listener.Speaker("default").say)
+    ears = DatabaseStore().probe()
     assert ears is not None
     with monkeypatch.context() as pooler, caplog.at_level("INFO", "jobify.store"):
         # A pooler in transaction mode takes the word, and gives it to nobody.

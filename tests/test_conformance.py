@@ -9,7 +9,7 @@ from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
 from jobify_django.testing import StoreConformance
-from tests.test_front import be_patient, by_the_front
+from tests.test_watermark import be_patient, by_the_watermark
 
 
 class TestMemoryStore(StoreConformance):
@@ -25,10 +25,10 @@ class TestDatabaseStore(StoreConformance):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="about PostgreSQL")
-class TestDatabaseStoreByTheFront(StoreConformance):
+class TestDatabaseStoreByTheWatermark(StoreConformance):
     @pytest.fixture(autouse=True)
     def _patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         be_patient(monkeypatch)
 
     def make_store(self, clock: Callable[[], float]) -> Store:
-        return by_the_front(DatabaseStore("database", clock=clock))
+        return by_the_watermark(DatabaseStore("database", clock=clock))

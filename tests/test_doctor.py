@@ -19,9 +19,11 @@ from jobify_django import queue, task
 from jobify_django.conf import get_settings
 from jobify_django.job import JobSpec, new_id
 from jobify_django.registry import tasks
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.stores.base import Store
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from tests.child import Child
+from tests.claims import claim
 from tests.workshop import Configure, both, database
 
 AN_HOUR = 3600.0
@@ -70,10 +72,10 @@ def start(kind: Any, *, ago: float, lease: float = 60.0, pool: str = "a-pool") -
     store, clock = the_store(), the_store().clock
     store.clock = lambda: clock() - ago
     kind.push()
-    (claim,) = store.claim(pool, {"default": 1}, {"default": 1.0}).claims
+    (mine,) = claim(store, pool=pool, lease=1.0)
     store.clock = clock
-    assert not store.renew(pool, {claim.id: claim.attempt}, lease).lost
-    return claim.id
+    assert not store.renew(pool, {mine.id: mine.attempt}, lease).lost
+    return mine.id
 
 
 # Levels, and the exit code
@@ -216,7 +218,7 @@ def test_jobs_that_wait_long_beside_idle_workers_are_told(jobify: Configure) -> 
     assert said.startswith("WARN")
     assert "event=held" in said
     long_ago(note.push)
-    assert the_store().claim("a-pool", {"default": 1}, {"default": 60.0}).claims
+    assert claim(the_store())
     beat(busy=1)
     (said,) = lines("although workers are idle")
     assert said.startswith("NOTE")
@@ -285,7 +287,7 @@ class Broken(MemoryStore):
     def stats(self, queues: Any) -> Any:
         raise KeyError("stats")
 
-    def find(self, **wanted: Any) -> Any:
+    def query(self, query: Any) -> Any:
         raise RuntimeError("find")
 
     def troubles(self) -> Any:

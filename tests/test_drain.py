@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from jobify_django import JobStatus
+from jobify_django.pool.phase import Phase
 from jobify_django.stores import stores
-from jobify_django.stores.base import Claimed
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import Claimed
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, Gate, a_gate, at_work, pushed
 
@@ -57,7 +58,7 @@ def test_what_a_claim_brings_after_the_stop_has_the_grace(jobify: Configure, gat
         job = pushed(arun if kind == "async" else ran.set)
         gate.reached()
         stopping = asyncio.run_coroutine_threadsafe(shop.service.drain(PATIENCE), shop.loop)
-        until(lambda: shop.pool._draining, "the drain")
+        until(lambda: shop.pool.phase >= Phase.DRAINING, "the drain")
         gate.open()
         assert stopping.result(PATIENCE) == []
 
@@ -80,7 +81,7 @@ def test_what_a_claim_brings_after_the_grace_is_handed_back_unrun(
         job = pushed(arun if kind == "async" else ran.set)
         gate.reached()
         stopping = asyncio.run_coroutine_threadsafe(shop.service.drain(0), shop.loop)
-        until(lambda: shop.pool._grace_over, "the end of the grace")
+        until(lambda: shop.pool.phase >= Phase.RELEASING, "the end of the grace")
         gate.open()
         assert stopping.result(PATIENCE) == [job.id]
 

@@ -11,10 +11,13 @@ import pytest
 
 from jobify_django import Job, JobStatus, queue, task
 from jobify_django.conf import get_settings
-from jobify_django.job import Claim, JobSpec, Outcome, new_id
+from jobify_django.job import Claim, JobSpec, new_id
+from jobify_django.outcome import succeeded
 from jobify_django.pool import dryness
 from jobify_django.stores.base import Store
+from jobify_django.stores.value import Demand
 from tests.child import PATIENCE, until
+from tests.claims import claim
 from tests.workshop import Configure, Workshop, a_gate, at_work, both, database, faulty, held, pushed, trouble
 
 
@@ -48,10 +51,8 @@ def push_unknown(*names: str) -> None:
 def held_by_another() -> Claim:
     """Let another pool hold the only place of ``MAX_RUNNING``."""
     note.push()
-    (claim,) = (
-        the_store().claim("another-pool", {"default": 1}, {"default": 600.0}, caps={"default": 1}).claims
-    )
-    return claim
+    (claimed,) = claim(the_store(), pool="another-pool", lease=600.0, max_running=1)
+    return claimed
 
 
 @both
@@ -94,7 +95,7 @@ def test_jobs_behind_the_max_running_of_another_pool_are_waited_for(
 ) -> None:
     jobify(MAX_RUNNING=1)
     caplog.set_level("INFO")
-    claim = held_by_another()
+    held = held_by_another()
     job = pushed(lambda: None)
     with at_work() as shop:
         end = end_of(shop)
@@ -102,7 +103,7 @@ def test_jobs_behind_the_max_running_of_another_pool_are_waited_for(
         shop.turn(3)
         assert not end.done()
         assert caplog.text.count("event=waits-for-others") == 1
-        the_store().finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+        the_store().settle([succeeded(held)])
         assert end.result(PATIENCE) == []
         assert ended(job) is JobStatus.SUCCESSFUL
 
@@ -114,10 +115,11 @@ def test_a_job_that_could_not_be_claimed_for_long_is_left(
     """Such as one whose row somebody has locked."""
     monkeypatch.setattr(dryness, "PUZZLED", 0.0)
     note.push()
-    claim = the_store().claim
+    claims = the_store().claim
 
-    def pass_over(pool: str, wants: Any, lease: Any, *rest: Any, **options: Any) -> Any:
-        return claim(pool, {name: 0 for name in wants}, lease, *rest, **options)
+    def pass_over(demand: Demand, outcomes: Any = ()) -> Any:
+        lanes = {name: lane._replace(want=0) for name, lane in demand.lanes.items()}
+        return claims(demand._replace(lanes=lanes), outcomes)
 
     monkeypatch.setattr(the_store(), "claim", pass_over)
     with at_work() as shop:

@@ -24,7 +24,9 @@ from django.urls import reverse
 from jobify_django import JobStatus, QueueFull, queue, task
 from jobify_django.job import JobRecord
 from jobify_django.models import Job, Pool, Queue, QueueChange
+from jobify_django.stores.value import JobQuery
 from tests.child import PATIENCE
+from tests.claims import claim as take
 from tests.settings import SQLITE_OPTIONS
 from tests.test_router import ensure_connection
 from tests.workshop import at_work, clear, pushed
@@ -101,7 +103,7 @@ def a_project_at_work(alias: str = "default") -> None:
         pushed(lambda: "done").wait(timeout=PATIENCE)
         pushed(fail).wait(timeout=PATIENCE)
     running = note.using(priority=9).push(1)
-    assert queue().store.claim("a-pool", {"default": 1}, {"default": LEASE}).claims
+    assert take(queue().store, lease=LEASE)
     running.refresh()
     assert running.status is JobStatus.RUNNING
     note.using(priority=-5).push(2)
@@ -160,7 +162,7 @@ def goes_on(alias: str = "default") -> None:
 
 
 def waiting_jobs() -> list[JobRecord]:
-    return list(queue().store.find(status=JobStatus.WAITING, limit=10))
+    return list(queue().store.query(JobQuery(status=JobStatus.WAITING, limit=10)))
 
 
 # In one database

@@ -13,7 +13,7 @@ import os, signal, sys, warnings
 warnings.simplefilter("ignore")
 import django
 django.setup()
-from jobify_django.line import inside
+from jobify_django.current import inside
 from jobify_django.pool.forking import hook_forks
 
 def note(number, frame): pass

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import pytest
 
 from jobify_django import Job, JobStatus, queue
-from jobify_django.job import Outcome
 from jobify_django.log import get_log
-from jobify_django.pool import service, upkeep
+from jobify_django.outcome import Outcome
+from jobify_django.pool import liveness, service, upkeep
 from jobify_django.signals import job_ended
 from jobify_django.stores.database import DatabaseStore
 from tests.child import PATIENCE, until
@@ -114,7 +114,7 @@ def test_a_pool_that_dies_is_replaced_although_its_death_cannot_be_logged(
     with at_work() as shop:
         dead = shop.pool
         said = refusing(error)
-        monkeypatch.setattr(dead, "apply", bug)
+        monkeypatch.setattr(dead.workers, "apply", bug)
         dead.wake()
         until(lambda: shop.pool is not dead, "another pool")
         assert ended(pushed(lambda: None)) is JobStatus.SUCCESSFUL
@@ -178,14 +178,14 @@ def assert_not_alive_until(go_on: Callable[[], object], caplog: pytest.LogCaptur
     clock = store.clock
     store.clock = lambda: clock() + 60  # its last report is old
     looks = []
-    turning = upkeep.Upkeep._turning
+    turning = liveness.Turning.look
 
-    def look(self: upkeep.Upkeep) -> bool:
-        looks.append(turning(self))
+    def look(self: liveness.Turning, turns: int) -> bool:
+        looks.append(turning(self, turns))
         return looks[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upkeep.Upkeep, "_turning", look)
+        patch.setattr(liveness.Turning, "look", look)
         until(lambda: len(looks) >= 3, "more looks")
         assert list(store.pools()) == []
         go_on()
@@ -196,7 +196,7 @@ def assert_not_alive_until(go_on: Callable[[], object], caplog: pytest.LogCaptur
 def test_a_pool_whose_claim_hangs_is_not_reported_alive(
     jobify: Configure, brisk: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(upkeep, "STUCK_AFTER", 0.2)
+    monkeypatch.setattr(liveness, "STUCK_AFTER", 0.2)
     Stuck.stuck.clear()
     Stuck.go.clear()
     jobify(STORE="tests.test_guards.Stuck")
@@ -213,7 +213,7 @@ def test_a_pool_whose_claim_hangs_is_not_reported_alive(
 def test_a_pool_in_memory_whose_loop_is_blocked_is_not_reported_alive(
     jobify: Configure, brisk: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(upkeep, "STUCK_AFTER", 0.2)
+    monkeypatch.setattr(liveness, "STUCK_AFTER", 0.2)
     gate = a_gate()
 
     async def block() -> None:

@@ -11,14 +11,17 @@ from django.db import connection, transaction
 
 from jobify_django import JobStatus, queue, task
 from jobify_django.exceptions import StoreError
-from jobify_django.job import Outcome
-from jobify_django.stores import hints
+from jobify_django.job import JobSpec, new_id
+from jobify_django.outcome import succeeded
+from jobify_django.stores import watcher
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.notifier import Kind
 from tests.child import PATIENCE, until
-from tests.workshop import Configure, at_work, both, database, memory
+from tests.claims import claim
+from tests.workshop import Configure, at_work, both, database, memory, notice_nothing
 
-KINDS: tuple[hints.Kind, ...] = ("work", "room", "ended")
+KINDS: tuple[Kind, ...] = ("work", "room", "ended")
 
 noticing = pytest.mark.skipif(
     connection.vendor == "mysql", reason="nothing tells of other processes' writes there; pools poll"
@@ -35,7 +38,7 @@ class Ears:
     def __init__(self, store: Store) -> None:
         self.heard: list[tuple[str, Any]] = []
         self._stops = [
-            store.hints.subscribe(kind, lambda what, kind=kind: self.heard.append((kind, what)))  # type: ignore[misc]
+            store.listen(kind, lambda what, kind=kind: self.heard.append((kind, what)))  # type: ignore[misc]
             for kind in KINDS
         ]
 
@@ -64,9 +67,9 @@ def ears(jobify: Configure) -> Iterator[Ears]:
 def test_what_this_process_does_is_told_at_once(jobify: Configure, ears: Ears) -> None:
     job = note.push()
     assert ("work", "default") in ears.heard
-    (claim,) = the_store().claim("a-pool", {"default": 1}, {"default": 60.0}).claims
+    (started,) = claim(the_store())
     assert ("room", "default") in ears.heard
-    the_store().finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+    the_store().settle([succeeded(started)])
     assert ("ended", [job.id]) in ears.heard
 
 
@@ -124,7 +127,7 @@ def test_what_others_write_is_told(jobify: Configure, ears: Ears) -> None:
 @noticing
 @database
 def test_a_watcher_that_fails_tries_again(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hints, "RETRY", 0.0)
+    monkeypatch.setattr(watcher, "RETRY", 0.0)
     probe, failures = the_store().probe, iter([StoreError("away"), StoreError("away")])
 
     def failing() -> Any:
@@ -142,7 +145,7 @@ def test_a_watcher_that_fails_tries_again(jobify: Configure, monkeypatch: pytest
 def test_a_hint_comes_with_the_commit_and_not_with_a_rollback(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    notice_nothing(monkeypatch)
     ears = Ears(the_store())
     with transaction.atomic():
         note.push()
@@ -158,7 +161,7 @@ def test_a_hint_comes_with_the_commit_and_not_with_a_rollback(
 @noticing
 @database
 def test_a_pool_is_woken_by_another_connection(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", 3600.0)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 3600.0)
     _push_elsewhere_and_wait()
 
 
@@ -166,8 +169,8 @@ def test_a_pool_is_woken_by_another_connection(jobify: Configure, monkeypatch: p
 def test_with_every_hint_lost_a_job_waits_one_poll_longer(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", 0.05)
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 0.05)
+    notice_nothing(monkeypatch)
     _push_elsewhere_and_wait()
 
 
@@ -176,7 +179,7 @@ def _push_elsewhere_and_wait() -> None:
     with at_work() as shop:
         note.push().wait(timeout=PATIENCE)
         until(lambda: shop.pool.completer.empty, "an idle pool")
-        specs = note._specs(note._route(), (((), {}),))
+        specs = [JobSpec(new_id(), note.name, "[[],{}]")]
         DatabaseStore("elsewhere").add(queue().settings, specs)
         until(
             lambda: the_store().get([specs[0].id])[specs[0].id].status is JobStatus.SUCCESSFUL,

@@ -205,7 +205,7 @@ def broken(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         raise StoreError("the database is away.")
 
     store = queue().store
-    for verb in ("stats", "find"):
+    for verb in ("stats", "query"):
         monkeypatch.setattr(store, verb, fail)
 
 

@@ -22,6 +22,7 @@ from jobify_django.signals import job_ended
 from jobify_django.stores.base import Store
 from jobify_django.testing import FakeClock
 from tests.child import PATIENCE
+from tests.claims import claim, release
 from tests.workshop import aheld, at_work, clear, held
 
 HOSTILE = "no \x1b[31morder\nCommandError: forged"
@@ -73,8 +74,8 @@ def test_a_failed_job_is_shown_as_one_document(store: Store) -> None:
 
 def test_ages_and_run_times_are_numbers_beside_the_times(store: Store) -> None:
     clock = store.clock = FakeClock(1_790_000_000.0)
-    job = ships.push("ord-1")
-    store.claim("pool", {"default": 1}, {"default": 3600.0})
+    ships.push("ord-1")
+    claims = claim(store, lease=3600.0)
     clock.now += 90
 
     (listed,) = json.loads(jobs("list", "--format", "json"))
@@ -82,7 +83,7 @@ def test_ages_and_run_times_are_numbers_beside_the_times(store: Store) -> None:
     assert (listed["age"], listed["run"]) == (90.0, 90.0)
     assert listed["pushed_at"] == "2026-09-21T14:13:20.000+00:00"
     assert jobs("list").splitlines()[1].split()[6:8] == ["1m", "1m"]
-    store.release("pool", {job.id: 1}, "a test")
+    release(store, claims)
     (listed,) = json.loads(jobs("list", "--format", "json"))
     assert listed["run"] is None
 
@@ -155,10 +156,10 @@ def test_what_cannot_be_done_ends_with_1(store: Store, capsys: pytest.CaptureFix
 def test_ctrl_c_ends_with_130(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(**options: object) -> None:
+    def interrupted(*given: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "find", interrupted)
+    monkeypatch.setattr(store, "query", interrupted)
     with pytest.raises(SystemExit) as end:
         Command().run_from_argv(["manage.py", "jobs", "list"])
 
@@ -320,7 +321,7 @@ def test_a_cancel_says_what_is_true_of_each_running_job(store: Store) -> None:
 def test_a_cancel_promises_nothing_of_a_task_that_is_not_known(store: Store) -> None:
     id = new_id()
     store.add(queue().settings, [JobSpec(id, "not.known", "[[],{}]")])
-    store.claim("pool", {"default": 1}, {"default": 3600.0})
+    claim(store, lease=3600.0)
 
     assert jobs("cancel", id) == (
         "0 cancelled, 0 running asked to end, 1 running of a task that is not known here: asked to end, "

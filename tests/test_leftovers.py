@@ -19,11 +19,12 @@ from jobify_django import Job, JobNotFound, JobStatus, StoreError, UnknownQueue,
 from jobify_django.asgi import lifespan
 from jobify_django.models import Job as Row
 from jobify_django.pool import serving
-from jobify_django.pool.unserved import Unserved
+from jobify_django.pool.leftover_watch import LeftoverWatch
 from jobify_django.registry import tasks
 from jobify_django.stores import every_store, stores
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.stores.base import Store
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import Ground, a_queue
 from tests.child import Child, until
@@ -398,7 +399,7 @@ def test_a_part_that_is_left_to_others_is_no_reason_to_warn(
     settings.JOBIFY = {"QUEUES": {"others": {}}}
     add.using(queue="others").push(1)
 
-    Unserved([stores["database"]]).look()
+    LeftoverWatch([stores["database"]]).look()
 
     assert warnings(caplog) == []
 
@@ -408,7 +409,7 @@ def test_a_queue_that_a_newer_release_serves_is_no_reason_to_warn(
 ) -> None:
     report(stores["database"], "old")
 
-    Unserved([]).look()
+    LeftoverWatch([]).look()
 
     assert warnings(caplog) == []
 
@@ -416,15 +417,15 @@ def test_a_queue_that_a_newer_release_serves_is_no_reason_to_warn(
 def test_a_queue_is_said_once_and_again_when_it_was_gone(
     old: list[Job[int]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    unserved = Unserved([stores["database"]])
-    unserved.look()
-    unserved.look()
+    watch = LeftoverWatch([stores["database"]])
+    watch.look()
+    watch.look()
     assert len(warnings(caplog)) == 1
 
     Row.objects.update(status="cancelled", ended_at=1.0)
-    unserved.look()
+    watch.look()
     Row.objects.update(status="waiting", ended_at=None)
-    unserved.look()
+    watch.look()
     assert len(warnings(caplog)) == 2
 
 
@@ -442,7 +443,7 @@ def test_a_store_that_is_away_keeps_nobody_from_looking_into_the_others(
 
     monkeypatch.setattr(stores["database"], "queues", away)
 
-    Unserved([]).look()
+    LeftoverWatch([]).look()
 
     (line,) = warnings(caplog)
     assert "queue=old store=memory" in line
@@ -452,7 +453,7 @@ def test_no_room_for_its_thread_keeps_no_worker_from_starting(
     settings: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.JOBIFY = {}
-    unserved = Unserved([])
+    watch = LeftoverWatch([])
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -461,9 +462,9 @@ def test_no_room_for_its_thread_keeps_no_worker_from_starting(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    unserved.start()
-    unserved.stop()
-    unserved.join()
+    watch.start()
+    watch.stop()
+    watch.join()
 
     assert "event=upkeep-failed" in caplog.text
 
@@ -481,12 +482,12 @@ def test_a_bug_is_no_end_of_the_looking(
         return real()
 
     monkeypatch.setattr(store, "queues", queues)
-    monkeypatch.setattr("jobify_django.pool.unserved.LOOK_EVERY", 0.01)
-    unserved = Unserved([])
-    unserved.start()
+    monkeypatch.setattr("jobify_django.pool.leftover_watch.LOOK_EVERY", 0.01)
+    watch = LeftoverWatch([])
+    watch.start()
     until(lambda: bool(warnings(caplog)))
-    unserved.stop()
-    unserved.join()
+    watch.stop()
+    watch.join()
 
     assert "event=upkeep-failed error='a bug'" in caplog.text
 
@@ -514,11 +515,11 @@ def test_running_jobs_of_a_dead_pool_are_rescued_from_a_store_that_has_no_pool_l
     job = add.push(1)
     Row.objects.update(status="running", attempt=1, pool="dead", started_at=1.0, lease_until=2.0)
     settings.JOBIFY = {"STORE": "memory"}
-    unserved = Unserved([stores["memory"]])
+    watch = LeftoverWatch([stores["memory"]])
 
-    unserved.look()
+    watch.look()
     assert get_job(job.id).status is JobStatus.RUNNING  # a pool that was away would come back first
-    unserved.look()
+    watch.look()
 
     assert get_job(job.id).status is JobStatus.WAITING
     assert f"event=rescued id={job.id}" in caplog.text
@@ -527,11 +528,11 @@ def test_running_jobs_of_a_dead_pool_are_rescued_from_a_store_that_has_no_pool_l
 
 def test_looking_leaves_no_connection_behind(old: list[Job[int]]) -> None:
     left: list[bool] = []
-    unserved = Unserved([])
+    watch = LeftoverWatch([])
 
     def look() -> None:
-        unserved.stop()
-        unserved._run()
+        watch.stop()
+        watch._run()
         left.append(any(one.connection is not None for one in connections.all(initialized_only=True)))
 
     thread = threading.Thread(target=look)

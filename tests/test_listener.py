@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobify_django.stores.database.listener import DEBOUNCE, ECHO, WAIT, Listener
-from jobify_django.stores.hints import EVERYTHING
+from jobify_django.stores.notifier import EVERYTHING
 from tests.child import until
 
 

@@ -21,13 +21,15 @@ from django.utils.log import AdminEmailHandler
 
 import jobify_django
 from jobify_django import queue
-from jobify_django.job import JobSpec, Outcome
+from jobify_django.job import JobSpec
 from jobify_django.log import listed, quoted
 from jobify_django.management import logs
 from jobify_django.management.logs import JsonFormatter, TextFormatter
+from jobify_django.outcome import Outcome
 from jobify_django.signals import job_ended
 from tests.app.tasks import write_line
 from tests.child import PATIENCE, until
+from tests.claims import die
 from tests.workshop import Configure, ado, at_work, both, do, memory, named, pushed
 
 ROOT = Path(__file__).parent.parent
@@ -466,7 +468,7 @@ def test_jobs_whose_ids_and_tasks_are_hostile_forge_no_line(jobify: Configure, s
     add(ids[3], ado.name, afail)
     add(ids[4], do.name, lambda: None)
     add(ids[5], EVIL, fail)
-    store.claim(f"dead\n{FORGED}", {"default": 1}, {"default": -1.0})
+    die(store, pool=f"dead\n{FORGED}")
 
     def ended() -> bool:
         return all(store.get((id,))[id].status.ended for id in ids[1:5])
@@ -508,7 +510,7 @@ OURS = {
     "event",  # of a lifespan
     "rescued.status",
     "self.id",  # a pool's, which it made itself
-    "self._pool.id",
+    "self._pool",
     "queues",  # of the first lines, each name shown
     "'\\n'.join(lines)",  # of a snapshot
     "', '.join(jobs) or 'none'",  # of a blocked loop, each listed

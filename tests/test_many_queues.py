@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 from typing import Any
@@ -17,9 +17,12 @@ from django.urls import reverse
 
 from jobify_django import queue
 from jobify_django.conf import get_settings
-from jobify_django.job import SUCCESSFUL, JobSpec, JobStatus, Outcome, new_id
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.job import JobSpec, JobStatus, new_id
+from jobify_django.outcome import succeeded
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import Demand, Lane, PoolQueue, PoolRecord
 from tests.child import PATIENCE
+from tests.claims import release
 from tests.workshop import Configure, at_work, database, do, named, pushed
 
 pytestmark = database
@@ -41,6 +44,10 @@ def add(store: Store, name: str, jobs: int = 1, **values: Any) -> list[str]:
     return [spec.id for spec in specs]
 
 
+def demand(names: Iterable[str], want: int, **options: Any) -> Demand:
+    return Demand("p", {name: Lane(want, 30.0) for name in names}, **options)
+
+
 @contextmanager
 def statements() -> Iterator[list[str]]:
     """The statements that are run in the block, on this thread."""
@@ -57,13 +64,13 @@ def statements() -> Iterator[list[str]]:
 def test_a_claim_of_two_thousand_queues_takes_the_jobs_of_all(store: Store) -> None:
     ids = [id for name in SOME for id in add(store, name)]
     (late,) = add(store, NAMES[7], delay=60.0)
-    claimed = store.claim("p", dict.fromkeys(NAMES, 5), dict.fromkeys(NAMES, 30.0))
+    claimed = store.claim(demand(NAMES, 5))
     assert [claim.id for claim in claimed.claims] == ids
     assert set(claimed.states) == set(NAMES)
     assert claimed.next_due is not None
     assert 50 < claimed.next_due <= 60
-    outcomes = [Outcome(c.id, c.attempt, c.queue, c.task, SUCCESSFUL) for c in claimed.claims]
-    again = store.claim("p", dict.fromkeys(NAMES, 5), dict.fromkeys(NAMES, 30.0), outcomes)
+    outcomes = [succeeded(claim) for claim in claimed.claims]
+    again = store.claim(demand(NAMES, 5), outcomes)
     assert (again.claims, again.refused) == ([], [])
     assert store.get([late])[late].status is JobStatus.DELAYED
 
@@ -72,12 +79,12 @@ def test_a_claim_in_parts_keeps_limits_orders_and_tasks_that_are_not_known(store
     capped, ordered = NAMES[1_500], NAMES[1_501]
     mine = add(store, capped, 10)
     low, high = add(store, ordered, 3, priority=-1), add(store, ordered, 3, priority=1)
-    wants = dict.fromkeys(NAMES, 5)
-    lease = dict.fromkeys(NAMES, 30.0)
-    claims = store.claim("p", wants, lease, caps={capped: 3}, unknown=["u1", "u2"]).claims
+    wanted = demand(NAMES, 5, unknown=["u1", "u2"])
+    wanted = wanted._replace(lanes={**wanted.lanes, capped: Lane(5, 30.0, 3)})
+    claims = store.claim(wanted).claims
     assert [claim.id for claim in claims if claim.queue == capped] == mine[:3]
     assert [claim.id for claim in claims if claim.queue == ordered] == [*high, *low[:2]]
-    assert not [c for c in store.claim("p", wants, lease, caps={capped: 3}).claims if c.queue == capped]
+    assert not [c for c in store.claim(wanted._replace(unknown=())).claims if c.queue == capped]
 
 
 def test_a_suspect_of_any_part_is_claimed_alone(store: Store) -> None:
@@ -86,31 +93,29 @@ def test_a_suspect_of_any_part_is_claimed_alone(store: Store) -> None:
     (suspect,) = add(store, NAMES[-1])
     add(store, NAMES[0])
     Job.objects.filter(id=suspect).update(crashes=1)
-    wants, lease = dict.fromkeys(NAMES, 5), dict.fromkeys(NAMES, 30.0)
-    assert store.claim("p", wants, lease, suspects="wait").held
-    assert [claim.id for claim in store.claim("p", wants, lease).claims] == [suspect]
+    assert store.claim(demand(NAMES, 5, quarantine="wait")).blocked
+    assert [claim.id for claim in store.claim(demand(NAMES, 5)).claims] == [suspect]
 
 
 @pytest.mark.parametrize("number", [1, 100])
 def test_a_look_at_ordinarily_many_queues_is_one_statement(store: Store, number: int) -> None:
     names = NAMES[:number]
-    wants, lease = dict.fromkeys(names, 1), dict.fromkeys(names, 1.0)
-    store.claim("p", wants, lease)  # a server's clock is measured at first
+    store.claim(demand(names, 1))  # a server's clock is measured at first
     with statements() as seen:
-        store.claim("p", wants, lease)
+        store.claim(demand(names, 1))
     assert len(seen) == 1
     with statements() as seen:
         store.stats([get_settings().queue(name) for name in names])
     assert len(seen) == 3
     with statements() as seen:
-        store.states(names)
+        store.sync("p", names)
     assert len(seen) == 1
 
 
 def test_two_thousand_queues_are_counted_in_a_few_statements(store: Store) -> None:
     add(store, NAMES[-1], 2)
     add(store, NAMES[-1], 1, delay=60.0)
-    store.claim("p", {NAMES[-1]: 1}, {NAMES[-1]: 30.0})
+    store.claim(demand([NAMES[-1]], 1))
     with statements() as seen:
         stats = store.stats(list(get_settings().queues.values()))
     assert len(seen) < 40
@@ -152,16 +157,16 @@ def test_the_pages_and_commands_show_two_thousand_queues(store: Store) -> None:
 def test_a_thousand_workers_hold_renew_and_finish_their_jobs(store: Store) -> None:
     name = NAMES[0]
     ids = add(store, name, 2_500)
-    claims = store.claim("p", {name: 2_500}, {name: 30.0}).claims
+    claims = store.claim(demand([name], 2_500)).claims
     assert [claim.id for claim in claims] == ids
     held = {claim.id: claim.attempt for claim in claims}
     renewed = store.renew("p", {**held, "none": 1}, 60.0)
     assert list(renewed.lost) == ["none"]
     store.cancel(ids[:1_200])
     assert set(store.renew("p", held, 60.0).cancel_requested) == set(ids[:1_200])
-    outcomes = [Outcome(c.id, c.attempt, c.queue, c.task, SUCCESSFUL, f"{n}") for n, c in enumerate(claims)]
-    assert store.finish(outcomes[:1_500]) == []
-    given = store.release("p", {claim.id: claim.attempt for claim in claims[1_500:]}, "r")
+    outcomes = [succeeded(claim, f"{number}") for number, claim in enumerate(claims)]
+    assert store.settle(outcomes[:1_500]) == []
+    given = release(store, claims[1_500:], "p")
     assert sorted(given) == sorted(ids[1_500:])
     cancelled = store.cancel(ids)
     assert len(cancelled) == 2_500
@@ -173,8 +178,7 @@ def test_a_thousand_workers_hold_renew_and_finish_their_jobs(store: Store) -> No
 def test_a_thousand_tasks_that_are_not_known_are_passed_over(store: Store) -> None:
     unknown = [f"deploy.tasks.of_tomorrow_{number}" for number in range(1_000)]
     ids = add(store, NAMES[-1])
-    wants, lease = dict.fromkeys(NAMES, 1), dict.fromkeys(NAMES, 30.0)
-    claims = store.claim("p", wants, lease, unknown=unknown).claims
+    claims = store.claim(demand(NAMES, 1, unknown=unknown)).claims
     assert [claim.id for claim in claims] == ids
 
 

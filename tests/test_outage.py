@@ -15,12 +15,12 @@ from django.test import Client
 from django.urls import reverse
 
 from jobify_django import outage, queue
-from jobify_django.admin import row
+from jobify_django.admin import reading
 from jobify_django.exceptions import StoreError
 from jobify_django.management.heartbeat import Heartbeat
 from jobify_django.outage import FORGOTTEN, LONGEST_SILENCE, MOST_KINDS, SAY_AGAIN, Outage, Word
-from jobify_django.pool import pool, upkeep
-from jobify_django.stores import hints
+from jobify_django.pool import backoff, upkeep
+from jobify_django.stores import watcher
 from jobify_django.stores.database.watchdog import Watchdog
 from jobify_django.stores.memory import MemoryStore
 from tests.app.tasks import write_line
@@ -164,7 +164,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Said:
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
         monkeypatch.setattr(upkeep, name, 0.01)
-    monkeypatch.setattr(pool, "LONGEST_BACKOFF", 0.01)
+    monkeypatch.setattr(backoff, "LONGEST_BACKOFF", 0.01)
 
 
 def test_a_claim_loop_tells_an_outage_once_its_change_once_and_its_end(
@@ -200,7 +200,7 @@ def test_a_chore_that_fails_in_a_way_nobody_foresaw_is_told_once_with_its_traceb
 def test_a_push_that_cannot_look_for_workers_says_so_once(
     shaky: dict[str, Exception], said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.lookout.GLANCE_EVERY", 0.0)
+    monkeypatch.setattr("jobify_django.push.unserved.LOOK_EVERY", 0.0)
     shaky["pools"] = StoreError("permission denied for table jobify_pool.")
     for _ in range(5):
         write_line.push("path", "line")
@@ -214,7 +214,7 @@ def test_a_push_that_cannot_look_for_workers_says_so_once(
 
 @pytest.fixture
 def admin(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(row, "_unreadable", Outage())
+    monkeypatch.setattr(reading, "_unreadable", Outage())
     return admin_client
 
 
@@ -232,7 +232,7 @@ def test_the_admin_pages_tell_a_store_they_cannot_read_once_not_for_each_queue_a
     shaky.clear()
     admin.get(overview)
     assert said("event=store-readable") == [], "another page may still see it"
-    clock.now += row.UNREADABLE_FOR
+    clock.now += reading.UNREADABLE_FOR
     admin.get(overview)
     assert len(said("event=store-readable")) == 1
 
@@ -240,7 +240,7 @@ def test_the_admin_pages_tell_a_store_they_cannot_read_once_not_for_each_queue_a
 def test_a_watcher_whose_database_is_away_says_so_once(
     shaky: dict[str, Exception], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hints, "RETRY", 0.001)
+    monkeypatch.setattr(watcher, "RETRY", 0.001)
     caplog.set_level(logging.DEBUG, "jobify.store")
     store = queue().store
     tries: list[None] = []
@@ -258,7 +258,7 @@ def test_a_watcher_whose_database_is_away_says_so_once(
 
     monkeypatch.setattr(store, "probe", probe)
     monkeypatch.setattr(type(store), "shared", True)
-    stop = store.hints.subscribe("work", lambda what: None)
+    stop = store.listen("work", lambda what: None)
     try:
         until(lambda: len(tries) >= 10, "ten tries")
         assert caplog.text.count("cannot watch for changes") == 1
@@ -273,10 +273,10 @@ def test_a_listener_that_raises_at_each_hint_is_told_once(shaky: dict[str, Excep
         raise ValueError("a bug")
 
     store = queue().store
-    stop = store.hints.subscribe("work", listen)
+    stop = store.listen("work", listen)
     try:
         for _ in range(5):
-            store.hints.work("default")
+            store.notifier.publish("work", "default")
     finally:
         stop()
     (one,) = said("event=hint-failed")

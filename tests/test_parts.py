@@ -11,7 +11,8 @@ from django.db import transaction
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobSpec, JobStatus, new_id
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database import store as module
+from jobify_django.stores.database import parts as module
+from jobify_django.stores.value import JobQuery
 from jobify_django.testing.conformance.ground import a_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -43,15 +44,12 @@ class Counting(DatabaseStore):
         self.transactions = 0
         self.changes: list[str] = []
         self.fails_at = 0
-        write = self._db.write
 
-        def counted(work: Callable[[Any], Any], **options: Any) -> Any:
-            self.transactions += 1
-            if self.transactions == self.fails_at:
-                raise StoreError("database 'default' failed: it took too long.")
-            return write(lambda db: work(Counted(db, self.changes)), **options)
-
-        self._db.write = counted  # type: ignore[method-assign]
+    def _write(self, work: Callable[[Any], Any], **options: Any) -> Any:
+        self.transactions += 1
+        if self.transactions == self.fails_at:
+            raise StoreError("database 'default' failed: it took too long.")
+        return super()._write(lambda db: work(Counted(db, self.changes)), **options)
 
     def begin(self) -> None:
         """Count from here on."""
@@ -74,7 +72,7 @@ def ids(store: Counting) -> list[str]:
 
 
 def statuses(store: Counting) -> set[JobStatus]:
-    return {record.status for record in store.find(limit=1_000)}
+    return {record.status for record in store.query(JobQuery(limit=1_000))}
 
 
 def test_many_jobs_are_cancelled_and_retried_in_parts(store: Counting, ids: list[str]) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import pytest
 from django.db import connection
 
-from jobify_django.job import JobSpec, new_id
+from jobify_django.job import JobRecord, JobSpec, JobStatus, new_id
 from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqlite
-from jobify_django.stores.database.database import QUEUES, Which
-from jobify_django.stores.database.server import translate
-from jobify_django.stores.database.store import LEASES, LOOK
+from jobify_django.stores.database.claim import LOOK, Line
+from jobify_django.stores.database.connection import translate
+from jobify_django.stores.database.query import QUEUES
+from jobify_django.stores.database.rescue import LEASES
+from jobify_django.stores.value import JobOrder, JobQuery
 from jobify_django.testing.conformance.ground import a_queue
+from tests.claims import claim as take
 from tests.workshop import database
 
 pytestmark = database
@@ -51,27 +56,27 @@ def fill(rows: int, row: str = ROW) -> None:
 def plan(statement: str, values: list[Any]) -> str:
     """Return how the database would run a statement, as text."""
     explain = "EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN "
-    spell = mysql.MySQL.spell if connection.vendor == "mysql" else translate
+    spell = mysql.MySQLStore._spell if connection.vendor == "mysql" else translate
     with connection.cursor() as cursor:
         cursor.execute(explain + spell(statement), values)
         return "\n".join(" ".join(str(cell) for cell in row) for row in cursor.fetchall())
 
 
-WHICH = Which("default", 10)
+LINE = Line("default", 10)
 CLAIM = {
     "sqlite": (
-        sqlite.START % WHICH.condition,
-        ["pool", 1.0, 2.0, *WHICH.values, 10],
+        sqlite.START % LINE.condition,
+        ["pool", 1.0, 2.0, *LINE.values, 10],
         "jobify_job_waiting",
         "SCAN jobify_job",
     ),
     "postgresql": (
-        postgresql.START % (postgresql.NEXT % WHICH.condition),
-        [*WHICH.values, 10, "pool", 1.0, 2.0],
+        postgresql.START % (postgresql.NEXT % LINE.condition),
+        [*LINE.values, 10, "pool", 1.0, 2.0],
         "jobify_job_waiting",
         "Seq Scan on jobify_job",
     ),
-    "mysql": (mysql.NEXT % WHICH.condition, [*WHICH.values, 10], "jobify_job_line", "filesort"),
+    "mysql": (mysql.NEXT % LINE.condition, [*LINE.values, 10], "jobify_job_line", "filesort"),
 }
 
 
@@ -92,7 +97,7 @@ def test_a_claim_goes_by_the_index_of_waiting_jobs(jobify: Any, rows: int) -> No
 def test_a_look_finds_the_head_of_a_line_by_the_index_of_waiting_jobs(jobify: Any, rows: int) -> None:
     fill(rows)
 
-    found = plan(LOOK % ("", "SELECT ? AS queue, 0 AS blind"), ["default"])
+    found = plan(LOOK % ("", "SELECT ? AS queue, 0 AS skipped"), ["default"])
 
     assert ("jobify_job_line" if connection.vendor == "mysql" else "jobify_job_waiting") in found
     assert "filesort" not in found
@@ -104,7 +109,7 @@ def test_a_large_table_is_claimed_from_and_pushed_to_in_order(jobify: Any, rows:
     store = DatabaseStore("large")
 
     assert store.add(QUEUE, [JobSpec(new_id(), "t", "[[],{}]", priority=100)]).taken == 1
-    claims = store.claim("pool", {"default": 3}, {"default": 60.0}).claims
+    claims = take(store, 3, pool="pool")
 
     assert [claim.priority for claim in claims] == [100, 0, 0]
 
@@ -132,6 +137,65 @@ def test_queues_that_hold_jobs_are_found_without_a_look_at_those_that_ended(jobi
     elif rows > 1_000 or connection.vendor == "sqlite":  # PostgreSQL reads a small table whole
         assert "jobify_job_waiting" in found
         assert not re.search(r"Seq Scan on jobify_job|SCAN jobify_job\b", found)
+
+
+ENDED = """{id}, 'default', 't', '[[],{{}}]', 0, CASE i % 10 WHEN 0 THEN 'failed' ELSE 'successful' END, i, 0,
+    0, 0, 0, 0, '', FALSE"""
+
+
+@pytest.mark.parametrize("rows", [1_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("status", [JobStatus.FAILED, None])
+def test_the_newest_ends_are_found_by_the_index_of_jobs_that_ended(
+    jobify: Any, rows: int, status: JobStatus | None
+) -> None:
+    fill(rows, ENDED)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE jobify_job SET ended_at = sequence")
+        if connection.vendor != "sqlite":
+            cursor.execute(f"ANALYZE {'TABLE ' if connection.vendor == 'mysql' else ''}jobify_job")
+    found, plans = queried(JobQuery(status=status, order="ended", limit=10, payload=False))
+
+    assert [job.sequence for job in found] == list(range(rows, 0, -10 if status else -1))[:10]
+    for plain in plans:
+        assert ("jobify_job_ends" if connection.vendor == "mysql" else "jobify_job_ended") in plain
+        assert "filesort" not in plain
+
+
+@pytest.mark.parametrize("rows", [1_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("order", "status"), [("newest", "waiting"), ("oldest", "waiting"), ("newest", "delayed")]
+)
+def test_the_few_jobs_that_have_not_ended_are_listed_without_a_look_at_those_that_have(
+    jobify: Any, rows: int, order: JobOrder, status: str
+) -> None:
+    if connection.vendor == "mysql":
+        pytest.skip("MySQL and MariaDB have no partial indexes")
+    fill(rows, MOST_ENDED)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE jobify_job")
+
+    found, (plain,) = queried(JobQuery(status=JobStatus(status), order=order, limit=100, payload=False))
+
+    assert len(found) == max(1, rows // 100_000)
+    assert found == sorted(found, key=attrgetter("id"), reverse=order == "newest")
+    if rows > 1_000 or connection.vendor == "sqlite":
+        assert f"jobify_job_{status}" in plain
+
+
+def queried(query: JobQuery) -> tuple[Sequence[JobRecord], list[str]]:
+    """Ask a query, and return what it found, and the plan of each statement."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(execute: Callable[..., Any], sql: str, values: Any, *rest: Any) -> Any:
+        asked.append((sql, values))
+        return execute(sql, values, *rest)
+
+    store = DatabaseStore("large")
+    store.stats([])  # a server's clock is measured at first
+    with connection.execute_wrapper(note):
+        found = store.query(query)
+    return found, [plan(statement, values) for statement, values in asked]
 
 
 def test_the_first_and_the_last_lease_are_looked_up_apart(jobify: Any) -> None:

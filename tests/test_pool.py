@@ -11,18 +11,21 @@ import pytest
 from django.db import connection, connections
 
 from jobify_django import Job, JobCancelled, JobStatus, UnknownQueue, queue
-from jobify_django.job import JobSpec, Outcome
+from jobify_django.job import JobSpec
 from jobify_django.models import Pool as PoolRow
 from jobify_django.models import Queue as QueueRow
-from jobify_django.pool import Service, service, upkeep
+from jobify_django.outcome import Outcome
+from jobify_django.pool import Service, liveness, service, upkeep
+from jobify_django.pool.phase import Phase
 from jobify_django.pool.pool import Pool
-from jobify_django.pool.workers import Running
+from jobify_django.pool.slots import Running
 from jobify_django.signals import job_ended
 from jobify_django.stores import stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.memory import MemoryStore
 from jobify_django.testing.conformance.ground import a_queue, outcome
 from tests.child import PATIENCE, until
+from tests.claims import claim, die, release
 from tests.workshop import (
     Configure,
     Workshop,
@@ -197,7 +200,7 @@ def test_a_stopping_pool_lets_running_jobs_end_and_starts_no_more(jobify: Config
         gate.reached()
         waiting = pushed(lambda: None)
         stopping = asyncio.run_coroutine_threadsafe(shop.service.drain(PATIENCE), shop.loop)
-        until(lambda: shop.pool._draining, "the drain")
+        until(lambda: shop.pool.phase >= Phase.DRAINING, "the drain")
         gate.open()
         assert stopping.result(PATIENCE) == []
 
@@ -253,7 +256,7 @@ def test_hurry_ends_a_drain_in_progress(jobify: Configure) -> None:
         job, gate = held()
         gate.reached()
         stopping = asyncio.run_coroutine_threadsafe(shop.service.drain(3600), shop.loop)
-        until(lambda: shop.pool._draining, "the drain")
+        until(lambda: shop.pool.phase >= Phase.DRAINING, "the drain")
         shop.loop.call_soon_threadsafe(shop.service.hurry)
         assert list(stopping.result(PATIENCE)) == [job.id]
 
@@ -409,7 +412,7 @@ def test_an_async_job_that_another_pool_holds_now_is_stopped(
         job = pushed(wait)
         gate.reached()
         queue().pause()
-        the_store().release(shop.pool.id, {job.id: 1}, "a test took it")
+        release(the_store(), [record(job)], shop.pool.id, "a test took it")
         assert told.wait(PATIENCE)
         until(lambda: busy(shop) == 0, "the free worker")
         assert record(job).status is JobStatus.WAITING
@@ -429,11 +432,11 @@ def test_every_loop_survives_a_store_that_is_away(
     with at_work() as shop:
         pushed(lambda: None).wait(timeout=PATIENCE)
         pool = shop.pool.id
-        trouble.break_down("claim", "finish", "renew", "beat", "states", "rescue", "cancels", "prune")
+        trouble.break_down("claim", "settle", "renew", "beat", "sync", "rescue", "prune")
         job = pushed(lambda: "after")
         shop.pool.wake()
         until(lambda: trouble.met["claim"] >= 2, "two tries")
-        for chore in ("states", "beat"):
+        for chore in ("sync", "beat"):
             until(lambda chore=chore: trouble.met[chore] >= 2, f"two tries of {chore}")
         assert record(job).status is JobStatus.WAITING
         trouble.break_down("claim", "rescue")  # nothing is rescued by a pool that cannot look
@@ -455,7 +458,7 @@ def test_an_outcome_that_cannot_be_stored_is_kept_and_stored_later(jobify: Confi
     with at_work() as shop:
         job, gate = start()
         gate.reached()
-        trouble.break_down("claim", "finish")
+        trouble.break_down("claim", "settle")
         # Not in the middle of a claim that began before.
         shop.pool.wake()
         until(lambda: trouble.met["claim"], "a claim that fails")
@@ -486,7 +489,7 @@ def test_a_kept_outcome_is_refused_when_the_job_has_gone_to_somebody_else(
     with at_work() as shop:
         job = pushed(work)
         gate.reached()
-        trouble.break_down("claim", "finish", "renew")
+        trouble.break_down("claim", "settle", "renew")
         gate.open()
         until(lambda: busy(shop) == 0, "the job's end")
         let_a_minute_pass()
@@ -550,7 +553,7 @@ def test_a_pool_that_stops_without_its_store_says_so(
     with at_work(grace=0):
         _, gate = held()
         gate.reached()
-        trouble.break_down("claim", "finish", "release", "retire")
+        trouble.break_down("claim", "settle", "retire")
 
     assert "event=stopped-without-store" in caplog.text
 
@@ -558,7 +561,7 @@ def test_a_pool_that_stops_without_its_store_says_so(
 @faulty
 def test_a_pool_starts_while_its_store_is_away(jobify: Configure) -> None:
     job = pushed(lambda: None)
-    trouble.break_down("claim", "finish", "beat", "states", "rescue", "prune")
+    trouble.break_down("claim", "settle", "beat", "sync", "rescue", "prune")
     with at_work():
         until(lambda: trouble.met["claim"], "the first try")
         trouble.clear()
@@ -587,7 +590,7 @@ def test_a_dead_pool_is_replaced_and_its_jobs_are_handed_back_uncharged(
         def bug(states: object) -> None:
             raise AssertionError("a bug of ours")
 
-        monkeypatch.setattr(dead, "apply", bug)
+        monkeypatch.setattr(dead.workers, "apply", bug)
         dead.wake()
         gates[1].reached()
         assert shop.pool is not dead
@@ -624,7 +627,7 @@ def test_a_pool_whose_upkeep_dies_is_replaced(
 def test_a_blocked_loop_is_reported_with_the_jobs_on_it(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, brisk: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(upkeep, "LAG_WORTH_A_WARNING", 0.05)
+    monkeypatch.setattr(liveness, "LAG_WORTH_A_WARNING", 0.05)
     gate = a_gate()
 
     async def block() -> None:
@@ -647,7 +650,7 @@ def test_a_rescue_is_reported_with_the_pool_it_was_taken_from(
 ) -> None:
     jobify(LEASE=1)
     job = pushed(lambda: None)
-    (claim,) = the_store().claim("dead-pool", {"default": 1}, {"default": -1.0}).claims
+    (claim,) = die(the_store())
     with at_work():
         assert ended(job) is JobStatus.SUCCESSFUL
 
@@ -664,9 +667,9 @@ def test_a_job_that_killed_its_workers_three_times_is_failed_and_can_be_retried(
     jobify(LEASE=1)
     job = pushed(lambda: "at last")
     for _ in range(2):
-        the_store().claim("dead-pool", {"default": 1}, {"default": -1.0})
+        die(the_store())
         the_store().rescue()
-    the_store().claim("dead-pool", {"default": 1}, {"default": -1.0})
+    die(the_store())
     with at_work():
         assert ended(job) is JobStatus.FAILED
         assert job.error is not None
@@ -799,8 +802,7 @@ def a_pool_with_a_job() -> tuple[Pool, Running]:
     served, store = a_queue(), MemoryStore("memory")
     store.add(served, [JobSpec("a", "app.tasks.a", "[[],{}]")])
     pool = Pool(store, [served])
-    (claim,) = store.claim(pool.id, {"default": 1}, {"default": 30}).claims
-    running = pool.slots["default"].take(claim)
+    running = pool.slots["default"].take(*claim(store, pool=pool.id))
     pool.completer.hold(running)
     return pool, running
 
@@ -808,7 +810,7 @@ def a_pool_with_a_job() -> tuple[Pool, Running]:
 def test_a_job_that_has_ended_here_is_not_reported_lost(caplog: pytest.LogCaptureFixture) -> None:
     # Its outcome is stored, and the reply is still on its way when its lease is to be renewed.
     pool, running = a_pool_with_a_job()
-    pool.store.finish([outcome(running.claim)])
+    pool.store.settle([outcome(running.claim)])
     running.slots.leave(running)
 
     pool._upkeep._renew()
@@ -821,7 +823,7 @@ def test_a_job_that_a_stopping_pool_hands_back_is_not_reported_lost(
 ) -> None:
     # The renewal was under way when the pool said its last words.
     pool, running = a_pool_with_a_job()
-    pool.store.release(pool.id, {running.claim.id: running.claim.attempt}, "its pool stopped")
+    release(pool.store, [running.claim], pool.id)
     pool._upkeep.stop()
 
     pool._upkeep._renew()

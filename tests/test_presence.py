@@ -8,8 +8,10 @@ from jobify_django import queue
 from jobify_django.job import JobSpec, new_id
 from jobify_django.pool import upkeep
 from jobify_django.pool.presence import Presence
-from jobify_django.stores.base import PoolQueue, PoolRecord, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from tests.child import PATIENCE, until
+from tests.claims import claim
 from tests.workshop import Configure, at_work, do, faulty, held, named, trouble
 
 NOW = 1_800_000_000.0
@@ -88,17 +90,17 @@ def of_another_pool(store: Store, lease: float) -> str:
     store.beat(PoolRecord("elsewhere", "host", 1, "code", 1.0, {"default": PoolQueue(1, 1, 0)}))
     spec = JobSpec(new_id(), do.name, f'[["{named(lambda: 1)}"],{{}}]', 99)
     store.add(queue().settings, [spec])
-    (claim,) = store.claim("elsewhere", {"default": 1}, {"default": lease}).claims
-    assert claim.id == spec.id
+    (claimed,) = claim(store, pool="elsewhere", lease=lease)
+    assert claimed.id == spec.id
     return spec.id
 
 
 def an_outage_of_a_minute(store: Store) -> None:
     """Let nobody reach the store for a minute of its clock."""
     # A pool that has not looked yet cannot know what was before, and charges.
-    until(lambda: trouble.done["states"] >= 2, "two looks that go through")
-    trouble.break_down("claim", "finish", "renew", "beat", "states", "rescue", "cancels", "prune")
-    until(lambda: trouble.met["states"] >= 2, "two looks that fail")
+    until(lambda: trouble.done["sync"] >= 2, "two looks that go through")
+    trouble.break_down("claim", "settle", "renew", "beat", "sync", "rescue", "prune")
+    until(lambda: trouble.met["sync"] >= 2, "two looks that fail")
     clock = store.clock
     store.clock = lambda: clock() + 60
     trouble.clear()

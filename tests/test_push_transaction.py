@@ -23,7 +23,7 @@ from jobify_django.models import Job as Row
 from jobify_django.models import Pool as PoolRow
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database import database as limits
+from jobify_django.stores.database import connection as limits
 from tests.child import PATIENCE
 from tests.workshop import Configure, at_work, both, database, memory, pushed
 
@@ -103,7 +103,7 @@ def test_an_error_in_a_push_of_a_servers_transaction_marks_it_for_rollback(
         with connection.cursor() as cursor:
             cursor.execute("SELECT no_such_column FROM jobify_job")
 
-    monkeypatch.setattr(the_store()._db, "room", fail)  # type: ignore[attr-defined]
+    monkeypatch.setattr(the_store(), "_room", fail)  # type: ignore[attr-defined]
     with transaction.atomic():
         with pytest.raises(StoreError):
             note.push(1)
@@ -260,7 +260,7 @@ async def test_in_memory_a_push_on_a_plain_event_loop_needs_no_thread(
     def no_thread(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("it went to a thread")
 
-    monkeypatch.setattr("jobify_django.bell.sync_to_async", no_thread)
+    monkeypatch.setattr("jobify_django.waiting.waker.sync_to_async", no_thread)
     await note.apush(1)
     await note.apush_many([(2,), (3,)])
     assert waiting() == 3
@@ -407,7 +407,7 @@ def test_a_listener_that_fails_makes_no_push_fail(
     def fail(about: object) -> None:
         raise RuntimeError("Event loop is closed")
 
-    unsubscribe = the_store().hints.subscribe("work", fail)
+    unsubscribe = the_store().listen("work", fail)
     try:
         assert note.push(1).id
     finally:

@@ -19,14 +19,17 @@ from django.contrib.auth.models import Group
 from django.db import connections, transaction
 
 from jobify_django import Job, JobStatus, QueueFull, queue, task
-from jobify_django.bell import Bell, Call
-from jobify_django.conf import get_settings
 from jobify_django.job import JobSpec, new_id
-from jobify_django.line import Admission, Line
+from jobify_django.push.admission import Admission
+from jobify_django.push.push import route_of
+from jobify_django.push.waits import PushWaits
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.value import JobQuery
+from jobify_django.waiting.waker import Call, Waker
 from tests.child import PATIENCE, until
-from tests.workshop import Configure, a_gate, at_work, both, database, held, memory, pushed
+from tests.claims import claim
+from tests.workshop import Configure, a_gate, at_work, both, database, held, memory, notice_nothing, pushed
 
 gone = pytest.raises(asyncio.CancelledError)
 
@@ -36,10 +39,10 @@ def note(value: Any) -> Any:
     return value
 
 
-class Quiet(Bell):
-    """A bell that wakes nobody."""
+class Quiet(Waker):
+    """A waker that wakes nobody."""
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         pass
 
 
@@ -47,8 +50,8 @@ def the_store() -> Store:
     return queue().store
 
 
-def line(name: str = "default") -> Line:
-    return Line.of(the_store(), name)
+def line(name: str = "default") -> PushWaits:
+    return the_store().local(PushWaits, name)
 
 
 def waiting() -> int:
@@ -57,12 +60,13 @@ def waiting() -> int:
 
 def values() -> list[Any]:
     """Return the arguments of the waiting jobs, in claim order."""
-    return [Job(the_store(), r.queue, r).args[0] for r in the_store().find(status=JobStatus.WAITING)]
+    found = the_store().query(JobQuery(status=JobStatus.WAITING))
+    return [Job(the_store(), r.queue, r).args[0] for r in found]
 
 
 def make_room(jobs: int = 1) -> None:
     """Start so many of the waiting jobs."""
-    assert len(the_store().claim("a-pool", {"default": jobs}, {"default": 60.0}).claims) == jobs
+    assert len(claim(the_store(), jobs)) == jobs
 
 
 class Pushes:
@@ -149,9 +153,9 @@ def test_the_time_until_a_push_finds_the_queue_full_counts_too(
     jobify(MAXSIZE=1)
     note.push(1)
     now = 1000.0
-    monkeypatch.setattr("jobify_django.line.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("jobify_django.push.admission.time", SimpleNamespace(monotonic=lambda: now))
     spec = JobSpec(new_id(), note.name, "[[2], {}]")
-    steps = Admission(line(), get_settings().queue("default"), [spec], timeout=10).steps(Quiet())
+    steps = Admission(route_of(note.using(timeout=10)), [spec]).steps(Quiet())
     step = next(steps)
 
     def go_on() -> None:
@@ -310,7 +314,7 @@ def test_room_made_by_another_connection_is_noticed(jobify: Configure, pushes: P
     note.push(0)
     pushes.start(lambda: note.push(1))
     # Another instance has no way to tell ours, as another process has none.
-    assert DatabaseStore("elsewhere").claim("a-pool", {"default": 1}, {"default": 60.0}).claims
+    assert claim(DatabaseStore("elsewhere"))
     pushes.finish()
     assert values() == [1]
 
@@ -423,8 +427,8 @@ def test_a_job_pushed_in_a_transaction_is_gone_when_its_savepoint_rolls_back(job
 def test_a_commit_makes_the_job_visible_and_wakes_the_pool(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", 3600.0)  # it is woken, or not at all
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 3600.0)  # it is woken, or not at all
+    notice_nothing(monkeypatch)
     gate = a_gate()
     with at_work() as shop:
         with transaction.atomic():
@@ -821,7 +825,7 @@ async def loop_push(value: int) -> None:
 def test_a_push_warns_once_a_queue_when_no_worker_is_alive(
     jobify: Configure, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.lookout.GLANCE_EVERY", 0.0)
+    monkeypatch.setattr("jobify_django.push.unserved.LOOK_EVERY", 0.0)
     jobify(QUEUES={"mail": {}})
     for _ in range(3):
         note.push(1)
@@ -870,11 +874,11 @@ async def auntil(happened: Callable[[], object]) -> None:
 
 
 def claim_some() -> list[int]:
-    claims = the_store().claim("a-pool", {"default": 3}, {"default": 60.0}).claims
-    records = the_store().get([claim.id for claim in claims])
-    return [Job(the_store(), "default", records[claim.id]).args[0] for claim in claims]
+    ids = [started.id for started in claim(the_store(), 3)]
+    records = the_store().get(ids)
+    return [Job(the_store(), "default", records[id]).args[0] for id in ids]
 
 
 def cancel_requested() -> set[int]:
-    running = the_store().find(status=JobStatus.RUNNING, limit=1000)
+    running = the_store().query(JobQuery(status=JobStatus.RUNNING, limit=1000))
     return {Job(the_store(), "default", r).args[0] for r in running if r.cancel_requested}

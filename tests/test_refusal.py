@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 
 from jobify_django import Job, JobStatus, StoreError, queue, task
-from jobify_django.job import Claim, JobError, Outcome
+from jobify_django.job import Claim, JobError
 from jobify_django.models import Job as Row
+from jobify_django.outcome import CRASH_LIMIT, Outcome, failed
 from jobify_django.pool.refusal import refusals
 from jobify_django.signals import job_ended
-from jobify_django.stores.base import CRASH_LIMIT, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import JobQuery
+from jobify_django.testing.conformance.ground import outcome as outcome_of
+from tests import claims
 from tests.child import PATIENCE, until
+from tests.claims import POOL
 from tests.workshop import Configure, at_work, both, database, faulty, held, pushed, trouble
 
 
@@ -26,13 +31,9 @@ def the_store() -> Store:
     return queue().store
 
 
-def claim(pool: str = "a-pool") -> Claim:
-    (claimed,) = the_store().claim(pool, {"default": 1}, {"default": 30.0}).claims
+def claim(pool: str = POOL) -> Claim:
+    (claimed,) = claims.claim(the_store(), pool=pool, lease=30.0)
     return claimed
-
-
-def outcome_of(claimed: Claim, status: JobStatus = JobStatus.SUCCESSFUL, **rest: Any) -> Outcome:
-    return Outcome(*claimed[:4], status, **rest)
 
 
 def let_leases_run_out() -> None:
@@ -65,7 +66,7 @@ def is_run_by_another(claimed: Claim) -> None:
 
 def was_run_by_another(claimed: Claim) -> None:
     let_leases_run_out()
-    the_store().finish([outcome_of(claim("another-pool"))])
+    the_store().settle([outcome_of(claim("another-pool"))])
 
 
 def was_taken_back(claimed: Claim) -> None:
@@ -87,7 +88,7 @@ def test_a_refusal_says_what_became_of_the_job(jobify: Configure, happens: Calla
     note.push()
     claimed = claim()
     happens(claimed)
-    refused = list(the_store().finish([outcome_of(claimed)]))
+    refused = list(the_store().settle([outcome_of(claimed)]))
     assert refusals(the_store(), refused) == {(claimed.id, 1): REASONS[happens]}
 
 
@@ -95,9 +96,8 @@ def test_a_refusal_says_what_became_of_the_job(jobify: Configure, happens: Calla
 def test_the_last_attempt_of_a_job_that_was_failed_for_its_crashes_says_so(jobify: Configure) -> None:
     note.push()
     crashed_too_often(claim())
-    last = Outcome(the_store().find()[0].id, CRASH_LIMIT, "default", note.name, JobStatus.FAILED)
-    error = JobError("builtins.ValueError", "no")
-    (reason,) = refusals(the_store(), [last._replace(error=error)]).values()
+    last = failed(the_store().query(JobQuery())[0], JobError("builtins.ValueError", "no"))
+    (reason,) = refusals(the_store(), [last]).values()
     assert reason.startswith("the job has ended meanwhile: failed, crashed its worker 3 times")
 
 
@@ -114,8 +114,8 @@ def test_an_end_that_is_stored_already_is_no_refusal(
 ) -> None:
     note.push()
     end = outcome_of(claim(), status, **rest)
-    the_store().finish([end])
-    assert list(the_store().finish([end])) == [end]
+    the_store().settle([end])
+    assert list(the_store().settle([end])) == [end]
     assert refusals(the_store(), [end]) == {(end.id, 1): ""}
 
 

@@ -14,8 +14,11 @@ from jobify_django import queue, task
 from jobify_django.exceptions import StoreError
 from jobify_django.models import Job, Queue
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import store as database_store
+from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.database import tune as module
 from tests.child import PATIENCE
+from tests.claims import claim as take
+from tests.claims import release
 from tests.workshop import Configure, at_work, database, until
 
 postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="about PostgreSQL")
@@ -69,15 +72,15 @@ class Late:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Parts of two jobs; the list has how many each of them moved."""
-    monkeypatch.setattr(database_store, "REORDER_PART", 2)
+    monkeypatch.setattr(module, "REORDER_PART", 2)
     moved: list[int] = []
-    real = database_store.DatabaseStore.reorder
+    real = DatabaseStore.reorder
 
     def reorder(self: Any, settings: Any) -> int:
         moved.append(real(self, settings))
         return moved[-1]
 
-    monkeypatch.setattr(database_store.DatabaseStore, "reorder", reorder)
+    monkeypatch.setattr(DatabaseStore, "reorder", reorder)
     return moved
 
 
@@ -103,16 +106,16 @@ def test_a_part_that_fails_leaves_the_rest_to_the_pools(
     queue().pause()
     note.push_many([()] * 3)
     numbers = order()
-    real = database_store.DatabaseStore.reorder
+    real = DatabaseStore.reorder
 
     def away(self: Store, settings: Any) -> int:
         raise StoreError("the database is away.")
 
-    monkeypatch.setattr(database_store.DatabaseStore, "reorder", away)
+    monkeypatch.setattr(DatabaseStore, "reorder", away)
     state = queue().tune(order="lifo")
     assert state.reordering
     assert order() == numbers
-    monkeypatch.setattr(database_store.DatabaseStore, "reorder", real)
+    monkeypatch.setattr(DatabaseStore, "reorder", real)
 
     with at_work():
         until(lambda: not reordering(), "the new order")
@@ -126,13 +129,13 @@ def test_the_new_version_is_reported_once_the_order_is_in_force(
     jobify(ORDER="fifo")
     gate = threading.Event()
     asked = threading.Event()
-    real = database_store.DatabaseStore.reorder
+    real = DatabaseStore.reorder
 
     def held(self: Any, settings: Any) -> int:
         asked.set()
         return real(self, settings) if gate.is_set() else 0
 
-    monkeypatch.setattr(database_store.DatabaseStore, "reorder", held)
+    monkeypatch.setattr(DatabaseStore, "reorder", held)
     with at_work() as shop:
         state = queue().tune(order="lifo", workers=7)
         slots = shop.pool.slots["default"]
@@ -195,10 +198,10 @@ def test_a_job_that_runs_while_the_order_changes_comes_back_at_its_new_place(job
     store = queue().store
     note.push_many([()] * 3)
     numbers = order()
-    (claim,) = store.claim("p", {"default": 1}, {"default": 60.0}).claims
+    (claim,) = take(store, pool="p")
 
     queue().tune(order="lifo")
-    store.release("p", {claim.id: claim.attempt}, "a test")
+    assert release(store, [claim], "p")
 
     assert order() == numbers[::-1]
 

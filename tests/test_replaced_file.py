@@ -180,7 +180,7 @@ def test_the_watcher_hears_of_what_is_written_to_the_new_file(place: Place) -> N
     store = queue().store
     place.save()
     heard = threading.Event()
-    stop = store.hints.subscribe("work", lambda _: heard.set())
+    stop = store.listen("work", lambda _: heard.set())
     try:
         until(heard.is_set, "the first look")
         connection.close()

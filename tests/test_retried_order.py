@@ -6,6 +6,7 @@ import pytest
 
 from jobify_django import queue, task
 from jobify_django.ordering import Order
+from tests.claims import claim as take
 from tests.workshop import Configure, both
 
 PLACES = {"priority": [0, 1, 2], "fifo": [0, 1, 2], "lifo": [2, 1, 0]}
@@ -29,6 +30,6 @@ def test_a_retried_job_stands_where_the_order_in_force_puts_it(
     jobs = [note.using(priority=priority).push() for priority in (10, 9, 8)]
     assert jobs[1].cancel()
     assert list(store.retry([jobs[1].id])) == [jobs[1].id]
-    claims = store.claim("a-pool", {"default": 3}, {"default": 60.0}).claims
+    claims = take(store, 3)
     ids = [job.id for job in jobs]
     assert [ids.index(claim.id) for claim in claims] == PLACES[tuned or settings_say or "priority"]

@@ -39,6 +39,7 @@ from tests.app.tasks import (
     write_line,
 )
 from tests.child import Child, until
+from tests.claims import claim
 
 pytestmark = pytest.mark.servers
 
@@ -144,8 +145,7 @@ def test_batch_waits_for_other_pools_that_run_as_many_as_may_run(runjobs: Run, t
 def test_a_batch_that_is_stopped_while_it_waits_for_others_exits_0(runjobs: Run, tmp_path: Path) -> None:
     jobify: dict[str, Any] = {"QUEUES": {"default": {"MAX_RUNNING": 1}}}
     write_line.push_many([(str(tmp_path / "written"), "one")] * 2)
-    claim = {"default": 1}
-    assert stores["database"].claim("another-pool", claim, {"default": 600.0}, caps=claim).claims
+    assert claim(stores["database"], pool="another-pool", lease=600.0, max_running=1)
     child = runjobs("--batch", jobify=jobify)
     child.wait_for("event=waits-for-others")
     assert child.end(signal.SIGTERM) == 0
@@ -288,7 +288,7 @@ FINISH = "UPDATE jobify_job SET status = 'successful'"
 @pytest.mark.parametrize(
     "moment",
     [
-        "SELECT name:1",  # it introduces itself
+        "SELECT NULL AS id, name:1",  # it introduces itself
         "INSERT INTO jobify_pool:1",
         "BEGIN:1",
         "BEGIN:2",

@@ -17,6 +17,8 @@ from jobify_django.exceptions import StoreError
 from jobify_django.job import JobSpec, JobStatus, new_id
 from jobify_django.stores.database import DatabaseStore
 from tests.child import PATIENCE, until
+from tests.claims import claim as take
+from tests.claims import release
 from tests.workshop import Configure, database
 
 pytestmark = [
@@ -151,22 +153,20 @@ def test_a_queue_keeps_its_bound_without_being_counted_at_every_push(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, reason: tuple[str, float]
 ) -> None:
     name, value = reason
-    monkeypatch.setattr(f"jobify_django.stores.database.postgresql.{name}", value)
+    monkeypatch.setattr(f"jobify_django.stores.database.announcement.{name}", value)
     jobify(MAXSIZE=40, PUSH_TIMEOUT=0)
     store = the_store()
     counts: list[int] = []
-    count = store._db._count  # type: ignore[attr-defined]
-    monkeypatch.setattr(
-        store._db, "_count", lambda *given, **named: counts.append(1) or count(*given, **named)
-    )
+    count = store._count  # type: ignore[attr-defined]
+    monkeypatch.setattr(store, "_count", lambda *given, **named: counts.append(1) or count(*given, **named))
     for _ in range(40):
         note.push()
     assert len(counts) < 15
     with pytest.raises(QueueFull):
         note.push()
     # Jobs that come back take numbers, so the ceiling knows of them.
-    (claim, *_) = store.claim("a-pool", {"default": 1}, {"default": 60.0}).claims
-    store.release("a-pool", {claim.id: claim.attempt}, "it stops")
+    (claim, *_) = take(store)
+    release(store, [claim])
     with pytest.raises(QueueFull):
         note.push()
     assert queue().stats().waiting == 40
@@ -177,7 +177,7 @@ def test_a_claim_passes_over_what_another_transaction_holds(jobify: Configure) -
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM jobify_job WHERE id = %s FOR UPDATE", [first.id])
-        claims = elsewhere(lambda: the_store().claim("a-pool", {"default": 2}, {"default": 60.0}).claims)
+        claims = elsewhere(lambda: take(the_store(), 2))
     assert [claim.id for claim in claims] == [second.id]
 
 
@@ -248,9 +248,9 @@ def test_a_claim_whose_reply_was_lost_is_handed_back_uncharged(jobify: Configure
     store = the_store()
     lossy.losses = 1
     with pytest.raises(StoreError):
-        store.claim("a-pool", {"default": 1}, {"default": 60.0})
+        take(store)
     assert job.record().status is JobStatus.RUNNING
-    assert list(store.release_unknown("a-pool", ())) == [job.id]
+    assert list(store.reconcile("a-pool", ())) == [job.id]
     record = job.record()
     assert (record.status, record.crashes) == (JobStatus.WAITING, 0)
 
@@ -263,7 +263,7 @@ def test_leases_are_measured_on_the_servers_clock(jobify: Configure, monkeypatch
     monkeypatch.setattr(time, "time", lambda: now - 7200)
     assert store.clock() - before < PATIENCE
     store.add(queue().settings, [JobSpec(new_id(), note.name, "[[],{}]")])
-    (claim,) = store.claim("a-pool", {"default": 1}, {"default": 60.0}).claims
+    (claim,) = take(store)
     assert list(store.rescue()) == []
     assert abs(claim.started_at - before) < PATIENCE
 
@@ -292,10 +292,10 @@ def test_a_slow_look_at_the_servers_clock_is_taken_again(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    db: Any = the_store()._db
-    monkeypatch.setattr(db, "_reading", None)
-    db._measure(Slow(clock, *seconds))
-    assert db._reading.ahead == pytest.approx(1000.0 - late)
+    server_clock: Any = the_store()._server_clock
+    monkeypatch.setattr(server_clock, "reading", None)
+    server_clock.measure(Slow(clock, *seconds))
+    assert server_clock.reading.ahead == pytest.approx(1000.0 - late)
 
 
 @pytest.mark.parametrize(
@@ -319,14 +319,14 @@ def test_a_worse_look_at_the_servers_clock_counts_only_when_that_was_set(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    db: Any = the_store()._db
-    monkeypatch.setattr(db, "_reading", None)
-    db._measure(Slow(clock, 0.002))
+    server_clock: Any = the_store()._server_clock
+    monkeypatch.setattr(server_clock, "reading", None)
+    server_clock.measure(Slow(clock, 0.002))
     clock[0] += later
     slow = Slow(clock, *[seconds] * 3)
     slow.was_set = was_set
-    db._measure(slow)
-    assert db._reading.ahead == pytest.approx(ahead)
+    server_clock.measure(slow)
+    assert server_clock.reading.ahead == pytest.approx(ahead)
 
 
 @postgresql
@@ -368,14 +368,14 @@ def test_the_doctor_names_a_session_that_holds_a_snapshot(
 def test_jobs_that_come_back_together_share_a_statement(jobify: Configure, way: str) -> None:
     store = the_store()
     note.push_many([()] * 20)
-    claims = store.claim("a pool", {"default": 20}, {"default": -1.0}).claims
+    claims = take(store, 20, pool="a pool", lease=-1.0)
     ids = [claim.id for claim in claims]
     if way == "retry":
         store.cancel(ids)
         store.rescue()
     ways: dict[str, Any] = {
         "rescue": store.rescue,
-        "release": lambda: store.release("a pool", dict.fromkeys(ids, 1), "it stopped"),
+        "release": lambda: release(store, claims, "a pool"),
         "retry": lambda: store.retry(ids),
     }
     with CaptureQueriesContext(connection) as done:

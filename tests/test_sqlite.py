@@ -14,12 +14,13 @@ from django.db import connection, connections, transaction
 
 from jobify_django import JobStatus, StoreBusy, StoreError, queue, task
 from jobify_django.exceptions import StoreUnmigrated
-from jobify_django.job import Outcome
 from jobify_django.models import Job as Row
 from jobify_django.models import Queue as QueueRow
+from jobify_django.outcome import succeeded
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import sqlite
+from jobify_django.stores.database import sqlite, sqlite_transaction
 from tests.child import PATIENCE, until
+from tests.claims import claim as take
 from tests.workshop import Configure, at_work, database
 
 pytestmark = [
@@ -93,11 +94,11 @@ def test_a_push_waits_for_others_with_short_and_uneven_sleeps(
         if len(slept) == 30:
             other.execute("COMMIT")
 
-    monkeypatch.setattr(the_store()._db, "_sleep", sleep)  # type: ignore[attr-defined]
+    monkeypatch.setattr(the_store(), "_sleep", sleep)  # type: ignore[attr-defined]
     other.execute("BEGIN IMMEDIATE")
     note.push()
     assert len(slept) == 30
-    assert all(0 < seconds <= sqlite.LONGEST_SLEEP for seconds in slept)
+    assert all(0 < seconds <= sqlite_transaction.LONGEST_SLEEP for seconds in slept)
     assert len(set(slept)) > 20
     assert max(slept[20:]) > 3 * max(slept[:3])
 
@@ -106,7 +107,7 @@ def test_a_database_that_stays_locked_is_named_with_the_likely_cause(
     jobify: Configure, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note.push()
-    monkeypatch.setattr("jobify_django.stores.database.database.PATIENCE", 0.0)
+    monkeypatch.setattr("jobify_django.stores.database.connection.PATIENCE", 0.0)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy, match=r"'default' stayed locked for 0 s: .* Look for a long transaction"):
         note.push()
@@ -233,15 +234,15 @@ def test_a_read_only_database_says_so_and_whose(jobify: Configure, another: Path
 
 def test_a_deleted_job_gives_neither_its_number_nor_its_attempt_to_another(jobify: Configure) -> None:
     note.push_many([(1,), (2,), (3,)])
-    (claim,) = the_store().claim("a-pool", {"default": 1}, {"default": 60.0}).claims
+    (claim,) = take(the_store())
     before = max(Row.objects.values_list("sequence", flat=True))
     Row.objects.all().delete()
     assert the_store().repair() is True
     job = note.push(4)
     assert Row.objects.get().sequence > before
-    (second,) = the_store().claim("a-pool", {"default": 1}, {"default": 60.0}).claims
-    stale = Outcome(*claim[:4], JobStatus.SUCCESSFUL)
-    assert list(the_store().finish([stale])) == [stale]
+    (second,) = take(the_store())
+    stale = succeeded(claim)
+    assert list(the_store().settle([stale])) == [stale]
     job.refresh()
     assert job.status is JobStatus.RUNNING
     assert second.id == job.id

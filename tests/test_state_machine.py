@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from django.db import connection, transaction
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
@@ -22,12 +27,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, WAITING, Claim, JobError, JobSpec, Outcome
+from jobify_django.job import ENDED, WAITING, Claim, JobError, JobRecord, JobSpec, JobStatus
+from jobify_django.outcome import Outcome, cancelled, failed, released, succeeded
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import Demand, JobOrder, JobQuery, Lane, Quarantine
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import a_queue
+from tests.child import until
 from tests.simulation.model import Model
 from tests.simulation.options import QUEUES
 
@@ -35,6 +43,7 @@ LONG = int(os.environ.get("EXAMPLES", "0"))
 PHASES = [Phase.generate] if "MUTANTS" in os.environ else [Phase.generate, Phase.shrink]
 POOLS = ("pool-1", "pool-2")
 LEASES = {"default": 10.0, "mail": 4.0}
+ALL = 10_000
 
 counts = st.integers(0, 3)
 pools = st.sampled_from(POOLS)
@@ -46,6 +55,7 @@ class Machine(RuleBasedStateMachine):
     """A store and the model, side by side."""
 
     make_store: Callable[[FakeClock], Store]
+    broke: list[BaseException] = []
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,20 +69,40 @@ class Machine(RuleBasedStateMachine):
         self.specs: list[JobSpec] = []
         self.claims: list[tuple[str, Claim]] = []
 
+    def teardown(self) -> None:
+        error = sys.exception()
+        if isinstance(error, Exception):
+            self.broke.append(error)
+
     def ask(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         """Ask the store, and hold its answer against the model's."""
         answer = getattr(self.store, verb)(*args, **kwargs)
         getattr(self.model, verb)(self.clock.now, answer, *args, **kwargs)
         return answer
 
+    def ask_tune(self, queue: str, changes: dict[str, Any]) -> None:
+        """Tune, and go on with the re-ordering as pools do: on a server it waits for other transactions, and
+        one that collects statistics may just be open."""
+        settings = self.queues[queue]
+        state = self.store.tune(settings, changes, actor="ada", source="code")
+
+        def settled() -> bool:
+            self.store.reorder(settings)
+            return not self.store.sync("", [queue]).states[queue].reordering
+
+        if state.reordering:
+            until(settled, "the end of the re-ordering")
+        state = replace(state, reordering=False)
+        self.model.tune(self.clock.now, state, settings, changes, actor="ada", source="code")
+
     @invariant()
     def the_store_holds_what_the_model_holds(self) -> None:
-        self.model.compare(list(self.store.find(limit=10_000)), self.clock.now)
+        self.model.compare(self.store.query(JobQuery(limit=ALL)), self.clock.now)
 
     @invariant()
     def jobs_wait_in_the_same_order(self) -> None:
         for queue in QUEUES:
-            waiting = self.store.find(queue=queue, status=WAITING, limit=10_000)
+            waiting = self.store.query(JobQuery(queue=queue, status=WAITING, limit=ALL))
             self.model.compare_order(queue, [record.id for record in waiting], self.clock.now)
 
     @invariant()
@@ -81,12 +111,13 @@ class Machine(RuleBasedStateMachine):
 
     # What may be chosen
 
-    def new_specs(self, kinds: list[tuple[int, float]]) -> list[JobSpec]:
+    def new_specs(self, kinds: list[tuple[int, float, int]]) -> list[JobSpec]:
         """Return jobs nobody has seen."""
         specs = []
-        for priority, delay in kinds:
+        for priority, delay, flags in kinds:
             id = f"{len(self.specs) + 1:08x}-0000-7000-8000-000000000000"
-            specs.append(JobSpec(id, "app.tasks.a", '[["a"],{}]', priority, delay))
+            extra = f'{{"flags": {flags}}}' if flags else None
+            specs.append(JobSpec(id, "app.tasks.a", '[["a"],{}]', priority, delay, None, flags, extra))
             self.specs.append(specs[-1])
         return specs
 
@@ -106,27 +137,26 @@ class Machine(RuleBasedStateMachine):
 
     def outcomes(self, places: list[int], how: int) -> list[Outcome]:
         """Return how attempts ended, some of which hold nothing any more."""
-        ends = [
-            (SUCCESSFUL, "1", None),
-            (FAILED, None, JobError("ValueError", "no", "...")),
-            (CANCELLED, None, None),
+        ends: list[Callable[[Claim], Outcome]] = [
+            partial(succeeded, result="1"),
+            partial(failed, error=JobError("ValueError", "no", "...")),
+            cancelled,
+            partial(released, reason="its pool stopped"),
         ]
-        status, result, error = ends[how % 3]
-        return [
-            Outcome(claim.id, claim.attempt, claim.queue, claim.task, status, result, error)
-            for _, claim in self.chosen_claims(places)
-        ]
+        return [ends[how](claim) for _, claim in self.chosen_claims(places)]
 
     # The verbs
 
     kinds = st.lists(
-        st.tuples(st.sampled_from((-5, 0, 0, 7)), st.sampled_from((0.0, 0.0, 0.0, 6.0))),
+        st.tuples(
+            st.sampled_from((-5, 0, 0, 7)), st.sampled_from((0.0, 0.0, 0.0, 6.0)), st.sampled_from((0, 0, 3))
+        ),
         min_size=1,
         max_size=4,
     )
 
     @rule(queue=queues, kinds=kinds, whole=st.booleans(), again=places)
-    def add(self, queue: str, kinds: list[tuple[int, float]], whole: bool, again: list[int]) -> None:
+    def add(self, queue: str, kinds: list[tuple[int, float, int]], whole: bool, again: list[int]) -> None:
         known = [spec for spec in self.specs if spec.id in self.ids(again[:1])]
         known = [
             spec for spec in known if spec.id in self.model.jobs and self.model.jobs[spec.id].queue == queue
@@ -135,7 +165,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: isinstance(self.store, DatabaseStore))
     @rule(queue=queues, kinds=kinds)
-    def add_and_roll_back(self, queue: str, kinds: list[tuple[int, float]]) -> None:
+    def add_and_roll_back(self, queue: str, kinds: list[tuple[int, float, int]]) -> None:
         before = self.model.copy()
         with transaction.atomic():
             assert self.store.in_transaction()
@@ -149,25 +179,28 @@ class Machine(RuleBasedStateMachine):
         mail=counts,
         ended=places,
         how=counts,
-        suspects=st.sampled_from(("start", "start", "wait", "pass")),
+        quarantine=st.sampled_from(("start", "start", "wait", "pass")),
     )
-    def claim(self, pool: str, default: int, mail: int, ended: list[int], how: int, suspects: str) -> None:
+    def claim(
+        self, pool: str, default: int, mail: int, ended: list[int], how: int, quarantine: Quarantine
+    ) -> None:
         wants = {name: want for name, want in (("default", default), ("mail", mail)) if want}
         if wants:
-            outcomes = self.outcomes(ended, how)
-            claimed = self.ask("claim", pool, wants, LEASES, outcomes, suspects=suspects)
+            lanes = {name: Lane(want, LEASES[name]) for name, want in wants.items()}
+            demand = Demand(pool, lanes, quarantine=quarantine)
+            claimed = self.ask("claim", demand, self.outcomes(ended, how))
             self.claims += [(pool, claim) for claim in claimed.claims]
 
     @rule(ended=places, how=counts)
-    def finish(self, ended: list[int], how: int) -> None:
-        self.ask("finish", self.outcomes(ended, how))
+    def settle(self, ended: list[int], how: int) -> None:
+        self.ask("settle", self.outcomes(ended, how))
 
     @rule(place=st.integers(0, 30), how=counts)
-    def finish_late(self, place: int, how: int) -> None:
+    def settle_late(self, place: int, how: int) -> None:
         """An attempt ends whose job has started again since."""
         if superseded := self.superseded():
             _, claim = superseded[place % len(superseded)]
-            self.ask("finish", [Outcome(claim.id, claim.attempt, claim.queue, claim.task, CANCELLED)])
+            self.ask("settle", [cancelled(claim)])
 
     @rule(place=st.integers(0, 30))
     def renew_late(self, place: int) -> None:
@@ -181,14 +214,15 @@ class Machine(RuleBasedStateMachine):
         held = {claim.id: claim.attempt for owner, claim in self.chosen_claims(chosen) if owner == pool}
         self.ask("renew", pool, held, 10.0)
 
-    @rule(pool=pools, chosen=places)
-    def release(self, pool: str, chosen: list[int]) -> None:
-        held = {claim.id: claim.attempt for _, claim in self.chosen_claims(chosen)}
-        self.ask("release", pool, held, "its pool stopped")
+    @rule(pool=pools, chosen=places, later=st.sampled_from((None, None, -1.0, 0.0, 6.0)))
+    def release(self, pool: str, chosen: list[int], later: float | None) -> None:
+        until = None if later is None else self.clock.now + later
+        attempts = [claim for _, claim in self.chosen_claims(chosen)]
+        self.ask("settle", [released(a, "its pool stopped", pool=pool, until=until) for a in attempts])
 
     @rule(pool=pools, chosen=places)
-    def release_unknown(self, pool: str, chosen: list[int]) -> None:
-        self.ask("release_unknown", pool, {claim.id for _, claim in self.chosen_claims(chosen)})
+    def reconcile(self, pool: str, chosen: list[int]) -> None:
+        self.ask("reconcile", pool, {claim.id for _, claim in self.chosen_claims(chosen)})
 
     @rule(away=st.sampled_from((None, None, (-8.0, -1.0))), longest=st.sampled_from((None, 15.0, 5.0)))
     def rescue(self, away: tuple[float, float] | None, longest: float | None) -> None:
@@ -200,9 +234,9 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, chosen: list[int]) -> None:
         self.ask("cancel", self.ids(chosen))
 
-    @rule(pool=pools)
-    def cancels(self, pool: str) -> None:
-        self.ask("cancels", pool)
+    @rule(pool=st.sampled_from((*POOLS, "")))
+    def sync(self, pool: str) -> None:
+        self.ask("sync", pool, QUEUES)
 
     @rule(chosen=places)
     def retry(self, chosen: list[int]) -> None:
@@ -210,9 +244,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(queue=queues, order=st.sampled_from(("priority", "fifo", "lifo")), chosen=places)
     def come_back_into_another_order(self, queue: str, order: str, chosen: list[int]) -> None:
-        self.ask("cancel", self.ids(chosen))
-        self.ask("tune", self.queues[queue], {"order": order}, actor="ada", source="code")
-        self.ask("retry", self.ids(chosen))
+        there = [job.id for job in self.model.jobs.values() if job.queue == queue]
+        ids = list({there[place % len(there)]: None for place in chosen if there})
+        self.ask("cancel", ids)
+        self.ask_tune(queue, {"order": order})
+        self.ask("retry", ids)
 
     @rule(
         queue=queues,
@@ -224,7 +260,7 @@ class Machine(RuleBasedStateMachine):
         ),
     )
     def tune(self, queue: str, change: dict[str, Any]) -> None:
-        self.ask("tune", self.queues[queue], change, actor="ada", source="code")
+        self.ask_tune(queue, change)
 
     @rule(seconds=st.sampled_from((0.5, 3.0, 6.0, 11.0)))
     def let_time_pass(self, seconds: float) -> None:
@@ -235,6 +271,36 @@ class Machine(RuleBasedStateMachine):
         self.ask("prune", older_than=ok, failed_older_than=other)
 
     # What can be seen
+
+    @rule(
+        queue=st.sampled_from((None, *QUEUES)),
+        status=st.sampled_from((None, *JobStatus)),
+        order=st.sampled_from((None, "newest", "oldest", "ended")),
+        payload=st.booleans(),
+        offset=counts,
+        limit=counts,
+    )
+    def query(
+        self,
+        queue: str | None,
+        status: JobStatus | None,
+        order: JobOrder | None,
+        payload: bool,
+        offset: int,
+        limit: int,
+    ) -> None:
+        """Every query is a part of all there is; some of what it leaves open differs from store to store."""
+        query = JobQuery(queue=queue, status=status, order=order, payload=payload, limit=ALL)
+        found = list(self.store.query(query))
+        there = [r for r in self.store.query(JobQuery(limit=ALL)) if matches(query, r)]
+        if not payload:
+            there = [r._replace(arguments="", result=None, error=None, history=()) for r in there]
+        assert sorted(found) == sorted(there)
+        if query.sorting != "claim":
+            times = [r.ended_at if order == "ended" else r.pushed_at for r in found]
+            assert times == sorted(times, reverse=order != "oldest")
+        part = replace(query, offset=offset, limit=limit)
+        assert len(self.store.query(part)) == self.store.count(part) == len(found[offset : offset + limit])
 
     @rule(queue=queues)
     def look(self, queue: str) -> None:
@@ -247,6 +313,23 @@ class Machine(RuleBasedStateMachine):
         assert stats.oldest_wait == max((now - job.eligible_at for job in waiting), default=0.0)
 
 
+def matches(query: JobQuery, record: JobRecord) -> bool:
+    """Whether a query asks for a job."""
+    return (
+        query.queue in (None, record.queue)
+        and query.status in (None, record.status)
+        and (query.order != "ended" or record.status in ENDED)
+    )
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No count of waiting jobs takes long: after some that do, which depends on the machine, PostgreSQL
+    answers a push with the most that can wait instead."""
+    monkeypatch.setattr("jobify_django.stores.database.announcement.SLOW_COUNT", math.inf)
+
+
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize(
     "make",
     [
@@ -270,15 +353,18 @@ def test_a_store_does_what_the_model_does(make: Callable[[FakeClock], Store], se
         return store
 
     Machine.make_store = staticmethod(make_store)  # type: ignore[assignment]
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Machine,
-        settings=hypothesis_settings(
-            max_examples=LONG or 200,
-            stateful_step_count=60 if LONG else 40,
-            derandomize=not LONG,
-            phases=PHASES,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
+    Machine.broke.clear()
+    plan = hypothesis_settings(
+        max_examples=LONG or 200,
+        stateful_step_count=60 if LONG else 40,
+        derandomize=not LONG,
+        phases=PHASES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
+    try:
+        run_state_machine_as_test(Machine, settings=plan)  # type: ignore[no-untyped-call]
+    except Flaky as flaky:
+        # What breaks only one run of two is told all the same: Hypothesis would tell of itself alone.
+        raise flaky from next(iter(Machine.broke), None)

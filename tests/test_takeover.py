@@ -14,16 +14,20 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from jobify_django import JobStatus, QueueFull, WaitTimeout, queue, task
-from jobify_django import line as line_module
-from jobify_django import watch as watch_module
-from jobify_django.bell import Bell, Call, LoopBell, Pause, Steps, arun
 from jobify_django.conf import get_settings
-from jobify_django.job import JobSpec, Outcome, make_spec, new_id
-from jobify_django.line import Admission, Line
-from jobify_django.pool.pool import Pool
+from jobify_django.job import JobSpec, new_id
+from jobify_django.outcome import succeeded
+from jobify_django.pool.slots import Running
+from jobify_django.push import admission, waits
+from jobify_django.push.admission import Admission
+from jobify_django.push.push import route_of
+from jobify_django.push.waits import PushWaits
 from jobify_django.stores.base import Store
-from jobify_django.watch import Watch, until_ended
+from jobify_django.waiting import result, waitlist
+from jobify_django.waiting.result import ResultWaits, until_ended
+from jobify_django.waiting.waker import Call, LoopWaker, Pause, Steps, Waker, arun
 from tests.child import PATIENCE
+from tests.claims import claim, release
 from tests.workshop import Configure, a_gate, both, database, memory
 
 
@@ -32,24 +36,24 @@ def note(value: Any = None) -> Any:
     return value
 
 
-class Counted(Bell):
-    """A bell that counts how often it is rung."""
+class Counted(Waker):
+    """A waker that counts how often it is used."""
 
-    rung = 0
+    woken = 0
 
-    def ring(self) -> None:
-        self.rung += 1
+    def wake(self) -> None:
+        self.woken += 1
 
 
 class Waiter:
     """A wait that does nothing by itself: the test decides when its calls are run and when it wakes."""
 
-    def __init__(self, steps: Callable[[Bell], Steps[Any]]) -> None:
-        self.bell = Counted()
+    def __init__(self, steps: Callable[[Waker], Steps[Any]]) -> None:
+        self.waker = Counted()
         self.outcome: Any = None
         self.error: Any = None
         self.calls = 0
-        self._steps: Generator[Any, Any, Any] = steps(self.bell)
+        self._steps: Generator[Any, Any, Any] = steps(self.waker)
         self.step: Any = None
         self._send(None)
 
@@ -80,7 +84,7 @@ class Waiter:
 
 
 class Clock:
-    """The time of lines and watches, which passes when the test says so."""
+    """The time of those who wait, which passes when the test says so."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -98,24 +102,24 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(line_module, "time", made)
-    monkeypatch.setattr(watch_module, "time", made)
+    for module in (admission, waits, result, waitlist):
+        monkeypatch.setattr(module, "time", made)
     return made
 
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     """No hint arrives, as between processes on a store without any."""
-    monkeypatch.setattr(Watch, "_on_ended", lambda watch, ids: None)
-    monkeypatch.setattr(Line, "_on_room", lambda line, queue: None)
+    monkeypatch.setattr(ResultWaits, "_on_hint", lambda waits, ids: None)
+    monkeypatch.setattr(PushWaits, "_on_hint", lambda waits, queue: None)
 
 
 def the_store() -> Store:
     return queue().store
 
 
-def the_line() -> Line:
-    return Line.of(the_store(), "default")
+def the_line() -> PushWaits:
+    return the_store().local(PushWaits, "default")
 
 
 def waiting() -> int:
@@ -123,13 +127,13 @@ def waiting() -> int:
 
 
 def succeed(job: Any) -> None:
-    (claim,) = the_store().claim("a-pool", {"default": 1}, {"default": 60.0}).claims
-    assert claim.id == job.id
-    the_store().finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+    (started,) = claim(the_store())
+    assert started.id == job.id
+    the_store().settle([succeeded(started)])
 
 
 def make_room(jobs: int = 1) -> None:
-    assert len(the_store().claim("a-pool", {"default": jobs}, {"default": 60.0}).claims) == jobs
+    assert len(claim(the_store(), jobs)) == jobs
 
 
 def a_wait(job: Any, timeout: float | None = None) -> Waiter:
@@ -141,8 +145,11 @@ def a_push(timeout: float | None = None, priority: int = 0) -> Waiter:
 
 
 def an_admission(timeout: float | None = None, priority: int = 0) -> Admission:
-    spec: JobSpec = make_spec((new_id(), note.name, "[[],{}]", priority, 0.0, None))
-    return Admission(the_line(), get_settings().queue("default"), [spec], timeout)
+    return Admission(route_of(note.using(timeout=timeout)), [a_spec(priority)])
+
+
+def a_spec(priority: int = 0) -> JobSpec:
+    return JobSpec(new_id(), note.name, "[[],{}]", priority)
 
 
 def a_leader_that_cannot_ask(job: Any) -> Waiter:
@@ -228,10 +235,10 @@ def test_a_leader_that_leaves_wakes_its_heir(jobify: Configure, clock: Clock) ->
     heir, third = a_wait(others).call(), a_wait(others).call()
     clock.until_awake(leader)
     assert leader.wake().outcome is WaitTimeout
-    assert (heir.bell.rung, third.bell.rung) == (1, 0)
+    assert (heir.waker.woken, third.waker.woken) == (1, 0)
     for wait in (third, heir):
         wait.close()
-    assert (heir.bell.rung, third.bell.rung) == (1, 0)
+    assert (heir.waker.woken, third.waker.woken) == (1, 0)
 
 
 @database
@@ -241,7 +248,7 @@ def test_a_wait_ends_although_the_leaders_own_thread_is_busy(jobify: Configure) 
 
     async def request() -> None:
         wait = asyncio.create_task(job.await_end())
-        while not the_watch()._order:  # noqa: ASYNC110 - another thread's doing
+        while not the_waits().busy:  # noqa: ASYNC110 - another thread's doing
             await asyncio.sleep(0)
         work = asyncio.create_task(sync_to_async(gate.pass_through)())
         await asyncio.gather(wait, work)
@@ -257,8 +264,8 @@ def test_a_wait_ends_although_the_leaders_own_thread_is_busy(jobify: Configure) 
     thread.join(PATIENCE)
 
 
-def the_watch() -> Watch:
-    return the_store().beside("watch", Watch, the_store())
+def the_waits() -> ResultWaits:
+    return the_store().local(ResultWaits)
 
 
 # Pushes
@@ -296,7 +303,7 @@ def test_those_before_who_can_ask_come_first_when_a_head_is_passed_over(
     make_room()
     clock.until_awake(third)
     third.wake()
-    assert second.bell.rung == 1
+    assert second.waker.woken == 1
     assert second.wake().outcome == "done"
     assert third.wake().outcome is None
     for push in (head, third):
@@ -358,9 +365,9 @@ def test_a_head_that_leaves_wakes_its_heir(jobify: Configure, clock: Clock) -> N
     note.push()
     head, heir, third = (a_push().call() for _ in range(3))
     head.close()
-    assert (heir.bell.rung, third.bell.rung) == (1, 0)
+    assert (heir.waker.woken, third.waker.woken) == (1, 0)
     third.close()
-    assert heir.bell.rung == 1
+    assert heir.waker.woken == 1
     heir.close()
 
 
@@ -369,11 +376,10 @@ def test_a_head_that_leaves_wakes_its_heir(jobify: Configure, clock: Clock) -> N
 
 def come_back(jobs: int) -> None:
     """Let jobs of a pool wait again, bound or not."""
-    claims = the_store().claim("a-pool", {"default": jobs}, {"default": 60.0}).claims
-    specs = [make_spec((new_id(), note.name, "[[],{}]", 0, 0.0, None)) for _ in claims]
+    claims = claim(the_store(), jobs)
+    specs = [a_spec() for _ in claims]
     the_store().add(get_settings().queue("default"), specs)  # past those who stand in line
-    held = {claim.id: claim.attempt for claim in claims}
-    assert len(the_store().release("a-pool", held, "the test says so")) == jobs
+    assert len(release(the_store(), claims)) == jobs
 
 
 def figures(push: Waiter) -> tuple[int, int]:
@@ -461,8 +467,8 @@ def test_what_a_push_of_many_was_refused_with_is_what_others_saw_last(
 ) -> None:
     jobify(MAXSIZE=5)
     note.push_many([()] * 4)
-    specs: list[JobSpec] = [make_spec((new_id(), note.name, "[[],{}]", 0, 0.0, None)) for _ in range(3)]
-    many = Waiter(Admission(the_line(), get_settings().queue("default"), specs, 0.4).steps).call()
+    specs = [a_spec() for _ in range(3)]
+    many = Waiter(Admission(route_of(note.using(timeout=0.4)), specs).steps).call()
     come_back(2)
     queue().tune(maxsize=2)
     urgent = a_push(priority=100).call()
@@ -476,7 +482,7 @@ def test_what_a_push_of_many_was_refused_with_is_what_others_saw_last(
 # Event loops that are gone
 
 
-def left_behind(steps: Callable[[Bell], Steps[Any]], joined: Callable[[], bool]) -> Any:
+def left_behind(steps: Callable[[Waker], Steps[Any]], joined: Callable[[], bool]) -> Any:
     """Leave a wait on an event loop that is closed; return what keeps it from being collected."""
     loop = asyncio.new_event_loop()
 
@@ -496,13 +502,11 @@ def left_behind(steps: Callable[[Bell], Steps[Any]], joined: Callable[[], bool])
 @memory
 def test_a_wait_on_a_closed_loop_keeps_nobody_from_ending_a_job(jobify: Configure) -> None:
     job = note.push()
-    gone = left_behind(
-        partial(until_ended, the_store(), job.id, None, None), lambda: bool(the_watch()._order)
-    )
+    gone = left_behind(partial(until_ended, the_store(), job.id, None, None), lambda: the_waits().busy)
     wait = a_wait(job).call()
     assert job.cancel()
     assert wait.wake().outcome.status is JobStatus.CANCELLED
-    assert not the_watch()._order
+    assert not the_waits().busy
     del gone
 
 
@@ -519,27 +523,28 @@ def test_a_push_on_a_closed_loop_is_out_of_the_line(jobify: Configure) -> None:
     del gone
 
 
-def test_a_bell_of_a_closed_loop_rings_for_nobody() -> None:
+def test_a_waker_of_a_closed_loop_wakes_nobody() -> None:
     loop = asyncio.new_event_loop()
 
-    async def begin() -> tuple[LoopBell, Any]:
-        bell = LoopBell()
-        return bell, loop.create_task(bell.wait(None))
+    async def begin() -> tuple[LoopWaker, Any]:
+        waker = LoopWaker()
+        return waker, loop.create_task(waker.wait(None))
 
-    bell, wait = loop.run_until_complete(begin())
+    waker, wait = loop.run_until_complete(begin())
     loop.run_until_complete(asyncio.sleep(0))
     wait._log_destroy_pending = False
     loop.close()
-    bell.ring()
-    thread = threading.Thread(target=bell.ring)
+    waker.wake()
+    thread = threading.Thread(target=waker.wake)
     thread.start()
     thread.join()
-    assert bell.dead
+    assert waker.dead
 
 
 def test_ending_a_job_of_a_closed_loop_raises_nothing() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
-    running = SimpleNamespace(asked=(), ending=None, task=SimpleNamespace(cancel=None))
-    Pool.end(SimpleNamespace(loop=loop), running, "cancel")  # type: ignore[arg-type]
+    wait = SimpleNamespace(get_loop=lambda: loop, cancel=None)
+    running = SimpleNamespace(asked=(), ending=None, task=wait)
+    Running.end(running, "cancel")  # type: ignore[arg-type]
     assert running.ending == "cancel"

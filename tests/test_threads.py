@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 import pytest
 
 from jobify_django import Job, JobStatus, queue
-from jobify_django.pool import Service, service, workers
+from jobify_django.pool import Service, service, threads
+from jobify_django.pool.phase import Phase
 from jobify_django.pool.pool import Pool
+from jobify_django.pool.workers import Workers
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, at_work, both, faulty, held, pushed, trouble
 
@@ -90,7 +92,7 @@ def test_more_run_at_once_again_when_the_system_has_threads_again(
     jobify: Configure, refusal: Refusal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "jobify.worker")
-    monkeypatch.setattr(workers, "TRY_AGAIN", 0.05)
+    monkeypatch.setattr(threads, "TRY_AGAIN", 0.05)
     jobify(WORKERS=3)
     refusal.allow("jobify-worker", 1)
     pairs = [held() for _ in range(3)]
@@ -111,11 +113,11 @@ def test_unstarted_jobs_come_back_although_the_store_refuses_them_at_first(
 ) -> None:
     jobify(WORKERS=2)
     refusal.allow("jobify-worker", 1)
-    trouble.break_down("release")
+    trouble.break_down("settle")
     (first, gate), (second, other) = held(), held()
     with at_work() as shop:
         gate.reached()
-        until(lambda: trouble.met["release"], "the hand-back that fails")
+        until(lambda: trouble.met["settle"], "the hand-back that fails")
         shop.turn()
         assert record(second).status is JobStatus.WAITING
         trouble.clear()
@@ -158,12 +160,12 @@ def test_a_pool_that_dies_again_and_again_is_replaced_ever_later(
             seconds = 0
         await sleep(seconds)
 
-    def bug(self: Pool, states: object) -> NoReturn:
+    def bug(self: Workers, states: object) -> NoReturn:
         raise AssertionError("a bug of ours")
 
     monkeypatch.setattr(service.asyncio, "sleep", note)  # type: ignore[attr-defined]
     with monkeypatch.context() as patch, at_work():
-        patch.setattr(Pool, "apply", bug)
+        patch.setattr(Workers, "apply", bug)
         until(lambda: len(pauses) >= 8, "eight deaths")
         patch.undo()
     assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
@@ -182,7 +184,7 @@ def test_a_replacement_that_cannot_start_is_followed_by_another(
     with at_work() as shop:
         dead = shop.pool
         refusal.allow("jobify-upkeep", 0)
-        monkeypatch.setattr(dead, "apply", bug)
+        monkeypatch.setattr(dead.workers, "apply", bug)
         dead.wake()
         until(lambda: refusal.met >= 2, "two replacements that cannot start")
         refusal.allow("jobify-upkeep", None)
@@ -210,5 +212,5 @@ def test_a_service_that_cannot_start_all_its_pools_stops_those_it_has_started(
 
     asyncio.run(serve())
     (pool,) = started
-    assert pool._draining
+    assert pool.phase >= Phase.DRAINING
     assert list(pool.store.pools()) == []

@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 
 from jobify_django import StoreError, StoreUnmigrated, queue
-from jobify_django.stores.database.database import unmigrated
+from jobify_django.stores.database.connection import unmigrated
 from tests.child import PATIENCE
 
 

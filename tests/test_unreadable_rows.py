@@ -25,7 +25,9 @@ from jobify_django.models import Queue as QueueRow
 from jobify_django.models import QueueChange
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.value import JobQuery
 from tests.child import PATIENCE, until
+from tests.claims import claim as take
 from tests.workshop import Configure, at_work, database, do, named, pushed
 
 pytestmark = database
@@ -245,9 +247,9 @@ columns = pytest.mark.parametrize("column", HOSTILE)
 def test_a_store_returns_every_job(store: Store, rows: Rows, column: str) -> None:
     rows.plant(column)
     assert set(store.get(rows.all())) == rows.all()
-    assert {record.id for record in store.find(limit=10_000)} == rows.all()
+    assert {record.id for record in store.query(JobQuery(limit=10_000))} == rows.all()
     for status in JobStatus:
-        found = {record.id for record in store.find(status=status, limit=10_000)}
+        found = {record.id for record in store.query(JobQuery(status=status, limit=10_000))}
         assert found == {rows.whole[status], *(id for id, s in rows.broken.items() if s == status)}
     for id in rows.all():
         store.position(id)
@@ -379,7 +381,7 @@ def test_a_claim_takes_the_jobs_that_can_be_run(
     rows.plant(column, ["waiting", "delayed"])
     now[0] += 1_000
     mine: set[str] = set()
-    while claims := store.claim("me", {"default": 50}, {"default": 30.0}).claims:
+    while claims := take(store, 50, pool="me", lease=30.0):
         mine |= {claim.id for claim in claims}
         assert all(isinstance(claim.arguments, str) and isinstance(claim.task, str) for claim in claims)
     assert {rows.whole["waiting"], rows.whole["delayed"]} <= mine

@@ -14,10 +14,11 @@ import pytest
 from jobify_django import JobStatus, queue
 from jobify_django.job import JobSpec, new_id
 from jobify_django.pool import upkeep
-from jobify_django.stores.base import PoolQueue, PoolRecord, Rescued
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import PoolQueue, PoolRecord, Rescued
 from tests.child import PATIENCE, until
+from tests.claims import claim, die
 from tests.workshop import Configure, at_work, both, do, faulty, held, named, pushed, trouble
 
 
@@ -81,8 +82,8 @@ def test_a_great_many_jobs_of_dead_pools_are_rescued_in_one_go(
     jobs = do.push_many([(name,)] * 150)
     store = queue().store
     # Leases that hold stand first in every list but one that goes by the lease's end.
-    store.claim("living-pool", {"default": 50}, {"default": 3600.0})
-    store.claim("dead-pool", {"default": 100}, {"default": -1.0})
+    claim(store, 50, pool="living-pool", lease=3600.0)
+    die(store, 100)
     monkeypatch.setattr(upkeep, "RESCUE_EVERY", 3600.0)
     with at_work():
         for job in jobs[50:]:
@@ -134,7 +135,7 @@ def test_a_new_process_with_a_dead_ones_name_and_number_does_not_keep_its_jobs(j
     store = queue().store
     serves = {"default": PoolQueue(1, 1, 0)}
     store.beat(PoolRecord("dead-pool", socket.gethostname(), os.getpid(), "code", 1.0, serves))
-    store.claim("dead-pool", {"default": 1}, {"default": 1.0})
+    claim(store, pool="dead-pool", lease=1.0)
     with at_work():
         assert job.wait(timeout=PATIENCE) is None
     assert (job.result(), job.record().attempt, job.record().crashes) == ("at last", 2, 1)
@@ -145,6 +146,6 @@ def test_the_jobs_of_a_pool_that_nobody_remembers_are_rescued(jobify: Configure)
     queue_, store = queue().settings, queue().store
     spec = JobSpec(new_id(), do.name, f'[["{named(lambda: 1)}"],{{}}]')
     store.add(queue_, [spec])
-    store.claim("dead-pool", {"default": 1}, {"default": -1.0})
+    die(store)
     store.retire("dead-pool")
     assert [one.id for one in store.rescue()] == [spec.id]

@@ -8,7 +8,7 @@ import pytest
 
 from jobify_django import queue
 from jobify_django.exceptions import WaitDeadlock
-from jobify_django.stores.base import PoolQueue, PoolRecord
+from jobify_django.stores.value import PoolQueue, PoolRecord
 from tests.child import PATIENCE
 from tests.workshop import Configure, at_work, both, held, pushed
 

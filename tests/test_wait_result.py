@@ -24,12 +24,15 @@ from jobify_django import (
     queue,
     task,
 )
-from jobify_django.job import Claim, JobError, Outcome
+from jobify_django.job import Claim, JobError
+from jobify_django.outcome import succeeded
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.watch import Watch
+from jobify_django.testing.conformance.ground import outcome
+from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
-from tests.workshop import Configure, at_work, both, database, held, memory, pushed
+from tests.claims import claim, die
+from tests.workshop import Configure, at_work, both, database, held, memory, notice_nothing, pushed
 
 
 @task
@@ -41,20 +44,16 @@ def the_store() -> Store:
     return queue().store
 
 
-def watch() -> Watch:
-    return the_store().beside("watch", Watch, the_store())
-
-
 def watched() -> int:
-    return len(watch()._order)
+    return the_store().local(ResultWaits).waiting
 
 
 def start(jobs: int = 1) -> list[Claim]:
-    return list(the_store().claim("a-pool", {"default": jobs}, {"default": 60.0}).claims)
+    return claim(the_store(), jobs)
 
 
-def end(claim: Claim, status: JobStatus = JobStatus.SUCCESSFUL, **values: Any) -> None:
-    assert the_store().finish([Outcome(*claim[:4], status, **values)]) in ((), [])
+def end(started: Claim, status: JobStatus = JobStatus.SUCCESSFUL, **values: Any) -> None:
+    assert the_store().settle([outcome(started, status, **values)]) in ((), [])
 
 
 class Waits:
@@ -139,7 +138,7 @@ def test_a_job_that_killed_its_workers_ends_the_wait(jobify: Configure, waits: W
     job = note.push()
     waits.start(job)
     for _ in range(3):
-        the_store().claim("dead-pool", {"default": 1}, {"default": -1.0})
+        die(the_store())
         the_store().rescue()
     assert waits.finish() == [JobStatus.FAILED]
     with pytest.raises(JobFailed, match="crashed its worker 3 times"):
@@ -174,22 +173,22 @@ def test_a_result_before_the_end_says_to_wait(jobify: Configure) -> None:
     job = note.push()
     with pytest.raises(JobNotFinished, match=f"job {job.id} is waiting: wait for it first"):
         job.result()
-    (claim,) = start()
+    (started,) = start()
     with pytest.raises(JobNotFinished, match="is running"):
         job.result()
-    end(claim, result="1")
+    end(started, result="1")
     assert job.result() == 1  # in sync code it looks by itself
 
 
 @database
 def test_a_wait_for_a_job_that_was_pruned_says_so(jobify: Configure, waits: Waits) -> None:
     job = note.push()
-    (claim,) = start()
+    (started,) = start()
     waits.start(job)
     # Ended and deleted by another process, at once: nobody tells this one anything but that data changed.
     elsewhere = DatabaseStore("elsewhere")
     with transaction.atomic():
-        elsewhere.finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+        elsewhere.settle([succeeded(started)])
         elsewhere.prune(older_than=-1, failed_older_than=-1)
     assert waits.finish() == [JobNotFound]
 
@@ -210,7 +209,7 @@ def test_a_job_whose_transaction_was_rolled_back_is_not_found(jobify: Configure)
 def test_a_job_in_memory_is_known_to_who_holds_it_when_the_store_has_forgotten_it(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.memory.KEPT", 2)
+    monkeypatch.setattr("jobify_django.stores.memory.store.KEPT", 2)
     with at_work():
         jobs = [note.push(value) for value in range(10)]
         for job in jobs:
@@ -258,9 +257,9 @@ def test_who_leads_the_waiting_may_leave_first(jobify: Configure, waits: Waits) 
 @database
 def test_an_end_written_by_another_connection_is_noticed(jobify: Configure, waits: Waits) -> None:
     job = note.push()
-    (claim,) = start()
+    (started,) = start()
     waits.start(job, timeout=PATIENCE)
-    DatabaseStore("elsewhere").finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+    DatabaseStore("elsewhere").settle([succeeded(started)])
     assert waits.finish() == [JobStatus.SUCCESSFUL]
 
 
@@ -268,11 +267,11 @@ def test_an_end_written_by_another_connection_is_noticed(jobify: Configure, wait
 def test_an_end_is_noticed_by_polling_when_every_hint_is_lost(
     jobify: Configure, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    notice_nothing(monkeypatch)
     job = note.push()
-    (claim,) = start()
+    (started,) = start()
     waits.start(job, timeout=PATIENCE)
-    DatabaseStore("elsewhere").finish([Outcome(*claim[:4], JobStatus.SUCCESSFUL)])
+    DatabaseStore("elsewhere").settle([succeeded(started)])
     assert waits.finish() == [JobStatus.SUCCESSFUL]
 
 
@@ -308,8 +307,8 @@ async def test_awaiting_a_job_raises_as_its_result_does(jobify: Configure) -> No
 @both
 async def test_a_result_in_async_code_goes_by_what_was_last_read(jobify: Configure) -> None:
     job = await note.apush()
-    (claim,) = await sync_to_async(start)()
-    await sync_to_async(end)(claim, result="7")
+    (started,) = await sync_to_async(start)()
+    await sync_to_async(end)(started, result="7")
     if the_store().blocking:
         with pytest.raises(JobNotFinished):
             job.result()
@@ -386,11 +385,11 @@ def test_cancel_tells_whether_there_was_anything_to_cancel(jobify: Configure) ->
 @both
 def test_a_refreshed_job_shows_what_happened_meanwhile(jobify: Configure) -> None:
     job = note.push()
-    (claim,) = start()
+    (started,) = start()
     assert job.status is JobStatus.WAITING or not the_store().blocking
     job.refresh()
     assert (job.status, job.attempts) == (JobStatus.RUNNING, 1)
-    end(claim)
+    end(started)
     assert job.record().status is JobStatus.SUCCESSFUL
 
 

@@ -10,13 +10,15 @@ import pytest
 from django.db import connections, transaction
 
 from jobify_django import Job, JobStatus, queue, task
-from jobify_django.job import Outcome
+from jobify_django.job import Claim
+from jobify_django.push.waits import PushWaits
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import DatabaseStore
-from jobify_django.watch import Watch
+from jobify_django.testing.conformance.ground import outcome
+from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
+from tests.claims import claim, release
 from tests.test_push_wait import Pushes
-from tests.workshop import Configure, Workshop, at_work, both, database
+from tests.workshop import Configure, Workshop, at_work, both, database, notice_nothing
 
 NEVER = 3600.0
 LONGER = 2 * PATIENCE
@@ -31,12 +33,12 @@ def note(value: int = 0) -> int:
 @pytest.fixture(autouse=True)
 def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pools, pushes and waits look again when they are told to, and not before."""
-    monkeypatch.setattr("jobify_django.pool.pool.POLL", NEVER)
-    for module in ("line", "watch"):
-        for name in ("SHORTEST_POLL", "LONGEST_POLL"):
-            monkeypatch.setattr(f"jobify_django.{module}.{name}", NEVER)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", NEVER)
+    for waits in (PushWaits, ResultWaits):
+        for name in ("shortest_poll", "longest_poll"):
+            monkeypatch.setattr(waits, name, NEVER)
     # Nor does what watches for the writes of other processes.
-    monkeypatch.setattr(DatabaseStore, "probe", lambda self: None)
+    notice_nothing(monkeypatch)
 
 
 @pytest.fixture
@@ -51,16 +53,16 @@ def the_store() -> Store:
 
 
 def watched() -> int:
-    return len(the_store().beside("watch", Watch, the_store()).ids())
+    return the_store().local(ResultWaits).waiting
 
 
-def start(lease: float = 60.0) -> Any:
-    (claim,) = the_store().claim("a-pool", {"default": 1}, {"default": lease}).claims
-    return claim
+def start(lease: float = 60.0) -> Claim:
+    (started,) = claim(the_store(), lease=lease)
+    return started
 
 
-def end(claim: Any, status: JobStatus = JobStatus.SUCCESSFUL) -> None:
-    the_store().finish([Outcome(*claim[:4], status)])
+def end(started: Claim, status: JobStatus = JobStatus.SUCCESSFUL) -> None:
+    the_store().settle([outcome(started, status)])
 
 
 # Room
@@ -93,7 +95,7 @@ def test_every_push_in_the_line_is_woken_in_its_turn(jobify: Configure, pushes: 
         note.push(value)
     for value in range(3, 6):
         pushes.start(lambda value=value: note.push(value))
-    claims = the_store().claim("a-pool", {"default": 3}, {"default": 60.0}).claims
+    claims = claim(the_store(), 3)
     assert len(claims) == 3  # and one word of room for all three
     pushes.finish()
     assert not pushes.refused
@@ -189,7 +191,7 @@ def push_in_a_transaction(shop: Workshop) -> Job[Any]:
 WORK: dict[str, tuple[Callable[[], Job[Any] | None], Callable[[Any], Any]]] = {
     "is pushed": (lambda: None, lambda _: note.push()),
     "is retried": (failed_before, lambda job: the_store().retry([job.id])),
-    "is released": (at_another_pool, lambda job: the_store().release("a-pool", {job.id: 1}, "it stopped")),
+    "is released": (at_another_pool, lambda job: release(the_store(), [job.record()])),
     "is rescued": (left_behind, lambda _: the_store().rescue()),
     "is resumed": (while_paused, lambda _: queue().resume()),
 }

@@ -262,6 +262,11 @@ FaultyMemory = _with_trouble(MemoryStore)
 FaultyDatabase = _with_trouble(DatabaseStore)
 
 
+def notice_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no database store notice what other processes write."""
+    monkeypatch.setattr(type(DatabaseStore()), "probe", lambda self: None)
+
+
 async def connection_of_the_orm() -> BaseDatabaseWrapper:
     """Use the ORM in async code, and return the connection of the thread that it ran on."""
     # Not at the top: another process reads this module before Django is set up, which models cannot bear.

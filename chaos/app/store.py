@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from chaos.ledger import Ledger
-from jobify_django.stores.base import Claimed, Renewed
+from jobify_django.outcome import Outcome
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.value import Claimed, Demand, Renewed
 
 
 class TimedStore(DatabaseStore):
@@ -18,11 +18,11 @@ class TimedStore(DatabaseStore):
         super().__init__(alias)
         self._calls = Ledger("calls")
 
-    def claim(self, pool: str, *args: Any, **kwargs: Any) -> Claimed:
+    def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
         began = time.perf_counter()
-        claimed = super().claim(pool, *args, **kwargs)
+        claimed = super().claim(demand, outcomes)
         if claimed.claims:
-            self._calls.write("C", pool, len(claimed.claims), f"{time.perf_counter() - began:.6f}")
+            self._calls.write("C", demand.pool, len(claimed.claims), f"{time.perf_counter() - began:.6f}")
         return claimed
 
     def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:

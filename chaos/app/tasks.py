@@ -9,8 +9,8 @@ import signal
 from chaos import process
 from chaos.ledger import Ledger
 from jobify_django import task
+from jobify_django.current import inside
 from jobify_django.job import Claim
-from jobify_django.line import inside
 
 jobs = Ledger("jobs")
 

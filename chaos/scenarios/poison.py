@@ -9,7 +9,7 @@ from chaos import process
 from chaos.ground import Ground
 from chaos.verdict import Pushes, Runs
 from jobify_django.job import JobRecord
-from jobify_django.stores.base import CRASH_LIMIT
+from jobify_django.outcome import CRASH_LIMIT
 
 SETTINGS = {"LEASE": 2, "MAX_RUNNING": 16}
 JOBS, POISONS = 2_000, 5

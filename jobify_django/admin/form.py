@@ -10,25 +10,28 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from jobify_django.admin.row import ORDER_LABELS, value_label
+from jobify_django.admin.words import ORDER_LABELS, value_label
 from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS, QueueSettings, maxsize_problem, workers_problem
-from jobify_django.stores.base import QueueState
+from jobify_django.stores.value import QueueState
 
 
-def _whole_number(most: int) -> forms.NumberInput:
-    return forms.NumberInput(attrs={"min": 1, "max": most})
+def _whole_number(label: Any, most: int, problem: Callable[[object], str]) -> forms.IntegerField:
+    """Return a field that refuses what ``Queue.tune`` would refuse."""
+
+    def check(value: int) -> None:
+        if wanted := problem(value):
+            raise forms.ValidationError(_("It must be %(wanted)s."), params={"wanted": wanted})
+
+    widget = forms.NumberInput(attrs={"min": 1, "max": most})
+    return forms.IntegerField(label=label, required=False, widget=widget, validators=[check])
 
 
 class TuningForm(forms.Form):
     """A queue's three live values; an empty one leaves it to the settings."""
 
     version = forms.IntegerField(widget=forms.HiddenInput)
-    workers = forms.IntegerField(
-        label=gettext_lazy("Workers per process"), required=False, widget=_whole_number(MAX_WORKERS)
-    )
-    maxsize = forms.IntegerField(
-        label=gettext_lazy("Maxsize"), required=False, widget=_whole_number(MAX_MAXSIZE)
-    )
+    workers = _whole_number(gettext_lazy("Workers per process"), MAX_WORKERS, workers_problem)
+    maxsize = _whole_number(gettext_lazy("Maxsize"), MAX_MAXSIZE, maxsize_problem)
     order = forms.ChoiceField(label=gettext_lazy("Order"), required=False)
 
     def __init__(self, settings: QueueSettings, state: QueueState, data: QueryDict | None = None) -> None:
@@ -51,20 +54,6 @@ class TuningForm(forms.Form):
             self.fields[key].help_text += " " + empty % {"value": getattr(settings, key)}
         as_settings = _("as in the settings: %(value)s") % {"value": value_label("order", settings.order)}
         self.fields["order"].choices = [("", as_settings), *ORDER_LABELS.items()]  # type: ignore[attr-defined]
-
-    def clean_workers(self) -> int | None:
-        """Refuse what ``Queue.tune`` would refuse, beside the field."""
-        return self._within("workers", workers_problem)
-
-    def clean_maxsize(self) -> int | None:
-        """Refuse what ``Queue.tune`` would refuse, beside the field."""
-        return self._within("maxsize", maxsize_problem)
-
-    def _within(self, key: str, problem: Callable[[object], str]) -> int | None:
-        value: int | None = self.cleaned_data[key]
-        if value is not None and (wanted := problem(value)):
-            raise forms.ValidationError(_("It must be %(wanted)s."), params={"wanted": wanted})
-        return value
 
     def clean(self) -> dict[str, Any]:
         """Refuse values that were chosen looking at others than those in force."""

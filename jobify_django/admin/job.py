@@ -1,16 +1,13 @@
-"""The list of the database store's jobs, and a page for a job of any store."""
+"""The list of jobs, and a page for each."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -19,47 +16,31 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from jobify_django import models
-from jobify_django.admin import action, page
+from jobify_django.admin import action
 from jobify_django.admin.filter import QueueFilter, StatusFilter, TaskFilter
-from jobify_django.admin.paginator import CappedPaginator
-from jobify_django.admin.row import all_stores, legible, problem, status_label
+from jobify_django.admin.job_list import CappedPaginator, Found, JobList, JobRows, job_of, may_be_id
+from jobify_django.admin.page import LookingAdmin
+from jobify_django.admin.reading import all_stores, answers, listed_stores, problem
+from jobify_django.admin.timeline import MOST_EVENTS, run_words, timeline, wait_words
+from jobify_django.admin.words import status_label
 from jobify_django.conf import get_settings
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import cut, shown
-from jobify_django.stores.base import Store
-from jobify_django.stores.database.rows import moment, text
-from jobify_django.templatetags.jobify import breakable, duration, stamp
-
-if TYPE_CHECKING:
-    JobModelAdmin = admin.ModelAdmin[models.Job]
-else:
-    JobModelAdmin = admin.ModelAdmin
+from jobify_django.stores.value import JobQuery
+from jobify_django.templatetags.jobify import breakable, stamp
 
 MOST_AT_ONCE = 1_000
 """Jobs one action takes; more would hold a write transaction, and this request, for too long."""
-
-MOST_EVENTS = 100
-"""Entries of a job's history in its timeline; one that is handed back at every deploy has more and more."""
 
 LONGEST_MESSAGE = 5_000
 """Characters of an error's message on a page."""
 
 PARAMETERS = ("status", "queue", "task")
-LARGE = ("arguments", "result", "error", "history")
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of a job's timeline."""
-
-    at: float
-    words: str
-    detail: str = ""
 
 
 @admin.register(models.Job)
-class JobAdmin(JobModelAdmin):
-    """Looks at jobs, retries and cancels them. It never adds, edits or deletes one."""
+class JobAdmin(LookingAdmin):
+    """Looks at jobs, retries and cancels them."""
 
     list_display = ("pushed", "state", "name", "queue", "wait", "duration", "priority", "attempt", "id")
     list_display_links = ("pushed",)
@@ -74,21 +55,11 @@ class JobAdmin(JobModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     paginator = CappedPaginator
     actions = ("retry_jobs", "cancel_jobs")
+    list_page = "jobify_django_job_changelist"
     job_template = "admin/jobify_django/job.html"
 
     class Media:
         css = {"all": ("jobify_django/jobify.css",)}
-
-    # Permissions: none of the default ones exist but "view"
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: models.Job | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: models.Job | None = None) -> bool:
-        return False
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         """Whether the user may retry jobs, which is to run code again."""
@@ -100,23 +71,27 @@ class JobAdmin(JobModelAdmin):
 
     # The list
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[models.Job]:
-        return models.Job.objects.using(get_settings().database).defer(*LARGE).order_by(*self.ordering)
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobList]:
+        return JobList
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """List the jobs."""
-        with legible():  # all rows of the page are read in here, and those of an action
-            return super().changelist_view(request, extra_context)
+    def get_queryset(self, request: HttpRequest) -> JobRows:  # type: ignore[override]
+        def tell(words: str) -> None:
+            self.message_user(request, words, messages.ERROR)
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[models.Job], search_term: str
-    ) -> tuple[QuerySet[models.Job], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        return (queryset.filter(pk=term) if len(term) <= 36 else queryset.none()), False
+        problems: list[str] = []
+        places = listed_stores(problems)
+        for words in problems:
+            tell(words)
+        return JobRows(places, lambda error: tell(problem(error)), JobQuery(payload=False))
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> models.Job | None:
+        """Return a job of any store, as far as the page of its log entries asks for it."""
+        try:
+            return job_of(self._find(object_id).job)
+        except Http404:
+            return None
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         # By default every column could be asked about: "?arguments__contains=…" would read what is hidden.
@@ -125,7 +100,7 @@ class JobAdmin(JobModelAdmin):
     @admin.display(description=gettext_lazy("status"))
     def state(self, job: models.Job) -> str:
         return format_html(
-            '<span class="jobify-state jobify-{}">{}</span>', job.status, status_label(text(job.status))
+            '<span class="jobify-state jobify-{}">{}</span>', job.status, status_label(job.status)
         )
 
     @admin.display(description=gettext_lazy("task"))
@@ -138,35 +113,28 @@ class JobAdmin(JobModelAdmin):
 
     @admin.display(description=gettext_lazy("wait"))
     def wait(self, job: models.Job) -> str:
-        eligible_at, started_at, ended_at = map(_seconds, (job.eligible_at, job.started_at, job.ended_at))
-        return _wait_words(job.status, eligible_at, started_at, ended_at)
+        return wait_words(job)
 
     @admin.display(description=gettext_lazy("duration"))
     def duration(self, job: models.Job) -> str:
-        return _run_words(job.status, _seconds(job.started_at), _seconds(job.ended_at))
+        return run_words(job)
 
     # Actions
 
     @admin.action(description=gettext_lazy("Retry the selected jobs"), permissions=["retry"])
-    def retry_jobs(self, request: HttpRequest, queryset: QuerySet[models.Job]) -> None:
+    def retry_jobs(self, request: HttpRequest, queryset: JobRows) -> None:
         """Make failed and cancelled jobs wait again."""
-        self._act_on_many(request, queryset, action.retry, action.retried_words)
+        self._act_on_many(request, queryset, action.retry)
 
     @admin.action(description=gettext_lazy("Cancel the selected jobs"), permissions=["cancel"])
-    def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[models.Job]) -> None:
+    def cancel_jobs(self, request: HttpRequest, queryset: JobRows) -> None:
         """Cancel jobs that have not started, and ask running ones to stop."""
-        self._act_on_many(request, queryset, action.cancel, action.cancelled_words)
+        self._act_on_many(request, queryset, action.cancel)
 
-    def _act_on_many(
-        self,
-        request: HttpRequest,
-        queryset: QuerySet[models.Job],
-        act: action.Act,
-        words: Callable[[action.Tally], str],
-    ) -> None:
-        jobs = list(queryset.values_list("id", "queue")[: MOST_AT_ONCE + 1])
-        tally = act(jobs[:MOST_AT_ONCE], action.store_of_the_table)
-        text = words(tally)
+    def _act_on_many(self, request: HttpRequest, queryset: JobRows, act: action.Act) -> None:
+        jobs = queryset.found(0, MOST_AT_ONCE + 1)
+        tally = act(jobs[:MOST_AT_ONCE])
+        text = tally.text
         if len(jobs) > MOST_AT_ONCE:
             more = ngettext(
                 "One action takes %(most)d job; run it again for the others.",
@@ -177,7 +145,7 @@ class JobAdmin(JobModelAdmin):
         self._tell(request, tally, text)
         # One entry a queue, not one a job.
         for name in tally.done | tally.asked:
-            self.log_change(request, models.Queue(name=name), text)  # type: ignore[arg-type]
+            self.log_change(request, models.Queue(name=name), text)
 
     def _tell(self, request: HttpRequest, tally: action.Tally, text: str) -> None:
         self.message_user(request, text, messages.WARNING if tally.vain else messages.SUCCESS)
@@ -206,16 +174,14 @@ class JobAdmin(JobModelAdmin):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         if not self.has_view_permission(request):
             raise PermissionDenied
-        _store, job = self._find(unquote(object_id))
-        list_address = page.address(self.admin_site, "jobify_django_job_changelist")
-        crumbs = [(page.plural(models.Job), list_address)]
+        job = self._find(unquote(object_id)).job
         again = job.status in (JobStatus.FAILED, JobStatus.CANCELLED)
         context = {
-            **page.context(self.admin_site, request, _("Job %(id)s") % {"id": job.id}, crumbs),
+            **self.page_context(request, _("Job %(id)s") % {"id": job.id}),
             "job": job,
             "state": status_label(job.status),
-            "wait": _wait_words(job.status, job.eligible_at, job.started_at, job.ended_at),
-            "duration": _run_words(job.status, job.started_at, job.ended_at),
+            "wait": wait_words(job),
+            "duration": run_words(job),
             "events": timeline(job),
             "earlier": max(0, len(job.history) - MOST_EVENTS),
             "may_retry": again and self.has_retry_permission(request),
@@ -231,47 +197,34 @@ class JobAdmin(JobModelAdmin):
 
     def retry_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Retry one job."""
-        return self._act_on_one(
-            request, object_id, self.has_retry_permission, action.retry, action.retried_words
-        )
+        return self._act_on_one(request, object_id, self.has_retry_permission, action.retry)
 
     def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Cancel one job."""
-        return self._act_on_one(
-            request, object_id, self.has_cancel_permission, action.cancel, action.cancelled_words
-        )
+        return self._act_on_one(request, object_id, self.has_cancel_permission, action.cancel)
 
     def _act_on_one(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        allowed: Callable[[HttpRequest], bool],
-        act: action.Act,
-        words: Callable[[action.Tally], str],
+        self, request: HttpRequest, object_id: str, allowed: Callable[[HttpRequest], bool], act: action.Act
     ) -> HttpResponse:
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         if not self.has_view_permission(request) or not allowed(request):
             raise PermissionDenied
-        store, job = self._find(unquote(object_id))
-        tally = act([(job.id, job.queue)], lambda queue: store)
-        text = words(tally)
-        self._tell(request, tally, text)
+        found = self._find(unquote(object_id))
+        job, tally = found.job, act([found])
+        self._tell(request, tally, tally.text)
         if tally.changed:
-            self.log_change(request, models.Job(id=job.id, task=job.task), text)
-        return HttpResponseRedirect(page.address(self.admin_site, "jobify_django_job_change", quote(job.id)))
+            self.log_change(request, job_of(job), tally.text)
+        return HttpResponseRedirect(self.address("jobify_django_job_change", quote(job.id)))
 
-    def _find(self, id: str) -> tuple[Store, JobRecord]:
+    def _find(self, id: str) -> Found:
         """Return a job of any store, and its store; raises ``Http404``."""
         problems: list[str] = []
         places = all_stores(problems)
-        if len(id) <= 36 and "\0" not in id:
-            for store in places:
-                try:
-                    if (found := store.get((id,)).get(id)) is not None:
-                        return store, found
-                except Exception as error:
-                    problems.append(problem(error))
+        if may_be_id(id):
+            for store, jobs in answers(places, lambda store: store.get((id,)), problems):
+                if id in jobs:
+                    return Found(store, jobs[id])
         raise Http404(" ".join([_("No store holds this job: it ended and was pruned."), *problems]))
 
     def _payload(self, request: HttpRequest, job: JobRecord) -> dict[str, Any]:
@@ -292,55 +245,7 @@ class JobAdmin(JobModelAdmin):
             "jobify_django.tune_queue"
         )
         known = queue in get_settings().queues and self.admin_site.is_registered(models.Overview)
-        return page.address(self.admin_site, "jobify_django_queue_change", queue) if sees and known else ""
-
-
-def timeline(job: JobRecord) -> Sequence[Event]:
-    """Return what happened to a job, in order: of its history the newest."""
-    events = [Event(job.pushed_at, _("pushed"))]
-    if job.eligible_at > job.pushed_at:
-        ahead = job.status is JobStatus.DELAYED
-        events.append(Event(job.eligible_at, _("eligible from here on") if ahead else _("eligible")))
-    for entry in job.history[-MOST_EVENTS:]:
-        words = _("attempt %(attempt)d: %(reason)s") if entry.attempt else _("%(reason)s")
-        detail = _("counted as a crash") if entry.charged else ""
-        words %= {"attempt": entry.attempt, "reason": cut(entry.reason).text}
-        events.append(Event(entry.at, words, detail))
-    if job.started_at is not None and job.attempt:
-        detail = _("by pool %(pool)s") % {"pool": job.pool} if job.pool else ""
-        events.append(
-            Event(job.started_at, _("attempt %(attempt)d started") % {"attempt": job.attempt}, detail)
-        )
-    if job.ended_at is not None:
-        events.append(Event(job.ended_at, status_label(job.status)))
-    return sorted(events, key=lambda event: event.at)
-
-
-def _seconds(value: object) -> float | None:
-    """Return a time of a row; ``None`` for what is none."""
-    return moment(value, None)
-
-
-def _wait_words(
-    status: str, eligible_at: float | None, started_at: float | None, ended_at: float | None
-) -> str:
-    now = time.time()
-    if eligible_at is None:
-        return duration(None)
-    if status == JobStatus.DELAYED and eligible_at > now:
-        return _("due in %(duration)s") % {"duration": duration(eligible_at - now)}
-    if status in (JobStatus.WAITING, JobStatus.DELAYED):
-        return duration(now - eligible_at)
-    until = started_at if started_at is not None else ended_at
-    return duration(None if until is None else until - eligible_at)
-
-
-def _run_words(status: str, started_at: float | None, ended_at: float | None) -> str:
-    if started_at is None or status in (JobStatus.WAITING, JobStatus.DELAYED):
-        return duration(None)
-    if status == JobStatus.RUNNING:
-        return duration(time.time() - started_at)
-    return duration(None if ended_at is None else ended_at - started_at)
+        return self.address("jobify_django_queue_change", queue) if sees and known else ""
 
 
 def _as_pushed(call: Any) -> Any:

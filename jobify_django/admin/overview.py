@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from functools import partial
+from typing import Any, NamedTuple
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -20,55 +22,68 @@ from django.http import (
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.cache import patch_vary_headers
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from jobify_django import models
-from jobify_django.admin import page
 from jobify_django.admin.form import TuningForm
-from jobify_django.admin.row import (
-    QueueRow,
-    change_words,
-    former_row,
-    keeps_changes,
-    newest_changes,
-    newest_failures,
-    pool_rows,
-    problem,
-    queue_row,
-    queue_rows,
-    readable,
-)
+from jobify_django.admin.page import REFRESH_HEADER, LookingAdmin
+from jobify_django.admin.reading import newest_changes, newest_failures, problem, readable
+from jobify_django.admin.row import QueueRow, former_row, pool_rows, queue_row, queue_rows
+from jobify_django.admin.words import change_words
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import InvalidTuning, StaleVersion, StoreError
 from jobify_django.queue import Queue, queue
-from jobify_django.stores.base import QueueState
+from jobify_django.stores import stores
+from jobify_django.stores.value import QueueState
 
-if TYPE_CHECKING:
-    OverviewModelAdmin = admin.ModelAdmin[models.Overview]
-else:
-    OverviewModelAdmin = admin.ModelAdmin
 
-VALUES = ("workers", "maxsize", "order", "paused")
+class Change(NamedTuple):
+    """What a button of a queue's page does.
 
-Done = tuple[QueueState, str]
-"""What a queue became, and the words that tell of it."""
+    Attributes:
+        act: does it.
+        wanted: whether that would change anything.
+        done: says that it was done.
+        nothing: says that there was nothing to do.
+    """
+
+    act: Callable[..., QueueState]
+    wanted: Callable[[QueueState], bool]
+    done: Promise
+    nothing: Promise
+
+
+CHANGES = {
+    "reset": Change(
+        Queue.reset,
+        wanted=lambda state: (state.workers, state.maxsize, state.order) != (None, None, None),
+        done=gettext_lazy("Queue %(name)s is as the settings say again."),
+        nothing=gettext_lazy("Queue %(name)s already was as the settings say."),
+    ),
+    "pause": Change(
+        Queue.pause,
+        wanted=lambda state: not state.paused,
+        done=gettext_lazy("Queue %(name)s is paused: running jobs finish, pushes are still taken."),
+        nothing=gettext_lazy("Queue %(name)s already was paused."),
+    ),
+    "resume": Change(
+        Queue.resume,
+        wanted=lambda state: state.paused,
+        done=gettext_lazy("Queue %(name)s is resumed."),
+        nothing=gettext_lazy("Queue %(name)s was not paused."),
+    ),
+}
 
 
 @admin.register(models.Overview)
-class OverviewAdmin(OverviewModelAdmin):
+class OverviewAdmin(LookingAdmin):
     """Shows every queue in every store, and tunes, pauses and resumes it."""
 
+    list_page = "jobify_django_overview_changelist"
     overview_template = "admin/jobify_django/overview.html"
     queue_template = "admin/jobify_django/queue.html"
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whether the user may see queues. As everywhere in the admin, who may change may also see."""
@@ -86,9 +101,10 @@ class OverviewAdmin(OverviewModelAdmin):
         return [
             address("", self.changelist_view, "overview_changelist"),
             address("queue/<str:name>/", self.queue_view, "queue_change"),
-            address("queue/<str:name>/reset/", self.reset_view, "queue_reset"),
-            address("queue/<str:name>/pause/", self.pause_view, "queue_pause"),
-            address("queue/<str:name>/resume/", self.resume_view, "queue_resume"),
+            *(
+                address(f"queue/<str:name>/{verb}/", partial(self._change, change), f"queue_{verb}")
+                for verb, change in CHANGES.items()
+            ),
         ]
 
     # The overview
@@ -107,12 +123,12 @@ class OverviewAdmin(OverviewModelAdmin):
         if not problems and not any(row.problem for row in rows):
             readable()
         context = {
-            **page.context(self.admin_site, request, page.plural(models.Overview)),
+            **self.page_context(request),
             "rows": rows,
             "pools": pool_rows(rows),
             "sees_jobs": sees_jobs,
             "sees_payload": request.user.has_perm("jobify_django.view_job_payload"),
-            "jobs_address": page.jobs_address(self.admin_site, request),
+            "jobs_address": self.jobs_address(request),
             "failures": failures,
             "problems": [words for words in problems if words not in {row.problem for row in rows}],
             "seen_at": time.time(),
@@ -134,39 +150,6 @@ class OverviewAdmin(OverviewModelAdmin):
         former = None if _known(name) else former_row(unquote(name)) or former_row(name)
         return self._show(request, queue_row(self._find(name).name) if former is None else former)
 
-    def reset_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Give the live values back to the settings."""
-
-        def reset(found: Queue, state: QueueState) -> Done | None:
-            if (state.workers, state.maxsize, state.order) == (None, None, None):
-                return None
-            after = found.reset(**by(request, state))
-            return after, _("Queue %(name)s is as the settings say again.")
-
-        return self._act(request, name, reset, nothing=_("Queue %(name)s already was as the settings say."))
-
-    def pause_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Start no more jobs."""
-
-        def pause(found: Queue, state: QueueState) -> Done | None:
-            if state.paused:
-                return None
-            after = found.pause(**by(request, state))
-            return after, _("Queue %(name)s is paused: running jobs finish, pushes are still taken.")
-
-        return self._act(request, name, pause, nothing=_("Queue %(name)s already was paused."))
-
-    def resume_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Start jobs again."""
-
-        def resume(found: Queue, state: QueueState) -> Done | None:
-            if not state.paused:
-                return None
-            after = found.resume(**by(request, state))
-            return after, _("Queue %(name)s is resumed.")
-
-        return self._act(request, name, resume, nothing=_("Queue %(name)s was not paused."))
-
     # Inside
 
     def _show(self, request: HttpRequest, row: QueueRow, form: TuningForm | None = None) -> HttpResponse:
@@ -174,17 +157,15 @@ class OverviewAdmin(OverviewModelAdmin):
         if may_tune and form is None and row.stats is not None:
             form = TuningForm(row.settings, row.stats.state)
         changes, problems = [], []
-        if row.stats is not None and (kept := keeps_changes(row)):
+        kept = row.stats is not None and stores.of(row.settings).keeps_changes
+        if kept:
             try:
-                changes = newest_changes(row.name)
+                changes = newest_changes(stores.of(row.settings), row.name)
             except Exception as error:
                 problems.append(problem(error))
-        else:
-            kept = False
-        title = _("Queue %(name)s") % {"name": row.name}
-        crumbs = [page.overview_crumb(self.admin_site)]
+        listed = row.stats is not None and row.shared
         context = {
-            **page.context(self.admin_site, request, title, crumbs),
+            **self.page_context(request, _("Queue %(name)s") % {"name": row.name}),
             "row": row,
             "rows": [row],
             "pools": pool_rows([row]),
@@ -193,51 +174,39 @@ class OverviewAdmin(OverviewModelAdmin):
             "changes": changes,
             "keeps_changes": kept,
             "problems": problems,
-            "jobs_address": page.jobs_address(self.admin_site, request) if kept else "",
+            "jobs_address": self.jobs_address(request) if listed else "",
             "seen_at": time.time(),
         }
         return self._answer(request, self.queue_template, context)
 
     def _tune(self, request: HttpRequest, found: Queue) -> HttpResponse:
         try:
-            before = _state(found)
-            form = TuningForm(found.settings, before, request.POST)
-            after = self._tune_by(form, found, request.user.get_username())
+            form = TuningForm(found.settings, _state(found), request.POST)
+            self._tune_by(form, request, found)
         except StoreError as error:
             messages.error(request, str(error))
             return self._back(found)
-        if after is None:
-            return self._show(request, queue_row(found.name), form)
-        if after is before:
-            messages.info(request, _("Nothing was changed."))
-        else:
-            self._log(request, before, after)
-            messages.success(request, _("Queue %(name)s is tuned.") % {"name": found.name})
-        return self._back(found)
+        return self._back(found) if form.is_valid() else self._show(request, queue_row(found.name), form)
 
-    @staticmethod
-    def _tune_by(form: TuningForm, found: Queue, actor: str) -> QueueState | None:
-        """Return the state after the form was applied; ``None`` when the form has errors."""
+    def _tune_by(self, form: TuningForm, request: HttpRequest, found: Queue) -> None:
+        """Apply a form; what is wrong with it becomes an error of it."""
         if not form.is_valid():
-            return None
+            return
         if not form.changes:
-            return form.state
+            messages.info(request, _("Nothing was changed."))
+            return
+        actor, version = request.user.get_username(), form.state.version
         try:
-            return found.tune(**form.changes, actor=actor, source="admin", expected=form.state.version)
+            after = found.tune(**form.changes, actor=actor, source="admin", expected=version)
         except StaleVersion as stale:  # changed since the form was compared
             form.refuse(stale.version)
         except InvalidTuning as error:
             form.add_error(None, str(error))
-        return None
+        else:
+            self._log(request, form.state, after)
+            messages.success(request, _("Queue %(name)s is tuned.") % {"name": found.name})
 
-    def _act(
-        self,
-        request: HttpRequest,
-        name: str,
-        act: Callable[[Queue, QueueState], Done | None],
-        *,
-        nothing: str,
-    ) -> HttpResponse:
+    def _change(self, change: Change, request: HttpRequest, name: str) -> HttpResponse:
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         if not self.has_tune_permission(request):
@@ -245,21 +214,20 @@ class OverviewAdmin(OverviewModelAdmin):
         found = self._find(name)
         try:
             before = _state(found)
-            done = act(found, before)
+            if change.wanted(before):
+                actor = request.user.get_username()
+                after = change.act(found, actor=actor, source="admin", expected=before.version)
+                self._log(request, before, after)
+                messages.success(request, change.done % {"name": found.name})
+            else:
+                messages.info(request, change.nothing % {"name": found.name})
         except (StaleVersion, StoreError) as error:
             messages.error(request, str(error))
-            return self._back(found)
-        if done:
-            after, words = done
-            self._log(request, before, after)
-            messages.success(request, words % {"name": found.name})
-        else:
-            messages.info(request, nothing % {"name": found.name})
         return self._back(found)
 
     def _log(self, request: HttpRequest, before: QueueState, after: QueueState) -> None:
-        words = change_words(*({key: getattr(state, key) for key in VALUES} for state in (before, after)))
-        self.log_change(request, models.Queue(name=after.queue), words)  # type: ignore[arg-type]
+        words = change_words(asdict(before), asdict(after))
+        self.log_change(request, models.Queue(name=after.queue), words)
 
     def _find(self, name: str) -> Queue:
         if (known := _known(name)) is None:
@@ -267,13 +235,13 @@ class OverviewAdmin(OverviewModelAdmin):
         return queue(known)
 
     def _back(self, found: Queue) -> HttpResponse:
-        return HttpResponseRedirect(page.address(self.admin_site, "jobify_django_queue_change", found.name))
+        return HttpResponseRedirect(self.address("jobify_django_queue_change", found.name))
 
     def _answer(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-        if request.headers.get(page.REFRESH_HEADER):
+        if request.headers.get(REFRESH_HEADER):
             template = template.replace(".html", "_body.html")
         response = TemplateResponse(request, template, context)
-        patch_vary_headers(response, [page.REFRESH_HEADER])
+        patch_vary_headers(response, [REFRESH_HEADER])
         return response
 
 
@@ -283,10 +251,5 @@ def _known(name: str) -> str | None:
     return next((given for given in (name, unquote(name)) if given in get_settings().queues), None)
 
 
-def by(request: HttpRequest, state: QueueState) -> dict[str, Any]:
-    """Return who changes a queue that was seen in this state, as arguments."""
-    return {"actor": request.user.get_username(), "source": "admin", "expected": state.version}
-
-
 def _state(found: Queue) -> QueueState:
-    return found.store.states([found.name])[found.name]
+    return found.store.sync("", [found.name]).states[found.name]

@@ -1,54 +1,22 @@
-"""What the pages show of queues, pools and failures, as values."""
+"""What the pages show of queues and pools, as values."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
-from typing import Any
 
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
-from jobify_django import models
+from jobify_django.admin.reading import all_stores, answers, problem
+from jobify_django.admin.words import LABELS, ORDER_LABELS, value_label
 from jobify_django.conf import QueueSettings, get_settings
-from jobify_django.exceptions import JobifyError
-from jobify_django.job import JobError, JobStatus
-from jobify_django.leftover import Leftover, leftovers_in, stand_in
-from jobify_django.log import get_log
-from jobify_django.ordering import Order
-from jobify_django.outage import Outage
-from jobify_django.payload import cut
+from jobify_django.leftover import leftovers_in, stand_in
 from jobify_django.queue import queue, survey
-from jobify_django.stores import left_behind, reachable, stores
-from jobify_django.stores.base import PoolRecord, QueueState, QueueStats, Store
-from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database.rows import brief, error_from, moment, text
-
-logger = get_log("jobify.admin")
-
-_unreadable = Outage()
-
-NEWEST_FAILURES = 10
-NEWEST_CHANGES = 10
-
-UNREADABLE_FOR = 10.0
-"""Seconds after the last failure until a page that could read everything says so: others may ask for more."""
-
-ORDER_LABELS: dict[Order, Promise] = {
-    "priority": gettext_lazy("by priority"),
-    "fifo": gettext_lazy("first in, first out"),
-    "lifo": gettext_lazy("last in, first out"),
-}
-LABELS: dict[str, Promise] = {
-    "workers": gettext_lazy("workers"),
-    "maxsize": gettext_lazy("maxsize"),
-    "order": gettext_lazy("order"),
-    "paused": gettext_lazy("paused"),
-}
+from jobify_django.stores import stores
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import PoolRecord, QueueState, QueueStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +40,6 @@ class QueueRow:
     shared: bool = True
     problem: str = ""
     leftover: str = ""
-    listed: bool = False
 
     @property
     def name(self) -> str:
@@ -161,28 +128,6 @@ class PoolRow:
     queues: Sequence[ServedQueue]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One failed job."""
-
-    id: str
-    queue: str
-    task: str
-    ended_at: float
-    error: JobError
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One row of a queue's audit trail."""
-
-    version: int
-    actor: str
-    source: str
-    changed_at: float
-    words: str
-
-
 def queue_row(name: str) -> QueueRow:
     """Return one queue; a store that fails gives a row that says so. Raises ``UnknownQueue``."""
     settings = get_settings().queue(name)
@@ -204,45 +149,34 @@ def queue_rows() -> list[QueueRow]:
             rows.append(QueueRow(settings.queue(name), problem=said))
         else:
             rows.append(QueueRow(settings.queue(name), found, stores.of(settings.queue(name)).shared))
-    return [*rows, *leftover_rows([])]
+    return [*rows, *leftover_rows()]
 
 
-def leftover_rows(problems: list[str]) -> list[QueueRow]:
+def leftover_rows() -> list[QueueRow]:
     """Return the queues with jobs that the settings do not look for; a store that fails has none."""
     rows = []
-    for store in all_stores(problems):
-        try:
-            rows += [_leftover_row(leftover) for leftover in leftovers_in(store)]
-        except Exception as error:
-            problems.append(problem(error))
+    # What keeps us from looking is in the log, and the rows of a store's other queues say so.
+    for store, leftovers in answers(all_stores([]), leftovers_in, []):
+        for one in leftovers:
+            moved = _("in store %(store)s by now") % {"store": one.now_in} if one.now_in else ""
+            words = moved or _("not in settings")
+            rows.append(QueueRow(one.settings, one.stats, store.shared, leftover=words))
     return rows
 
 
 def former_row(name: str) -> QueueRow | None:
     """Return a queue that the settings do not hold, if it has jobs still, or a list of changes."""
-    for row in leftover_rows([]):
-        if row.name == name:
-            return row
-    try:
-        store = stores["database"]
-        if not newest_changes(name):
+
+    def by_its_changes(store: Store) -> QueueRow | None:
+        if not store.changes(name, 1):
             return None
         settings = stand_in(store, name)
         stats = store.stats([settings])[name]
-        return QueueRow(settings, stats, leftover=_("not in settings"), listed=True)
-    except Exception as error:
-        problem(error)  # into the log; the page is not there
-        return None
+        return QueueRow(settings, stats, store.shared, leftover=_("not in settings"))
 
-
-def _leftover_row(leftover: Leftover) -> QueueRow:
-    words = (
-        _("in store %(store)s by now") % {"store": leftover.now_in}
-        if leftover.now_in
-        else _("not in settings")
-    )
-    listed = isinstance(leftover.store, DatabaseStore)
-    return QueueRow(leftover.settings, leftover.stats, leftover.store.shared, leftover=words, listed=listed)
+    # What keeps us from looking is in the log; the page is not there.
+    changed = (row for _store, row in answers(all_stores([]), by_its_changes, []))
+    return next((row for row in chain(leftover_rows(), changed) if row and row.name == name), None)
 
 
 def pool_rows(rows: Iterable[QueueRow]) -> list[PoolRow]:
@@ -264,123 +198,3 @@ def pool_rows(rows: Iterable[QueueRow]) -> list[PoolRow]:
         )
         for pool in sorted(pools.values(), key=attrgetter("started_at", "id"))
     ]
-
-
-def newest_failures() -> tuple[list[Failure], list[str]]:
-    """Return the jobs that failed last, over all stores, and what kept us from looking into one."""
-    found: list[Failure] = []
-    problems: list[str] = []
-    for store in all_stores(problems):
-        try:
-            found.extend(_failures(store))
-        except Exception as error:
-            problems.append(problem(error))
-    found.sort(key=attrgetter("ended_at"), reverse=True)
-    return found[:NEWEST_FAILURES], problems
-
-
-def _failures(store: Store) -> list[Failure]:
-    if not isinstance(store, DatabaseStore):
-        records = store.find(status=JobStatus.FAILED, limit=NEWEST_FAILURES)
-        return [Failure(r.id, r.queue, r.task, r.ended_at or 0.0, _error(r.error)) for r in records]
-    # Through the index of ended jobs: the arguments and results of other rows are never read.
-    jobs = models.Job.objects.using(get_settings().database).filter(
-        status=JobStatus.FAILED.value, ended_at__isnull=False
-    )
-    values = jobs.order_by("-ended_at").values_list("id", "queue", "task", "ended_at", "error")
-    with store.legible():
-        found = list(values[:NEWEST_FAILURES])
-    return [
-        Failure(text(id), text(queue), text(task), moment(ended_at, 0.0), _error(error_from(error)))
-        for id, queue, task, ended_at, error in found
-    ]
-
-
-def newest_changes(name: str) -> list[Change]:
-    """Return the newest entries of a queue's audit trail; only the database store keeps one."""
-    rows = models.QueueChange.objects.using(get_settings().database).filter(queue=name).order_by("-id")
-    with legible():
-        newest = list(rows[:NEWEST_CHANGES])
-    return [
-        Change(row.version, row.actor, row.source, row.changed_at, _difference(row.before, row.after))
-        for row in newest
-    ]
-
-
-def legible() -> AbstractContextManager[None]:
-    """Return a block in which Django's own queries of the tables read every text, whatever its bytes."""
-    try:
-        store = stores["database"]
-    except Exception:  # no queue need be there
-        return nullcontext()
-    return store.legible() if isinstance(store, DatabaseStore) else nullcontext()
-
-
-def keeps_changes(row: QueueRow) -> bool:
-    """Whether the queue's store keeps an audit trail."""
-    return isinstance(stores.of(row.settings), DatabaseStore)
-
-
-def all_stores(problems: list[str]) -> list[Store]:
-    """Return every store that may hold jobs; one that cannot be made is told in ``problems``."""
-    found, failed = reachable()
-    problems += map(problem, failed.values())
-    return [*found, *left_behind(found)]
-
-
-def problem(error: Exception) -> str:
-    """Return what a page may say about an error; the log has all of it, once."""
-    if (word := _unreadable.fail(error)) is not None:
-        logger.warning(
-            "event=store-unreadable times=%d: an admin page could not read a store",
-            word.times,
-            exc_info=error if word.new else None,
-        )
-    if isinstance(error, JobifyError):
-        return str(error)
-    return _("The store failed (%(type)s); the log has more.") % {"type": type(error).__name__}
-
-
-def readable() -> None:
-    """Note that a page could read all it wanted."""
-    if times := _unreadable.over(UNREADABLE_FOR):
-        logger.info("event=store-readable times=%d: an admin page could read every store again", times)
-
-
-def value_label(key: str, value: object) -> str:
-    """Return a live value in words; ``None`` is the settings' value."""
-    if key == "paused":
-        return _("yes") if value else _("no")
-    if value is None:
-        return _("as in the settings")
-    return str(ORDER_LABELS.get(value, value)) if key == "order" else str(value)  # type: ignore[call-overload]
-
-
-def change_words(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Return the values that differ, as ``workers: 10 → 4``."""
-    words = [
-        f"{LABELS[key]}: {value_label(key, before.get(key))} → {value_label(key, after.get(key))}"
-        for key in LABELS
-        if before.get(key) != after.get(key)
-    ]
-    return "; ".join(words) or _("no value changed")
-
-
-def status_label(status: str) -> str:
-    """Return a job's status in words; one of a newer release is named as it is stored."""
-    labels = dict(models.Job.Status.choices)
-    return str(labels.get(status) or _("unknown status “%(status)s”") % {"status": status})
-
-
-def _error(error: JobError | None) -> JobError:
-    """Return an error that a page can hold, whatever its task raised."""
-    if error is None:
-        return JobError("", "")
-    return JobError(cut(error.type).text, cut(error.message).text, cut(error.traceback).text)
-
-
-def _difference(before: str, after: str) -> str:
-    try:
-        return brief(change_words(json.loads(before), json.loads(after)))
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return f"{brief(before)} → {brief(after)}"

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -20,6 +20,8 @@ from jobify_django.log import get_log, listed, quoted
 from jobify_django.management.child import heeded
 from jobify_django.management.heartbeat import Pulse
 from jobify_django.pool import Service
+from jobify_django.pool.pool import Pool
+from jobify_django.pool.shutdown import Shutdown
 
 logger = get_log("jobify.worker")
 
@@ -61,14 +63,12 @@ class Process:
     def __init__(self, *, last_resort: bool) -> None:
         self._last_resort = last_resort
         self._signals: SimpleQueue[str] = SimpleQueue()
-        self._service: Service | None = None
+        self._shutdown = Shutdown(ONE_WISH)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._grace = 0.0
         self._deadline: float | None = None
         self._left = False
-        self._first = 0.0
-        self.stopping = False
         self.code = 0
 
     @contextlib.contextmanager
@@ -122,9 +122,9 @@ class Process:
         ready: Callable[[], None],
     ) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        if self.stopping:
+        if self._shutdown.begun:
             return  # signalled while it booted: nothing was claimed
-        self._service = service
+        self._shutdown.service = service
         await service.start()
         ready()
         waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._stop.wait())]
@@ -132,21 +132,20 @@ class Process:
             waits.append(asyncio.create_task(until()))
         beats = asyncio.create_task(pulse.beat(service)) if pulse is not None else None
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        by_itself = not self.stopping
-        if self.code == 1:
-            service.hurry()
-        released = await service.drain(self._grace)
+        by_itself = not self._shutdown.begun
+        released = await self._shutdown.drain(self._grace)
         for task in (*waits, beats):
             if task is not None:
                 task.cancel()
         logger.info("event=stopped handed_back=%d", len(released))
         if by_itself and self.code == 0:
             self.code = waits[-1].result()
-        self._leave_soon()
+        self._left = True
+        self._end_within(TO_LEAVE)
 
     def orphaned(self) -> None:
         """Stop: the process above is gone, and nobody else would end this one."""
-        if not self.stopping:
+        if not self._shutdown.begun:
             self.stop(min(self._grace, ORPHANS_GRACE), GONE)
         else:
             time.sleep(ORPHANS_GRACE)  # it has had a part of its grace already
@@ -177,48 +176,40 @@ class Process:
             self._log_snapshot()
         elif name == ABORT:
             self.abort(f"signal={name}")
-        elif name in STOP and not self.stopping:
-            self._first = time.monotonic()
-            self.stop(self._grace, f"signal={name}")
-        elif name in STOP and time.monotonic() - self._first > ONE_WISH:
-            self.abort(f"signal={name}")
+        elif name in STOP and (meaning := self._shutdown.meaning()) is not None:
+            if meaning == "stop" and not self._shutdown.begun:
+                self.stop(self._grace, f"signal={name}")
+            else:
+                self.abort(f"signal={name}")
 
     def stop(self, grace: float, why: str) -> None:
         """Claim nothing more, and end once the running jobs have ended or ``grace`` seconds are over."""
-        self.stopping = True
         self._grace = grace
-        if self._service is None:
+        self._shutdown.stop()
+        if self._shutdown.service is None:
             grace = 0.0
-        else:
-            self._service.stop_claiming()
         logger.info("event=stopping %s grace=%g: again to hand running jobs back now", why, grace)
-        self._deadline = time.monotonic() + grace + LAST_WORDS
-        self._signals.put(LOOK)  # whoever calls this
-        self._call(lambda stop: stop.set())
+        self._end_within(grace + LAST_WORDS)
+        self._wake()
 
     def abort(self, why: str) -> None:
         """Hand the running jobs back now, and end."""
         self.code = 1
-        self.stopping = True
         logger.warning("event=aborting %s: handing running jobs back", why)
-        self._deadline = time.monotonic() + LAST_WORDS
-        self._signals.put(LOOK)
-        if self._service is not None:
-            self._service.stop_claiming()
-            self._service.hurry()
-        self._call(lambda stop: stop.set())
+        self._end_within(LAST_WORDS)
+        self._shutdown.hurry()
+        self._wake()
 
-    def _call(self, tell: Callable[[asyncio.Event], None]) -> None:
+    def _wake(self) -> None:
         if self._loop is not None and self._stop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(tell, self._stop)
+                self._loop.call_soon_threadsafe(self._stop.set)
 
     # The end
 
-    def _leave_soon(self) -> None:
-        self._left = True
-        self._deadline = time.monotonic() + TO_LEAVE
-        self._signals.put(LOOK)
+    def _end_within(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._signals.put(LOOK)  # whoever calls this
 
     def _end_anyhow(self) -> None:
         """End the process although Python would wait.
@@ -229,10 +220,10 @@ class Process:
         """
         if not self._last_resort:
             return
-        if not self._left and self._service is not None:
+        if not self._left and self._pools:
             self.code = 1
             logger.critical("event=stuck: the event loop does not turn; handing jobs back from outside")
-            release = threading.Thread(target=self._release, args=(self._service,), daemon=True)
+            release = threading.Thread(target=self._release, daemon=True)
             release.start()
             release.join(TO_RELEASE)
         logging.shutdown()
@@ -241,11 +232,10 @@ class Process:
             sys.stderr.flush()
         os._exit(self.code)
 
-    @staticmethod
-    def _release(service: Service) -> None:
-        for pool in service.pools:
+    def _release(self) -> None:
+        for pool in self._pools:
             try:
-                released = pool.store.release(pool.id, pool.completer.held(), "its process was stuck")
+                released = pool.hand_back("its process was stuck")
                 pool.store.retire(pool.id)
                 logger.warning("event=released jobs=%s", listed(released))
             except StoreError as error:
@@ -255,7 +245,7 @@ class Process:
 
     def _log_snapshot(self) -> None:
         lines = []
-        for pool in self._service.pools if self._service else ():
+        for pool in self._pools:
             for name, slots in pool.slots.items():
                 lines.append(f"queue {quoted(name)}: {slots.busy} of {slots.size} workers busy")
                 lines += [
@@ -267,19 +257,13 @@ class Process:
         for ident, frame in sys._current_frames().items():
             lines.append(f"thread {quoted(names.get(ident, str(ident)))}")
             lines += "".join(traceback.format_stack(frame)).rstrip().splitlines()
-        for task in self._tasks():
+        running = [job for pool in self._pools for slots in pool.slots.values() for job in slots.jobs()]
+        for task in (job.task for job in running if job.task is not None):
             lines.append(f"job on the event loop: {quoted(task.get_name())}")
             for frame in task.get_stack():
                 lines += "".join(traceback.format_stack(frame, 1)).rstrip().splitlines()
         logger.warning("event=snapshot\n%s", "\n".join(lines), extra={"jobify": {"event": "snapshot"}})
 
-    def _tasks(self) -> list[asyncio.Task[None]]:
-        if self._service is None:
-            return []
-        return [
-            job.task
-            for pool in self._service.pools
-            for slots in pool.slots.values()
-            for job in slots.jobs()
-            if job.task is not None
-        ]
+    @property
+    def _pools(self) -> Sequence[Pool]:
+        return () if self._shutdown.service is None else self._shutdown.service.pools

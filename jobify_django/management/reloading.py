@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import Protocol
 
 from django.utils import autoreload
 
 from jobify_django.log import get_log
 from jobify_django.management.child import PASSED_ON, Child, heeded
+from jobify_django.management.process import Process
 
 logger = get_log("jobify.worker")
 
@@ -27,20 +27,13 @@ GRACE = 2.0
 """Seconds that running jobs have to end when code has changed."""
 
 
-class Stoppable(Protocol):
-    code: int
-
-    def stop(self, grace: float, why: str) -> None:
-        """Stop."""
-
-
 def is_child() -> bool:
-    """Whether this process was started by ``supervise``."""
+    """Whether this process was started by a ``Parent``."""
     return os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true"
 
 
-def watch(process: Stoppable) -> None:
-    """Stop the process when a module it has loaded changes, so that ``supervise`` starts it anew."""
+def watch(process: Process) -> None:
+    """Stop the process when a module it has loaded changes, so that its ``Parent`` starts it anew."""
 
     def watch_files() -> None:
         if changed():
@@ -50,18 +43,16 @@ def watch(process: Stoppable) -> None:
     threading.Thread(target=watch_files, name="jobify-reload", daemon=True).start()
 
 
-def supervise() -> int:
-    """Run this command in a child process, again after each change of code; return its exit code."""
-    return Parent().run()
-
-
 class Parent:
+    """Runs this command in a child process, again after each change of code."""
+
     def __init__(self) -> None:
         self._child: Child | None = None
         self._signalled = 0
         self._waits = False
 
     def run(self) -> int:
+        """Run until the child has ended for another reason; return the exit code."""
         for number in heeded(PASSED_ON):
             signal.signal(number, self._pass_on)
         while not self._signalled:

@@ -177,7 +177,7 @@ class Supervisor:
 
     def _has_proven(self, ended: Child) -> bool:
         """Whether any child's pools ever ran: then what a restarted one stumbles over may pass."""
-        running = [place.child for place in self._places if place.child is not None]
+        running = self._running()
         for child in running:
             child.hear()
         return any(child.ready for child in (ended, *running))
@@ -194,7 +194,6 @@ class Supervisor:
         )
 
     def _note_success(self, place: Place, child: Child, code: int) -> None:
-        self._last = code
         place.deaths = 0
         place.due = None if self._batch else 0.0
         logger.info(
@@ -232,9 +231,8 @@ class Supervisor:
 
     def _turns(self) -> bool:
         """Whether every child's pools turn, and no place is empty that should not be."""
-        for place in self._places:
-            if place.child is not None:
-                place.child.hear()
+        for child in self._running():
+            child.hear()
         oldest = time.monotonic() - PULSE
         return all(
             place.due is None and (place.child is None or place.child.beat > oldest) for place in self._places

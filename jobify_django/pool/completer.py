@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from jobify_django.job import Outcome
-from jobify_django.pool.workers import Running
+from jobify_django.outcome import Outcome
+from jobify_django.pool.slots import Running
 
 
 class Completer:
@@ -32,7 +32,11 @@ class Completer:
 
     def held(self) -> dict[str, int]:
         """Return the jobs held, id to attempt number."""
-        return {running.claim.id: running.claim.attempt for running in list(self._held.values())}
+        return {running.claim.id: running.claim.attempt for running in self.jobs()}
+
+    def jobs(self) -> Sequence[Running]:
+        """Return the jobs held."""
+        return list(self._held.values())
 
     def running(self, id: str) -> Running | None:
         """Return a held job."""

@@ -10,7 +10,8 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import WAITING
 from jobify_django.log import get_log, quoted
 from jobify_django.registry import tasks
-from jobify_django.stores.base import QueueStats, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import JobQuery, QueueStats
 
 logger = get_log("jobify.worker")
 
@@ -39,18 +40,11 @@ class Left(NamedTuple):
 
 
 class Dryness:
-    """Finds out whether a pool is dry, from the turns that began after somebody asked.
+    """Finds out whether a pool is dry, from the turns that began after somebody asked."""
 
-    Args:
-        store: where the jobs wait.
-        queues: the queues that the pool serves.
-        caps: how many jobs of some queues may run at once in all pools.
-    """
-
-    def __init__(self, store: Store, queues: Mapping[str, QueueSettings], caps: Mapping[str, int]) -> None:
+    def __init__(self, store: Store, queues: Mapping[str, QueueSettings]) -> None:
         self._store = store
         self._queues = queues
-        self._caps = caps
         self._empty: set[str] = set()
         self._heard = 0
         self._said: set[str] = set()
@@ -69,8 +63,8 @@ class Dryness:
         answered, left = self._answer
         return left if answered == self.asked else None
 
-    def note(self, asked: int, empty: Collection[str] | None, *, spent: bool) -> bool:
-        """Take down a turn, and return whether the pool is dry.
+    def note(self, asked: int, empty: Collection[str] | None, *, spent: bool) -> None:
+        """Take down a turn; ``left`` tells whether the pool is dry.
 
         Args:
             asked: how often somebody had asked when the turn began.
@@ -78,7 +72,7 @@ class Dryness:
             spent: whether the pool may start nothing more.
         """
         if asked != self.asked or self.left is not None:
-            return False
+            return
         if self._heard != asked or empty is None:
             self._heard, self._empty = asked, set()
         # A small budget asks for some queues at a time, so finding all of them empty may take turns.
@@ -90,7 +84,6 @@ class Dryness:
             left = self._survey()
         if left is not None:
             self._answer = (asked, left)
-        return left is not None
 
     def _survey(self) -> Sequence[Left] | None:
         """Return what is left, or ``None`` if some of it may be run soon."""
@@ -100,24 +93,21 @@ class Dryness:
         except Exception as error:
             names = ", ".join(self._queues)
             return self._after_a_while([Left(names, 0, f"how many wait could not be read: {error}")])
-        if None in found:
-            self._puzzled_at = None
-            return None
         left = [one for one in found if one is not None]
-        if any(one.reason == UNCLAIMED for one in left):
+        if None not in found and any(one.reason == UNCLAIMED for one in left):
             return self._after_a_while(left)
         self._puzzled_at = None
-        return left
+        return None if None in found else left
 
     def _look(self, stats: QueueStats) -> Left | None:
         if stats.paused:
             return Left(stats.queue, stats.waiting, "the queue is paused")
-        first = self._store.find(queue=stats.queue, status=WAITING, limit=SAMPLE)
+        first = self._store.query(JobQuery(queue=stats.queue, status=WAITING, limit=SAMPLE, payload=False))
         unknown = {record.task for record in first if tasks.get(record.task) is None}
         if unknown and all(record.task in unknown for record in first):
             names = ", ".join(map(repr, sorted(unknown)))
             return Left(stats.queue, stats.waiting, f"no task of this name is registered here: {names}")
-        cap = self._caps.get(stats.queue)
+        cap = self._queues[stats.queue].max_running
         if cap is not None and stats.running >= cap:
             self._say_that_it_waits(stats, cap)
             return None

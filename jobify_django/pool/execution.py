@@ -15,17 +15,19 @@ import traceback
 from collections.abc import Coroutine
 from contextvars import Context
 from types import CoroutineType, TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from weakref import getweakrefcount
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 
 from jobify_django.conf import get_settings
-from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Claim, JobError, Outcome, make_outcome
-from jobify_django.line import Inside, inside
+from jobify_django.current import inside
+from jobify_django.job import Claim, JobError
 from jobify_django.log import get_log, quoted
+from jobify_django.outcome import Outcome, failed, succeeded
 from jobify_django.payload import decode_call, encode
 from jobify_django.pool.connection import close_connections, tidy_connections
+from jobify_django.pool.slots import Running
 from jobify_django.registry import tasks
 
 logger = get_log("jobify.worker")
@@ -41,12 +43,6 @@ LONGEST_CHAIN = 100
 Work = Coroutine[Any, Any, Any]
 
 
-class Attempt(Inside, Protocol):
-    """A job that runs, as whoever runs it takes down what it raised."""
-
-    exception: BaseException | None
-
-
 class Unfinished(NamedTuple):
     """What a job that began on a thread has left to run on the event loop."""
 
@@ -54,27 +50,27 @@ class Unfinished(NamedTuple):
     context: Context
 
 
-def run_job(claim: Claim, pool: Attempt | None = None) -> Outcome | Unfinished:
+def run_job(running: Running) -> Outcome | Unfinished:
     """Run a job in this thread, in a context and with database connections of its own.
 
     Returns an ``Unfinished`` for ``arun_job`` if what it called is an ``async def`` after all.
     """
-    tidy_connections(claim, before=True)
+    tidy_connections(running.claim, before=True)
     # A new one: no language, time zone or variable of another job.
     context = Context()
     outcome: Outcome | Unfinished
     try:
-        value = context.run(_call, claim, pool)
+        value = context.run(_call, running)
     except BaseException as error:
-        outcome = failed(claim, error, pool)
+        outcome = raised(running, error)
     else:
         unfinished = isinstance(value, CoroutineType)
-        outcome = Unfinished(value, context) if unfinished else _successful(claim, value, pool)
-    tidy_connections(claim)
+        outcome = Unfinished(value, context) if unfinished else _returned(running, value)
+    tidy_connections(running.claim)
     return outcome
 
 
-async def arun_job(claim: Claim, pool: Attempt | None = None, work: Work | None = None) -> Outcome:
+async def arun_job(running: Running, work: Work | None = None) -> Outcome:
     """Run an ``async def`` job, or what ``run_job`` left of one; the caller gives each its own task, and its
     context.
 
@@ -82,26 +78,29 @@ async def arun_job(claim: Claim, pool: Attempt | None = None, work: Work | None 
     """
     # Without a thread of its own, all jobs' ORM calls would queue up behind one another. Set by hand, not
     # with "async with": the context is the job's alone, and most jobs never use the thread.
-    own = _thread()
+    try:
+        own = _unused.pop()
+    except IndexError:
+        own = ThreadSensitiveContext()
     SyncToAsync.thread_sensitive_context.set(own)
     try:
-        value = await (_call(claim, pool) if work is None else work)
+        value = await (_call(running) if work is None else work)
         while isinstance(value, CoroutineType):  # a decorator's own "async def" that does not await
             value = await value
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        return failed(claim, error, pool)
+        return raised(running, error)
     except BaseException as error:
-        return failed(claim, error, pool)
+        return raised(running, error)
     else:
-        return _successful(claim, value, pool)
+        return _returned(running, value)
     finally:
         threads = SyncToAsync.context_to_thread_executor
         # It has a thread only if that dictionary refers to it, weakly: the cheaper look first.
         if getweakrefcount(own) and own in threads:
-            await _end_thread(own, claim)
+            await _end_thread(own, running.claim)
         else:
             _unused.append(own)
 
@@ -130,46 +129,32 @@ _unused: list[ThreadSensitiveContext] = []
 """What jobs that made no ORM calls leave to those to come: making it takes longer than all else here."""
 
 
-def _thread() -> ThreadSensitiveContext:
-    try:
-        return _unused.pop()
-    except IndexError:
-        return ThreadSensitiveContext()
-
-
-def _call(claim: Claim, pool: Inside | None) -> Any:
-    task = tasks[claim.task]
-    args, kwargs = decode_call(claim.arguments)
-    inside.set(pool)
+def _call(running: Running) -> Any:
+    task = tasks[running.claim.task]
+    args, kwargs = decode_call(running.claim.arguments)
+    inside.set(running)
     return task.function(*args, **kwargs)
 
 
-def _successful(claim: Claim, value: Any, pool: Attempt | None) -> Outcome:
+def _returned(running: Running, value: Any) -> Outcome:
     if value is None:
-        result = None
-    else:
-        try:
-            result = encode(value, root="result", limit=get_settings().max_payload)
-        except BaseException as error:
-            # InvalidPayload, or whatever reading an object of the job's own classes raises.
-            return failed(claim, error, pool)
-    return make_outcome((claim.id, claim.attempt, claim.queue, claim.task, SUCCESSFUL, result, None))
+        return succeeded(running.claim)
+    try:
+        result = encode(value, root="result", limit=get_settings().max_payload)
+    except BaseException as error:
+        # InvalidPayload, or whatever reading an object of the job's own classes raises.
+        return raised(running, error)
+    return succeeded(running.claim, result)
 
 
-def cancelled(claim: Claim) -> Outcome:
-    """Return the outcome of a job that was cancelled while it ran."""
-    return Outcome(claim.id, claim.attempt, claim.queue, claim.task, CANCELLED)
-
-
-def failed(claim: Claim, error: BaseException, pool: Attempt | None = None) -> Outcome:
+def raised(running: Running, error: BaseException) -> Outcome:
     """Return the outcome of a job that raised, and take the exception down for the report."""
     with contextlib.suppress(Exception):
         error.__traceback__ = _its_own(error.__traceback__)
     described = describe(error)
     _clear_frames(error)
-    if pool is not None:
-        pool.exception = error
-    return Outcome(claim.id, claim.attempt, claim.queue, claim.task, FAILED, None, described)
+    running.exception = error
+    return failed(running.claim, described)
 
 
 def _its_own(trace: TracebackType | None) -> TracebackType | None:
@@ -204,14 +189,9 @@ def describe(error: BaseException) -> JobError:
         text = "".join(traceback.format_exception(error))
     except BaseException:
         message = f"(its message could not be read: {kind.__name__}.__str__ raised)"
-        text = _frames(error)
+        text = ""
+        with contextlib.suppress(BaseException):
+            text = "".join(traceback.format_tb(error.__traceback__))
     return JobError(
         f"{kind.__module__}.{kind.__qualname__}", message[:LONGEST_MESSAGE], text[-LONGEST_TRACEBACK:]
     )
-
-
-def _frames(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_tb(error.__traceback__))
-    except BaseException:
-        return ""

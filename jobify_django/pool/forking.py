@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Iterable
 
-from jobify_django.line import inside
+from jobify_django.current import inside
 
 _lock = threading.Lock()
 _hooked = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import TypeVarTuple
 
@@ -20,3 +21,33 @@ def tell_loop(
             raise
         return False
     return True
+
+
+class LoopEvent:
+    """An event that is waited for on the running event loop, and may be set by any thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Wake whoever waits."""
+        if self._event.is_set():
+            return
+        if threading.get_ident() == self._thread:
+            self._event.set()
+        else:
+            self.tell()
+
+    def tell(self) -> None:
+        """Wake whoever waits; a signal handler may call it at any point."""
+        tell_loop(self._loop, self._event.set)
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """Wait until something is so; it is looked at whenever the event is set."""
+        while not ready():
+            self._event.clear()
+            # Not before: what comes between a look and the clearing would be missed.
+            if not ready():
+                await self._event.wait()

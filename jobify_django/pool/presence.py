@@ -53,8 +53,7 @@ class Presence:
 
     def wait(self, now: float) -> float:
         """Return for how many seconds more nothing may be rescued."""
-        return self._wait if self._seen is None or self._failed else self._left(now)
-
-    def _left(self, now: float) -> float:
+        if self._seen is None or self._failed:
+            return self._wait
         # Not for as long as the clock was set back, where it was.
         return max(0.0, self._wait - abs(now - self._back))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jobify_django.job import RUNNING, JobRecord, Outcome
+from jobify_django.job import RUNNING, JobRecord
+from jobify_django.outcome import Outcome
 from jobify_django.stores.base import Store
 
 

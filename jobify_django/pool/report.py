@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, Outcome
+from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL
 from jobify_django.log import get_log, quoted
-from jobify_django.pool.workers import Running
+from jobify_django.outcome import Outcome
+from jobify_django.pool.slots import Running
 from jobify_django.signals import job_ended
-from jobify_django.stores.base import Rescued
+from jobify_django.stores.value import Rescued
 
 logger = get_log("jobify.worker")
 

@@ -6,20 +6,22 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from functools import partial
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
 
-from jobify_django.bell import as_sync_code, sync_code_waits
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
 from jobify_django.log import get_log, quoted
+from jobify_django.pool.budget import Budget
 from jobify_django.pool.dryness import Left
-from jobify_django.pool.pool import Budget, Pool
-from jobify_django.pool.unserved import Unserved
-from jobify_django.pool.workers import Slots
+from jobify_django.pool.leftover_watch import LeftoverWatch
+from jobify_django.pool.pool import Pool
+from jobify_django.pool.slots import Slots
 from jobify_django.stores import queues_by_store
-from jobify_django.stores.base import QueueStats
+from jobify_django.stores.value import QueueStats
+from jobify_django.waiting.loop import as_sync_code, sync_code_waits
 
 APP = "jobify_django"
 
@@ -67,24 +69,12 @@ class Service:
         self.names = [name for name in queues or settings.queues if name not in exclude]
         if not self.names:
             raise UnknownQueue("no queue is left to serve: every one of them is excluded.")
-        self._kind = kind
-        self._workers = workers
-        self._budget = Budget(max_jobs)
+        slots: dict[str, Slots] = {}
+        self._pool = partial(Pool, kind=kind, workers=workers, slots=slots, budget=Budget(max_jobs))
         self._closed = False
-        self._peers: dict[str, Slots] = {}
         self._supervisors: list[asyncio.Task[None]] = []
         self.pools = [self._pool(store, served) for store, served in queues_by_store(self.names).items()]
-        self._unserved = Unserved([pool.store for pool in self.pools]) if look_around else None
-
-    def _pool(self, store: object, queues: Sequence[object]) -> Pool:
-        return Pool(
-            store,  # type: ignore[arg-type]
-            queues,  # type: ignore[arg-type]
-            kind=self._kind,
-            workers=self._workers,
-            peers=self._peers,
-            budget=self._budget,
-        )
+        self._leftovers = LeftoverWatch([pool.store for pool in self.pools]) if look_around else None
 
     def survey(self) -> Mapping[str, QueueStats]:
         """Read every store once, and return how the queues stand.
@@ -130,8 +120,8 @@ class Service:
             for place, pool in enumerate(self.pools):
                 await pool.start()
                 self._supervisors.append(asyncio.create_task(self._supervise(place)))
-            if self._unserved is not None:
-                self._unserved.start()
+            if self._leftovers is not None:
+                self._leftovers.start()
         except BaseException:
             await self.drain(0)  # or the pools of the other stores would go on
             raise
@@ -159,12 +149,12 @@ class Service:
         """
         for supervisor in self._supervisors:
             supervisor.cancel()
-        if self._unserved is not None:
-            self._unserved.stop()
+        if self._leftovers is not None:
+            self._leftovers.stop()
         seconds = get_settings().grace if grace is None else grace
         released = await asyncio.gather(*(pool.drain(seconds) for pool in self.pools))
-        if self._unserved is not None:
-            self._unserved.join()
+        if self._leftovers is not None:
+            self._leftovers.join()
         return [id for ids in released for id in ids]
 
     def hurry(self) -> None:
@@ -181,10 +171,10 @@ class Service:
         """
         while True:
             quiet = all(pool.completer.empty for pool in self.pools)
-            before = [pool.started for pool in self.pools]
+            before = [pool.workers.started for pool in self.pools]
             found = await asyncio.gather(*(pool.until_dry() for pool in self.pools))
             # A job of one store may have pushed into another one that had been found empty already.
-            if len(found) == 1 or (quiet and before == [pool.started for pool in self.pools]):
+            if len(found) == 1 or (quiet and before == [pool.workers.started for pool in self.pools]):
                 return [left for one in found for left in one]
 
     async def until_spent(self) -> None:

@@ -18,8 +18,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.utils.functional import cached_property
 
+from jobify_django.current import inside
 from jobify_django.file import NOTED
-from jobify_django.line import inside
 
 STATEMENT = re.compile(
     r"""(?:^|;|\*/)\s*
@@ -87,8 +87,7 @@ class Look:
 
 def altered(connection: BaseDatabaseWrapper) -> bool:
     """Whether a connection differs from a new one in more than Django's own working state."""
-    looks = (one for one in connection.execute_wrappers if isinstance(one, Look))
-    return any(look.found for look in looks) or _other_attributes(connection)
+    return any(look.found for look in _looks(connection)) or _other_attributes(connection)
 
 
 def end_session(connection: BaseDatabaseWrapper) -> None:
@@ -124,14 +123,17 @@ def _other_attributes(connection: BaseDatabaseWrapper) -> bool:
     return False
 
 
+def _looks(connection: BaseDatabaseWrapper) -> list[Look]:
+    return [one for one in connection.execute_wrappers if isinstance(one, Look)]
+
+
 def _look(connection: BaseDatabaseWrapper, **kwargs: object) -> None:
     """Look at what a job does with its new connection; ``inside`` tells a job from all else."""
-    if inside.get() is not None and not any(isinstance(one, Look) for one in connection.execute_wrappers):
+    looks = _looks(connection)
+    if inside.get() is not None and not looks:
         connection.execute_wrappers.insert(0, Look())
-    else:
-        for one in connection.execute_wrappers:
-            if isinstance(one, Look):
-                one.found = False  # a new session
+    for look in looks:
+        look.found = False  # a new session
 
 
 connection_created.connect(_look, dispatch_uid="jobify_django.pool.session")

@@ -10,18 +10,21 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 
-from jobify_django.conf import get_settings
+from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
-from jobify_django.log import get_log, listed, quoted
+from jobify_django.log import get_log, quoted
 from jobify_django.outage import Outage
+from jobify_django.pool.completer import Completer
+from jobify_django.pool.liveness import Lag, Turning
 from jobify_django.pool.presence import Presence
 from jobify_django.pool.report import report_rescued
-
-if TYPE_CHECKING:
-    from jobify_django.pool.pool import Pool
+from jobify_django.pool.workers import Workers
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import PoolRecord
 
 logger = get_log("jobify.worker")
 
@@ -36,50 +39,50 @@ RETRY_AFTER = 1.0
 LEASES_APART = 2
 """A lease that has this many times the longest one left is not believed."""
 
-LAG_WORTH_A_WARNING = 1.0
-LONGEST_LAG_UNSAID = 60.0
-"""Seconds between two warnings of one that lasts, at most."""
-
-STUCK_AFTER = 10.0
-"""Seconds without a turn of the claim loop after which a pool is no longer reported alive."""
-
 ALONG = 0.25
 """How much of its interval a chore may come early, to be done along with another one."""
 
 
+@dataclass(eq=False)
 class Upkeep:
     """A thread that does each chore of a pool when it is due. A chore that fails is tried again soon."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._store = pool.store
+    pool: str
+    store: Store
+    queues: Mapping[str, QueueSettings]
+    workers: Workers
+    completer: Completer
+    turns: Callable[[], int]
+    """How many turns the claim loop has begun."""
+    record: Callable[[], PoolRecord]
+    """What the pool says of itself; may ask the store."""
+    died: Callable[[BaseException], None]
+    """Called if the thread ends by a bug."""
+
+    def __post_init__(self) -> None:
         self._stop = threading.Event()
         self._alarm = threading.Event()
-        lease = min(queue.lease for queue in pool.queues.values())
+        lease = min(queue.lease for queue in self.queues.values())
         self._beat = Chore(self._report, BEAT_EVERY)
-        self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(pool) / 3)
+        self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(self.queues) / 3)
         self._chores = [
             # First: when the store is back, others' patience with leases that ran out is short.
             Chore(self._renew, lease / 3, first=lease / 3),
             self._beat,
             Chore(self._follow_tuning, TUNE_EVERY),
-            Chore(self._watch_loop, TUNE_EVERY),
-            rescue := Chore(self._rescue, RESCUE_EVERY),
-            reorder := Chore(self._reorder, TUNE_EVERY),
+            Chore(lambda: self._lag.look(), TUNE_EVERY),
+            Chore(self._rescue, RESCUE_EVERY),
+            Chore(self._reorder, TUNE_EVERY),
             Chore(self._repair, REPAIR_EVERY, first=REPAIR_EVERY),
-            prune := Chore(self._prune, PRUNE_EVERY, first=RESCUE_EVERY),
+            Chore(self._prune, PRUNE_EVERY, first=RESCUE_EVERY),
         ]
-        self._rescuing, self._pruning, self._reordering = rescue, prune, reorder
         self._trouble = Outage()
-        self._lag_since: float | None = None
-        self._lag = Outage(TUNE_EVERY, LONGEST_LAG_UNSAID)
+        self._turning = Turning(self.pool, self.store.alias, BEAT_EVERY)
         self._thread: threading.Thread | None = None
-        self._turns = -1
-        self._still = 0.0
-        self._looked_at = 0.0
 
-    def start(self) -> None:
-        """Begin, on a thread of its own."""
+    def start(self, loop: AbstractEventLoop) -> None:
+        """Begin, on a thread of its own, and watch the event loop that jobs run on."""
+        self._lag = Lag(loop, self.workers.slots, TUNE_EVERY)
         thread = threading.Thread(target=self._run, name="jobify-upkeep", daemon=True)
         thread.start()
         self._thread = thread
@@ -100,7 +103,7 @@ class Upkeep:
         self._alarm.set()
 
     def _run(self) -> None:
-        self._store.open()
+        self.store.open()
         try:
             while not self._stop.is_set():
                 now = time.monotonic()
@@ -113,23 +116,25 @@ class Upkeep:
                 self._alarm.wait(max(0.0, soonest - time.monotonic()))
                 self._alarm.clear()
         except BaseException as error:
-            self._pool.on_death(error)
+            self.died(error)
         finally:
-            self._store.close()
+            self.store.close()
 
     def _do(self, chore: Chore) -> bool:
         # Before the work: who hurries a chore while it is done wants it done once more.
         chore.due = time.monotonic() + chore.every * random.uniform(0.8, 1.0)
         try:
-            chore.work()
+            again = chore.work()
         except Exception as error:
             self._complain(error)
             chore.failing = True
-            self._store.close()
+            self.store.close()
             # Twice in a lease's third: so that one who is back in time renews in time.
             chore.due = time.monotonic() + min(RETRY_AFTER, chore.every / 2)
             return False
         chore.failing = False
+        if again is not None:
+            chore.due = time.monotonic() + again
         # On a full disk those that only read work all the time.
         if not any(chore.failing for chore in self._chores) and (times := self._trouble.over()):
             logger.info("event=upkeep-back failures=%d: every chore works again", times)
@@ -146,59 +151,50 @@ class Upkeep:
             exc_info=error if unknown else None,
         )
 
-    # The chores
+    # The chores: some return in how many seconds they are due again; 0 stands for "after the others that are
+    # due": leases must not wait for a million jobs
 
     def _renew(self) -> None:
         by_lease: dict[float, dict[str, int]] = {}
-        for id, attempt in self._pool.completer.held().items():
-            running = self._pool.completer.running(id)
-            if running is not None:
-                by_lease.setdefault(running.slots.settings.lease, {})[id] = attempt
+        for running in self.completer.jobs():
+            held = by_lease.setdefault(running.slots.settings.lease, {})
+            held[running.claim.id] = running.claim.attempt
         for lease, held in by_lease.items():
             with self._looking():
-                renewed = self._store.renew(self._pool.id, held, lease)
+                renewed = self.store.renew(self.pool, held, lease)
             if self._stop.is_set():
                 return  # the pool has perhaps handed them back meanwhile
             for id in renewed.lost:
-                # A job may have ended between the two looks; then it is not held any more.
-                if self._pool.completer.held().get(id) == held[id]:
-                    self._pool.lose(id)
+                self._lose(id, held[id])
             self._cancel(renewed.cancel_requested)
+
+    def _lose(self, id: str, attempt: int) -> None:
+        """Give up a job whose lease another pool has taken."""
+        running = self.completer.running(id)
+        # It may have gone meanwhile. And one that has ended here is not lost: its outcome is on its way, or
+        # has just been stored.
+        if running is None or running.claim.attempt != attempt or not running.slots.holds(running):
+            return
+        if "lost" not in running.asked:
+            logger.warning(
+                "event=lost id=%s task=%s attempt=%d", quoted(id), quoted(running.claim.task), attempt
+            )
+            running.end("lost")
+
+    def _cancel(self, ids: Collection[str]) -> None:
+        for running in filter(None, map(self.completer.running, ids)):
+            running.end("cancel")
 
     def _report(self) -> None:
         # This thread lives on when the other one hangs, and must not vouch for it.
-        if self._turning():
-            self._store.beat(self._pool.record())
-
-    def _turning(self) -> bool:
-        """Whether the claim loop has turned lately."""
-        now = time.monotonic()
-        # A process that was stopped meanwhile, by SIGSTOP say, gave its claim loop no time either.
-        passed, self._looked_at = min(now - self._looked_at, BEAT_EVERY), now
-        was_stuck = self._still >= STUCK_AFTER
-        if self._turns != self._pool.turns:
-            self._turns, self._still = self._pool.turns, 0.0
-            if was_stuck:
-                logger.info("event=pool-turns pool=%s: it is reported alive again", self._pool.id)
-            return True
-        self._still += passed
-        stuck = self._still >= STUCK_AFTER
-        if stuck and not was_stuck:
-            logger.error(
-                "event=pool-stuck pool=%s store=%s seconds=%.1f: its claim loop does not turn, so it "
-                "starts no job, and is no longer reported alive",
-                self._pool.id,
-                quoted(self._store.alias),
-                self._still,
-            )
-        return not stuck
+        if self._turning.look(self.turns()):
+            self.store.beat(self.record())
 
     def _follow_tuning(self) -> None:
         with self._looking():
-            states = self._store.states(list(self._pool.queues))
-        self._pool.apply(states)
-        if not self._pool.completer.empty:
-            self._cancel(self._store.cancels(self._pool.id))
+            synced = self.store.sync("" if self.completer.empty else self.pool, list(self.queues))
+        self.workers.apply(synced.states)
+        self._cancel(synced.cancel_requested)
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[None]:
@@ -208,95 +204,54 @@ class Upkeep:
         except StoreError:
             self._presence.fail()
             raise
-        self._presence.see(self._store.clock())
+        self._presence.see(self.store.clock())
 
-    def _cancel(self, ids: object) -> None:
-        for id in ids:  # type: ignore[attr-defined]
-            running = self._pool.completer.running(id)
-            if running is not None:
-                self._pool.end(running, "cancel")
-
-    def _rescue(self) -> None:
-        if wait := self._presence.wait(self._store.clock()):
-            self._rescuing.due = time.monotonic() + wait
-            return
-        batch = self._store.rescue(
-            limit=RESCUE_BATCH,
-            away=self._presence.away,
-            longest=LEASES_APART * longest_lease(self._pool),
+    def _rescue(self) -> float | None:
+        if wait := self._presence.wait(self.store.clock()):
+            return wait
+        batch = self.store.rescue(
+            limit=RESCUE_BATCH, away=self._presence.away, longest=LEASES_APART * longest_lease(self.queues)
         )
         for rescued in batch:
             report_rescued(rescued)
         if not batch:
             self._presence.settle()
         # A short batch is no sign of the end: a claim that passed some of the jobs may have had them locked.
-        self._go_on(self._rescuing, bool(batch))
+        return 0.0 if batch else None
 
-    def _reorder(self) -> None:
-        for name, slots in self._pool.slots.items():
+    def _reorder(self) -> float | None:
+        again = None
+        for name, slots in self.workers.slots.items():
             if slots.seen.reordering:
                 began = time.monotonic()
-                moved = self._store.reorder(self._pool.queues[name])
+                moved = self.store.reorder(self.queues[name])
                 # Somebody may hold the rest for long: looking takes one part in twenty.
-                pause = max(TUNE_EVERY, 20 * (time.monotonic() - began))
-                self._reordering.due = 0.0 if moved else max(self._reordering.due, time.monotonic() + pause)
+                again = 0.0 if moved else max(TUNE_EVERY, 20 * (time.monotonic() - began))
+        return again
 
     def _repair(self) -> None:
-        if self._store.repair():
+        if self.store.repair():
             logger.warning(
-                "event=repaired store=%s: the count of waiting jobs was wrong", quoted(self._store.alias)
+                "event=repaired store=%s: the count of waiting jobs was wrong", quoted(self.store.alias)
             )
 
-    def _prune(self) -> None:
+    def _prune(self) -> float | None:
         settings = get_settings()
-        pruned = self._store.prune(
+        pruned = self.store.prune(
             older_than=settings.retention, failed_older_than=settings.failed_retention, limit=PRUNE_BATCH
         )
-        self._go_on(self._pruning, pruned >= PRUNE_BATCH)
-
-    @staticmethod
-    def _go_on(chore: Chore, more: bool) -> None:
-        """Do the next part after the other chores that are due: leases must not wait for a million jobs."""
-        if more:
-            chore.due = 0.0
-
-    def _watch_loop(self) -> None:
-        """Say when the event loop was blocked: then no ``async def`` job and no request moved."""
-        since = self._lag_since
-        if since is None:
-            self._lag_since = time.monotonic()
-            try:
-                self._pool.loop.call_soon_threadsafe(self._loop_turned)
-            except RuntimeError:
-                self._lag_since = None  # the loop is closed; the pool's owner ends it
-        elif time.monotonic() - since > LAG_WORTH_A_WARNING and self._lag.fail("lag") is not None:
-            jobs = [
-                listed((running.claim.task, running.claim.id), " ")
-                for slots in self._pool.slots.values()
-                for running in slots.jobs()
-                if running.task is not None
-            ]
-            logger.warning(
-                "event=loop-blocked seconds=%.1f: an 'async def' holds the event loop without awaiting; jobs "
-                "on it: %s",
-                time.monotonic() - since,
-                ", ".join(jobs) or "none",
-            )
-
-    def _loop_turned(self) -> None:
-        self._lag_since = None
-        self._lag.over()
+        return 0.0 if pruned >= PRUNE_BATCH else None
 
 
-def longest_lease(pool: Pool) -> float:
+def longest_lease(queues: Mapping[str, QueueSettings]) -> float:
     """Return the longest lease, in seconds, that this process knows of: a pool rescues from all queues."""
-    return max(queue.lease for queue in (*pool.queues.values(), *get_settings().queues.values()))
+    return max(queue.lease for queue in (*queues.values(), *get_settings().queues.values()))
 
 
 class Chore:
-    """Something to do every so many seconds."""
+    """Something to do every so many seconds, or when it returns that it is due again."""
 
-    def __init__(self, work: Callable[[], None], every: float, *, first: float = 0.0) -> None:
+    def __init__(self, work: Callable[[], float | None], every: float, *, first: float = 0.0) -> None:
         self.work = work
         self.every = every
         self.due = time.monotonic() + first

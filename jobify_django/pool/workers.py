@@ -1,237 +1,205 @@
-"""Workers: the slots of a queue, the jobs in them, and the threads that ``def`` jobs run on."""
+"""The workers of a pool: they run what it has claimed, and say how it ended."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterable
-from queue import SimpleQueue
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from dataclasses import dataclass
 
-from django.db import connections
-
-from jobify_django.conf import QueueSettings
-from jobify_django.job import Claim, Outcome
+from jobify_django.job import Claim
 from jobify_django.log import get_log, quoted
-from jobify_django.pool.execution import Unfinished, run_job
-from jobify_django.stores.base import QueueState
+from jobify_django.outcome import Outcome, cancelled, released
+from jobify_django.pool.claim_loop import ClaimLoop
+from jobify_django.pool.completer import Completer
+from jobify_django.pool.execution import Unfinished, Work, arun_job, raised
+from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.phase import Phase, Phases
+from jobify_django.pool.slots import Running, Slots
+from jobify_django.pool.threads import Threads
+from jobify_django.registry import tasks
+from jobify_django.stores.value import QueueState
 
 logger = get_log("jobify.worker")
 
-Ending = Literal["cancel", "release", "lost"]
 
-TRY_AGAIN = 5.0
-"""Seconds until one more thread is tried after the system has refused one."""
+@dataclass(eq=False)
+class Workers:
+    """Runs claimed jobs, ``async def`` on the event loop and ``def`` on threads."""
 
+    pool: str
+    slots: Mapping[str, Slots]
+    fixed: int | None
+    """Jobs of each queue to run at once; given, it stands above settings and live tuning."""
+    completer: Completer
+    claim_loop: ClaimLoop
+    gathers: bool
+    """Whether outcomes wait a moment for others, to share a commit."""
+    phases: Phases
+    changed: Callable[[], None]
+    """Called when live values were taken over."""
 
-class Running:
-    """A job in a worker. To the job's own pushes it is the ``Inside`` that says whether they may wait.
+    def __post_init__(self) -> None:
+        self.threads = Threads(self._ended, self._go_on)
+        self.started = 0
+        self._unknown: set[str] = set()
 
-    ``exception`` is what it raised, from its end until that is reported.
-    """
-
-    __slots__ = ("_waits", "asked", "began", "claim", "ending", "exception", "seconds", "slots", "task")
-
-    def __init__(self, claim: Claim, slots: Slots) -> None:
-        self.claim = claim
-        self.slots = slots
-        self.began = time.monotonic()
-        self.seconds = 0.0
-        self.task: asyncio.Task[None] | None = None
-        self.ending: Ending | None = None
-        self.exception: BaseException | None = None
-        self.asked: tuple[str, ...] = ()
-        self._waits = 0
-
-    def begin_wait(self, queue: str, *, anyway: bool = False) -> bool:
-        with self.slots.lock:
-            self._waits += 1
-            leaves = self._leaves_a_worker(queue)
-            if not leaves and not anyway:
-                self._waits -= 1
-            return leaves
-
-    def may_go_on(self, queue: str) -> bool:
-        with self.slots.lock:
-            return self._leaves_a_worker(queue)
-
-    def _leaves_a_worker(self, queue: str) -> bool:
-        target = self.slots.peers.get(queue)
-        return target is None or target.size > sum(job.waits for job in target.jobs())
-
-    def end_wait(self) -> None:
-        with self.slots.lock:
-            self._waits -= 1
+    def open(self) -> None:
+        """Be ready. The running event loop is the one ``async def`` jobs run on."""
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._resize_threads()
 
     @property
-    def waits(self) -> bool:
-        """Whether this job waits: for room in a queue, or for another job's end."""
-        return self._waits > 0
+    def unknown(self) -> set[str]:
+        """The names of tasks whose jobs were claimed and handed back, because this process has none such."""
+        return {name for name in self._unknown if tasks.get(name) is None}
 
+    def apply(self, states: Mapping[str, QueueState]) -> None:
+        """Take over live values: more workers start at once, surplus ones end with their job."""
+        changed = False
+        for name, state in states.items():
+            slots = self.slots[name]
+            if slots.seen is state or slots.seen == state:
+                continue
+            changed = True
+            slots.seen = state
+            # A changed order is in force only once every job stands where it wants it.
+            slots.version = slots.version if state.reordering else state.version
+            slots.size = self.fixed or state.workers or slots.settings.workers
+        if changed:
+            self._resize_threads()
+            self.changed()
 
-class Slots:
-    """A queue's workers in this process: how many, and what they run.
+    def _resize_threads(self) -> None:
+        self.threads.resize(sum(slots.size for slots in self.slots.values()))
 
-    Args:
-        settings: the queue.
-        size: how many jobs may run at once; it may change at any time.
-        peers: the slots of every queue this process serves, by name, this one's among them.
-    """
+    def start(self, claims: Sequence[Claim]) -> int:
+        """Start jobs, and return how many; those that could not be are handed back."""
+        strange: list[Claim] = []
+        on_loop: list[Running] = []
+        on_thread: list[Running] = []
+        for claim in claims:
+            task = tasks.get(claim.task)
+            if task is None:
+                strange.append(claim)
+                continue
+            running = self.slots[claim.queue].take(claim)
+            self.completer.hold(running)
+            (on_loop if task.is_async else on_thread).append(running)
+        if strange:
+            self._hold_back(strange)
+        # Once all of them are in their slots: if the grace is over after this look, they are told to end.
+        if self.phases.now >= Phase.RELEASING:
+            for running in (*on_loop, *on_thread):
+                running.ending = "release"  # unrun: it would only be interrupted
+            refused: list[Running] = []
+        else:
+            refused = [running for running in on_thread if not self.threads.run(running)]
+            self._start_on_loop(on_loop)
+        if refused:
+            # As under a limit of memory or of processes.
+            self._take_back(refused, "no thread could be started for it")
+        started = len(on_loop) + len(on_thread) - len(refused)
+        self.started += started
+        return started
 
-    # One lock for all slots: whether a job may wait can depend on another queue's workers.
-    lock = threading.Lock()
+    def _hold_back(self, claims: Sequence[Claim]) -> None:
+        """Hand back jobs of tasks that this process does not know, as in a deploy before it has the new code.
 
-    def __init__(self, settings: QueueSettings, size: int, peers: dict[str, Slots]) -> None:
-        self.settings = settings
-        self.size = size
-        self.version = 0
-        self.seen = QueueState(settings.name)
-        self.peers = peers
-        self._running: dict[Running, None] = {}
-        self._suspects: dict[Running, None] = {}
-        peers[settings.name] = self
+        They are passed over from now on, and wait for a pool that knows them.
+        """
+        for name in sorted({claim.task for claim in claims} - self._unknown):
+            logger.warning(
+                "event=held task=%s: no such task is registered here; its jobs wait for a pool that has it",
+                quoted(name),
+            )
+        self._unknown.update(claim.task for claim in claims)
+        self._hand_back(claims, "its task is not known here")
 
-    @property
-    def idle(self) -> int:
-        """How many more jobs may start now."""
-        return max(0, self.size - len(self._running))
+    def _take_back(self, jobs: Sequence[Running], reason: str) -> None:
+        """Hand back jobs that could not be started."""
+        for running in jobs:
+            running.slots.leave(running)
+            self.completer.settle(running.claim.id, running.claim.attempt)
+        self._hand_back([running.claim for running in jobs], reason)
 
-    @property
-    def busy(self) -> int:
-        """How many jobs run."""
-        return len(self._running)
+    def _hand_back(self, claims: Sequence[Claim], reason: str) -> None:
+        for claim in claims:
+            self.completer.add(released(claim, reason, pool=self.pool))
+        self.claim_loop.wake()
 
-    def jobs(self) -> Iterable[Running]:
-        """Return the jobs that run."""
-        return list(self._running)
+    # On the event loop
 
-    def suspects(self) -> Iterable[Running]:
-        """Return those of the jobs that run which ran when a process died."""
-        return list(self._suspects)
+    def _start_on_loop(self, jobs: Sequence[Running]) -> None:
+        if not jobs:
+            return
+        if threading.get_ident() == self._loop_thread:
+            self._create_tasks(jobs)
+        elif not tell_loop(self._loop, self._create_tasks, jobs):
+            self._lose_loop(jobs)
 
-    def youngest(self) -> Running | None:
-        """Return the job that started last, of those that run."""
+    def _create_tasks(self, jobs: Sequence[Running]) -> None:
+        create_task, run = self._loop.create_task, self._run
+        for running in jobs:
+            running.task = create_task(run(running), name=running.claim.id, context=Context())
+
+    def _go_on(self, running: Running, rest: Unfinished) -> None:
+        """Run on the loop what a ``def`` has left: it returned the coroutine of an ``async def``."""
+        if not tell_loop(self._loop, self._start_rest, running, rest):
+            rest.work.close()
+            self._lose_loop([running])
+
+    def _start_rest(self, running: Running, rest: Unfinished) -> None:
+        work = self._run(running, rest.work)
+        running.task = self._loop.create_task(work, name=running.claim.id, context=rest.context)
+
+    def _lose_loop(self, jobs: Sequence[Running]) -> None:
+        self.phases.enter(Phase.STOPPING)
+        self._take_back(jobs, "its pool's event loop is closed")
+
+    async def _run(self, running: Running, work: Work | None = None) -> None:
         try:
-            return next(reversed(self._running), None)
-        except RuntimeError:  # one ended on its thread meanwhile
-            return self.youngest()
-
-    def take(self, claim: Claim) -> Running:
-        """Put a job into a slot."""
-        running = Running(claim, self)
-        # By itself, not by its id: a job that was lost may come back here while the old attempt still runs.
-        self._running[running] = None
-        if claim.crashes:
-            self._suspects[running] = None
-        return running
-
-    def holds(self, running: Running) -> bool:
-        """Whether a job is in a slot still."""
-        return running in self._running
-
-    def leave(self, running: Running) -> None:
-        """Free a job's slot."""
-        running.seconds = time.monotonic() - running.began
-        # The task's context holds this object: the cycle would leave every job to the garbage collector.
-        running.task = None
-        self._running.pop(running, None)
-        self._suspects.pop(running, None)
-
-
-class Threads:
-    """Daemon threads that run ``def`` jobs: as many as are needed at once, kept for the next job.
-
-    They are daemons because a thread cannot be stopped: a process that has handed its jobs back must be
-    able to end while one still runs.
-
-    Args:
-        done: told how a job ended.
-        go_on: told what a job has left for the event loop.
-    """
-
-    def __init__(
-        self, done: Callable[[Running, Outcome], None], go_on: Callable[[Running, Unfinished], None]
-    ) -> None:
-        self._done = done
-        self._go_on = go_on
-        self._work: SimpleQueue[Running | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._idle = 0
-        self._total = 0
-        self._limit = 0
-        self._refused_at: float | None = None
-
-    @property
-    def room(self) -> int | None:
-        """How many more jobs may start while the system refuses threads; ``None`` while it does not."""
-        with self._lock:
-            if self._refused_at is None:
-                return None
-            return self._idle + (time.monotonic() - self._refused_at >= TRY_AGAIN)
-
-    def resize(self, limit: int) -> None:
-        """Keep at most so many threads; surplus ones end when they are idle."""
-        with self._lock:
-            self._limit = limit
-            while self._total > limit and self._idle:
-                self._idle -= 1
-                self._total -= 1
-                self._work.put(None)
-
-    def run(self, running: Running) -> bool:
-        """Run a job on an idle thread, or on a new one; return ``False`` if the system refuses a thread."""
-        with self._lock:
-            if self._idle:
-                self._idle -= 1
-            elif not self._add():
-                return False
-        self._work.put(running)
-        return True
-
-    def _add(self) -> bool:
-        name = f"jobify-worker-{self._total + 1}"
-        try:
-            threading.Thread(target=self._loop, name=name, daemon=True).start()
-        except (RuntimeError, MemoryError) as error:
-            if self._refused_at is None:
-                logger.warning(
-                    "event=no-thread error=%r threads=%d: fewer jobs run at once until it has more",
-                    str(error),
-                    self._total,
-                )
-            self._refused_at = time.monotonic()
-            return False
-        # Only now: one that never was must not count.
-        self._total += 1
-        if self._refused_at is not None and self._total >= self._limit:
-            self._refused_at = None
-            logger.info("event=threads-back threads=%d", self._total)
-        return True
-
-    def _loop(self) -> None:
-        while (running := self._work.get()) is not None:
-            outcome = run_job(running.claim, running)
-            with self._lock:
-                # Before the outcome is told: the next job may come at once, and belongs on this thread.
-                surplus = self._total > self._limit
-                if surplus:
-                    self._total -= 1
-                else:
-                    self._idle += 1
-            self._tell(running, outcome)
-            if surplus:
-                break
-        with contextlib.suppress(Exception):
-            connections.close_all()
-
-    def _tell(self, running: Running, outcome: Outcome | Unfinished) -> None:
-        try:
-            if isinstance(outcome, Unfinished):
-                self._go_on(running, outcome)
+            # It may have been told to end before there was a task to cancel.
+            if running.ending is not None:
+                if work is not None:
+                    work.close()
+                raise asyncio.CancelledError
+            outcome = await arun_job(running, work)
+        except asyncio.CancelledError as error:
+            if running.ending == "cancel":
+                outcome = cancelled(running.claim)
+            elif running.ending is None and not await self._stops():
+                outcome = raised(running, error)  # it cancelled its own task
             else:
-                self._done(running, outcome)
-        except Exception:
-            # A dead thread would still be counted as idle, and the next job would wait for it for ever.
-            logger.critical("event=outcome-untold id=%s", quoted(running.claim.id), exc_info=True)
+                self._drop(running)
+                return
+        self._ended(running, outcome)
+
+    async def _stops(self) -> bool:
+        """Whether a job was cancelled because the whole loop is: then its pool is told to stop, in the same
+        breath or in the next, and hands the job back."""
+        for _ in range(2):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return self.phases.now >= Phase.DRAINING
+
+    # The end of a job
+
+    def _drop(self, running: Running) -> None:
+        """Free the worker of a job that ended without an outcome."""
+        running.slots.leave(running)
+        if running.ending == "lost":
+            self.completer.settle(running.claim.id, running.claim.attempt)
+        self.claim_loop.wake()
+
+    def _ended(self, running: Running, outcome: Outcome) -> None:
+        running.slots.leave(running)
+        self.completer.add(outcome)
+        # Without a commit to share there is nothing to gather outcomes for.
+        if self.gathers and any(slots.busy for slots in self.slots.values()):
+            self.claim_loop.wake_soon()
+        else:
+            self.claim_loop.wake()

@@ -13,236 +13,44 @@ holds again.
 
 **Order.** ``claim`` takes jobs by ``(order_key, sequence)``, see ``jobify_django.ordering``.
 
-**Suspects.** When a pool dies, nobody knows which of its jobs was to blame. Each of them is a suspect from
-then on (its ``crashes`` are not 0), and a suspect is claimed alone, when it is first in its line. Jobs behind
-it may be claimed together with one before it.
+**Quarantine.** When a pool dies, nobody knows which of its jobs was to blame. Each of them is in quarantine
+from then on (its ``crashes`` are not 0), and is claimed alone, when it is first in its line. Jobs behind it
+may be claimed together with one before it.
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from jobify_django.conf import QueueSettings
-from jobify_django.exceptions import StaleVersion
-from jobify_django.job import (
-    DELAYED,
-    RUNNING,
-    WAITING,
-    Claim,
-    JobError,
-    JobRecord,
-    JobSpec,
-    JobStatus,
-    Outcome,
-    maker,
+from jobify_django.job import DELAYED, RUNNING, WAITING, JobRecord, JobSpec, JobStatus
+from jobify_django.outcome import Outcome
+from jobify_django.stores.notifier import Kind, Listener, Notifier, Probe
+from jobify_django.stores.value import (
+    Added,
+    Claimed,
+    Demand,
+    JobQuery,
+    PoolRecord,
+    QueueChange,
+    QueueState,
+    QueueStats,
+    Renewed,
+    Rescued,
+    Synced,
+    Trouble,
 )
-from jobify_django.ordering import Order
-from jobify_django.stores.hints import Hints, Probe
+from jobify_django.stores.watcher import Watcher
 
-Companion = TypeVar("Companion")
-
-NO_CAPS: Mapping[str, int] = MappingProxyType({})
+Local = TypeVar("Local")
 
 LOOKED_THROUGH = 1_000
 """Jobs of a status that are looked through for their queues, where a store knows no better way."""
-
-CRASH_LIMIT = 3
-"""A job whose pool died this often while running it is failed instead of being run again."""
-
-Suspects = Literal["start", "wait", "pass"]
-"""What a claim does with a suspect that is first in its line: start it and nothing else; start nothing, and
-say so; or pass over all suspects."""
-
-
-def crashed(times: int) -> JobError:
-    """Return the error of a job that is failed because its pools died."""
-    return JobError(
-        "jobify_django.Crashed",
-        f"crashed its worker {times} times: the process that ran it died, or froze past its lease. "
-        "Retry it by hand once the cause is mended.",
-    )
-
-
-def ran_out_away(lease_until: float | None, away: tuple[float, float] | None) -> bool:
-    """Return whether a lease ran out while the store was away, see ``Store.rescue``."""
-    return away is not None and lease_until is not None and away[0] < lease_until <= away[1]
-
-
-class Anchor(Protocol):
-    """A job that can be read without asking its store."""
-
-    id: str
-    task: str
-    arguments: str
-    priority: int
-
-    def record(self) -> JobRecord:
-        """Return the job as it is now."""
-
-
-class Added(NamedTuple):
-    """What ``add`` did: how many of the jobs were taken, and the queue as it stood then.
-
-    Attributes:
-        taken: the first ``taken`` of the given jobs are in the store.
-        depth: waiting jobs afterwards.
-        maxsize: the bound in force.
-        anchors: for each taken job, a way to read it for as long as somebody holds it, from a store that
-            forgets ended jobs early (the memory store); otherwise empty.
-        order: the order in force.
-        now: when that was, on the store's clock; it settles which of the jobs are delayed.
-    """
-
-    taken: int
-    depth: int
-    maxsize: int
-    anchors: Sequence[Anchor] = ()
-    order: Order = "priority"
-    now: float = 0.0
-
-
-make_added = maker(Added)
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """A queue's live values. ``None`` stands for "as the settings say"; ``version`` only grows.
-
-    While ``reordering``, some jobs may still stand where an older order has put them.
-    """
-
-    queue: str
-    version: int = 0
-    workers: int | None = None
-    maxsize: int | None = None
-    order: Order | None = None
-    paused: bool = False
-    reordering: bool = False
-
-    def must_be(self, expected: int | None) -> None:
-        """Raise ``StaleVersion`` if it is of another version; ``None`` stands for any."""
-        if expected is not None and expected != self.version:
-            raise StaleVersion(self.queue, expected=expected, version=self.version)
-
-    def over(self, settings: QueueSettings) -> QueueSettings:
-        """Return the settings with the tuned values in place: what is in force."""
-        return replace(
-            settings,
-            workers=self.workers or settings.workers,
-            maxsize=self.maxsize or settings.maxsize,
-            order=self.order or settings.order,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What ``claim`` gave.
-
-    Attributes:
-        claims: the jobs, in claim order.
-        refused: the given outcomes that no longer held their job; they were not stored.
-        states: the live values of the queues asked for.
-        next_due: seconds, more than 0, until the next delayed job of these queues is due; ``None`` without
-            one. A job that is due already and was not claimed does not count.
-        held: whether nothing was started because a suspect is first in a line and was to wait.
-    """
-
-    claims: Sequence[Claim] = ()
-    refused: Sequence[Outcome] = ()
-    states: Mapping[str, QueueState] = field(default_factory=dict)
-    next_due: float | None = None
-    held: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Renewed:
-    """What ``renew`` found among the jobs a pool thought it held."""
-
-    lost: Collection[str] = ()
-    cancel_requested: Collection[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Rescued:
-    """A job taken from a dead pool: waiting again, or failed after ``CRASH_LIMIT`` crashes."""
-
-    id: str
-    queue: str
-    task: str
-    attempt: int
-    pool: str
-    status: JobStatus
-
-
-@dataclass(frozen=True, slots=True)
-class PoolQueue:
-    """One queue as one pool serves it: its size, how many of its workers run a job, and the version
-    of the live values it has applied."""
-
-    workers: int
-    busy: int
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class PoolRecord:
-    """A pool as it last reported itself. ``age`` is the seconds since then, on the store's clock."""
-
-    id: str
-    host: str
-    pid: int
-    kind: str
-    started_at: float
-    queues: Mapping[str, PoolQueue]
-    age: float = 0.0
-
-
-POOL_ALIVE = 7.5
-"""A pool that reported itself within this many seconds counts as alive; it reports every 2.5 s. A report from
-further in the future than that comes from a clock that was wrong, and says nothing."""
-
-LEASE_RAN_OUT = "its worker's lease ran out"
-RAN_OUT_AWAY = "its worker's lease ran out while the store was away"
-
-
-@dataclass(frozen=True, slots=True)
-class QueueStats:
-    """A queue at one moment, as one value.
-
-    Attributes:
-        waiting, delayed, running: jobs over all processes.
-        workers: how many jobs **each process** runs at once.
-        maxsize: how many jobs may wait, over all processes.
-        order: ``"priority"``, ``"fifo"`` or ``"lifo"``.
-        paused: whether starts are held.
-        oldest_wait: seconds the longest-waiting eligible job has been eligible; 0 without one.
-        pools: the pools alive that serve this queue.
-        state: the tuned values (``None`` where the settings rule) and their version.
-    """
-
-    queue: str
-    waiting: int
-    delayed: int
-    running: int
-    workers: int
-    maxsize: int
-    order: Order
-    paused: bool
-    oldest_wait: float
-    pools: Sequence[PoolRecord]
-    state: QueueState
-
-
-class Trouble(NamedTuple):
-    """Something about a store that an operator should know, and what to do about it."""
-
-    text: str
-    fix: str
 
 
 class Store(ABC):
@@ -259,23 +67,29 @@ class Store(ABC):
     shared: bool = True
     """Whether other processes see the same jobs, and jobs outlive the process."""
 
+    keeps_changes: bool = False
+    """Whether ``changes`` can tell who changed a queue's live values."""
+
     def __init__(self, alias: str, clock: Callable[[], float] = time.time) -> None:
         self.alias = alias
         self.clock = clock
-        self.hints = Hints(self)
-        self._beside: dict[object, Any] = {}
+        self.notifier = Notifier(alias)
+        self._watcher = Watcher()
+        self.served: Counter[str] = Counter()
+        """How many pools of this process serve each queue."""
+        self._local: dict[object, Any] = {}
 
-    def beside(self, key: object, make: Callable[..., Companion], *args: object) -> Companion:
-        """Return what this process keeps beside the store under ``key``; at first use it is ``make(*args)``.
+    def local(self, kind: Callable[..., Local], *args: object) -> Local:
+        """Return what this process keeps for the store: the one ``kind(*args)``, made at first use.
 
         It ends with the store, so nothing outlives a change of settings or a fork.
         """
-        found = self._beside.get(key)
+        found = self._local.get((kind, args))
         if found is None:
-            found = self._beside.setdefault(key, make(*args))
+            found = self._local.setdefault((kind, args), kind(*args))
         return found  # type: ignore[no-any-return]
 
-    # A job's way: add -> claim -> (renew) -> finish
+    # A job's way: add -> claim -> (renew) -> settle
 
     @abstractmethod
     def add(
@@ -303,30 +117,10 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def claim(
-        self,
-        pool: str,
-        wants: Mapping[str, int],
-        lease: Mapping[str, float],
-        outcomes: Sequence[Outcome] = (),
-        *,
-        caps: Mapping[str, int] = NO_CAPS,
-        unknown: Collection[str] = (),
-        suspects: Suspects = "start",
-    ) -> Claimed:
-        """Start up to ``wants[queue]`` jobs of each queue, after storing ``outcomes``, in one commit.
+    def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
+        """Start the first jobs of each lane, after storing ``outcomes`` as ``settle`` would, in one commit.
 
         Paused queues give nothing. With nothing to store and nothing eligible it writes nothing.
-
-        Args:
-            pool: the id of the pool that will run them.
-            wants: how many jobs of each queue.
-            lease: seconds the pool may hold a job of each queue without renewing.
-            outcomes: ended attempts to store first, as ``finish`` would.
-            caps: for some queues, how many jobs may run at once in all pools together; those whose lease
-                has run out do not count.
-            unknown: names of tasks the pool cannot run; their jobs are passed over.
-            suspects: what becomes of a suspect that could start now and is first in its line.
         """
 
     @abstractmethod
@@ -337,21 +131,18 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def finish(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Store how attempts ended, each only if it still holds its job; return the refused ones."""
+    def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Store how attempts ended, each only if it still holds its job; return the refused ones.
+
+        What becomes of a job is the rule of ``jobify_django.outcome.what_becomes``. Outcomes that end a job
+        without flags read no row first; the others lock theirs. Jobs that wait again keep their place.
+        """
 
     # A job's ways back
 
     @abstractmethod
-    def release(self, pool: str, held: Mapping[str, int], reason: str) -> Collection[str]:
-        """Hand jobs back uncharged: they wait again at their old place. Returns the ids released.
-
-        One that somebody asked to cancel is cancelled instead; so it is in ``rescue``.
-        """
-
-    @abstractmethod
-    def release_unknown(self, pool: str, known: Collection[str]) -> Collection[str]:
-        """Hand back the running jobs of this pool that are not in ``known``, uncharged.
+    def reconcile(self, pool: str, held: Collection[str]) -> Collection[str]:
+        """Release the running jobs of this pool that it does not hold, by their ids; return those of them.
 
         They come from a claim whose commit went through while its reply was lost.
         """
@@ -364,7 +155,7 @@ class Store(ABC):
         away: tuple[float, float] | None = None,
         longest: float | None = None,
     ) -> Sequence[Rescued]:
-        """Take jobs whose lease ran out from their pools: each counts as one crash of the job.
+        """Take jobs whose lease ran out from their pools, by ``jobify_django.outcome.lease_ran_out``.
 
         They wait again at their old place; at ``CRASH_LIMIT`` crashes they are failed instead.
 
@@ -385,10 +176,6 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def cancels(self, pool: str) -> Collection[str]:
-        """Return the ids of this pool's running jobs that somebody asked to cancel."""
-
-    @abstractmethod
     def retry(self, ids: Collection[str]) -> Collection[str]:
         """Make failed and cancelled jobs wait again, with their crashes forgotten; return their ids."""
 
@@ -402,19 +189,16 @@ class Store(ABC):
     # Looking
 
     @abstractmethod
+    def query(self, query: JobQuery) -> Sequence[JobRecord]:
+        """Return the jobs that a query asks for."""
+
     def get(self, ids: Collection[str]) -> Mapping[str, JobRecord]:
         """Return the jobs that exist, by id."""
+        return {record.id: record for record in self.query(JobQuery(ids=ids, limit=len(ids)))}
 
-    @abstractmethod
-    def find(
-        self,
-        *,
-        queue: str | None = None,
-        status: JobStatus | None = None,
-        task: str | None = None,
-        limit: int = 100,
-    ) -> Sequence[JobRecord]:
-        """Return jobs: waiting ones in claim order, all others (and mixed ones) newest push first."""
+    def count(self, query: JobQuery) -> int:
+        """Return how many jobs a query would return; its ``limit`` bounds what is counted."""
+        return len(self.query(replace(query, payload=False)))
 
     @abstractmethod
     def position(self, id: str) -> int | None:
@@ -433,7 +217,7 @@ class Store(ABC):
         return {
             record.queue
             for status in (WAITING, DELAYED, RUNNING)
-            for record in self.find(status=status, limit=LOOKED_THROUGH)
+            for record in self.query(JobQuery(status=status, limit=LOOKED_THROUGH, payload=False))
         }
 
     def is_set_up(self) -> bool:
@@ -443,8 +227,13 @@ class Store(ABC):
     # Live values and pools
 
     @abstractmethod
-    def states(self, queues: Collection[str]) -> Mapping[str, QueueState]:
-        """Return the live values of queues, by name."""
+    def sync(self, pool: str, queues: Collection[str]) -> Synced:
+        """Return what a pool must know of what others did: live values of queues, and cancels of its jobs.
+
+        Args:
+            pool: the pool's id; empty for the live values alone.
+            queues: the names of the queues.
+        """
 
     @abstractmethod
     def tune(
@@ -474,6 +263,10 @@ class Store(ABC):
         Raises ``StaleVersion`` for a queue that has another version than ``expected``.
         """
 
+    def changes(self, queue: str, limit: int = 10) -> Sequence[QueueChange]:
+        """Return the newest changes of a queue's live values, the newest first; none where none are kept."""
+        return ()
+
     def reorder(self, queue: QueueSettings) -> int:
         """Put some of the jobs that an order from before has placed where the order in force wants them.
 
@@ -495,6 +288,16 @@ class Store(ABC):
         """Return the pools that are alive."""
 
     # Waking. All of it is hints: with every one lost, polling still finds the work.
+
+    def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` at each hint of this kind, of any process, until the returned function is called.
+
+        See ``jobify_django.stores.notifier`` for what it is called with.
+        """
+        stop = self.notifier.listen(kind, listener)
+        if self.shared:
+            self._watcher.watch(self)
+        return stop
 
     def probe(self) -> Probe | None:
         """Return a function of this thread that waits for other processes' changes, or ``None`` without one.

@@ -10,6 +10,7 @@ from typing import Any
 from jobify_django import JobStatus, QueueStats, queue
 from jobify_django.conf import QueueSettings
 from jobify_django.job import JobRecord
+from jobify_django.stores.value import JobQuery
 from project.shop.till import till
 
 STRIP = 30
@@ -28,9 +29,11 @@ def picture() -> dict[str, Any]:
     """Return the default queue, its jobs and its producers at this moment."""
     line = queue("default")
     stats, now = line.stats(), line.store.clock()
-    waiting = line.store.find(queue=line.name, status=JobStatus.WAITING, limit=MOST_WAITING)
-    running = line.store.find(queue=line.name, status=JobStatus.RUNNING, limit=MOST_WAITING)
-    newest = line.store.find(queue=line.name, limit=LOOKED_AT)
+    waiting, running = (
+        line.store.query(JobQuery(queue=line.name, status=status, limit=MOST_WAITING, payload=False))
+        for status in (JobStatus.WAITING, JobStatus.RUNNING)
+    )
+    newest = line.store.query(JobQuery(queue=line.name, limit=LOOKED_AT, payload=False))
     started = sorted((job for job in newest if job.started_at), key=_start, reverse=True)
     recent = [job for job in started if _start(job) > now - RECENT]
     name = _BandNames(line.settings)

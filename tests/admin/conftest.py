@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from jobify_django import Task, task
 from jobify_django.models import Job
@@ -16,6 +19,7 @@ PERMISSIONS = ("view_queue", "tune_queue", "view_job", "view_job_payload", "retr
 
 Visit = Callable[..., Client]
 AddJob = Callable[..., Job]
+Asked = Callable[[], AbstractContextManager[list[str]]]
 
 
 @pytest.fixture
@@ -84,3 +88,25 @@ def anoop() -> Iterator[Task[..., None]]:
     """The same as an ``async def``."""
     yield task(name="tests.anoop")(_anoop)
     tasks.forget("tests.anoop")
+
+
+@pytest.fixture
+def asked(db: None) -> Asked:
+    """Return the statements that the database was asked in a block, whoever asked."""
+
+    @contextmanager
+    def asked() -> Iterator[list[str]]:
+        statements: list[str] = []
+        if connection.vendor == "sqlite":
+            # The store speaks to SQLite below Django's cursors, so only the connection sees everything.
+            connection.connection.set_trace_callback(statements.append)
+            try:
+                yield statements
+            finally:
+                connection.connection.set_trace_callback(None)
+        else:
+            with CaptureQueriesContext(connection) as queries:
+                yield statements
+            statements += [query["sql"] for query in queries.captured_queries]
+
+    return asked

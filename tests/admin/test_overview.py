@@ -10,14 +10,14 @@ from django.db import connection
 from django.test import Client
 from django.urls import include, path, reverse
 
-from jobify_django import Task, queue
+from jobify_django import Task, outcome, queue
 from jobify_django.admin import JobAdmin, OverviewAdmin
 from jobify_django.exceptions import StoreBusy
-from jobify_django.job import JobError, JobStatus, Outcome
+from jobify_django.job import JobError
 from jobify_django.models import Job, Overview
-from jobify_django.stores.base import PoolQueue, PoolRecord
 from jobify_django.stores.memory import MemoryStore
-from tests.admin.conftest import AddJob
+from jobify_django.stores.value import Demand, Lane, PoolQueue, PoolRecord
+from tests.admin.conftest import AddJob, Asked
 
 QUEUES = {"default": {}, "mail": {"WORKERS": 2, "MAXSIZE": 3, "ORDER": "fifo"}}
 MEMORY = {"STORE": "memory", "QUEUES": QUEUES, "PUSH_TIMEOUT": 0}
@@ -30,7 +30,7 @@ class BrokenStore(MemoryStore):
     def stats(self, queues: Any) -> Any:
         raise StoreBusy("the disk <b>stayed</b> locked")
 
-    def find(self, **wanted: Any) -> Any:
+    def query(self, query: Any) -> Any:
         raise RuntimeError("secret-dsn")
 
 
@@ -121,9 +121,8 @@ def test_newest_failures_come_from_every_store(
     add_job(status="failed", error=json.dumps({"type": "shop.Declined", "message": "", "traceback": ""}))
     noop.using(queue="mail", on_commit=False).push()
     store = queue("mail").store
-    (claim,) = store.claim("pool", {"mail": 1}, {"mail": 30}).claims
-    error = JobError("smtp.Refused", "no route")
-    store.finish([Outcome(claim.id, claim.attempt, "mail", claim.task, JobStatus.FAILED, error=error)])
+    (claim,) = store.claim(Demand("pool", {"mail": Lane(want=1, lease=30)})).claims
+    store.settle([outcome.failed(claim, JobError("smtp.Refused", "no route"))])
 
     page = words(overview(everything))
 
@@ -269,7 +268,9 @@ def test_numbers_survive_a_locale_that_groups_them(settings: Any, everything: Cl
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="counts what SQLite itself is asked")
-def test_the_query_count_does_not_grow_with_the_jobs(everything: Client, add_job: AddJob) -> None:
+def test_the_query_count_does_not_grow_with_the_jobs(
+    everything: Client, add_job: AddJob, asked: Asked
+) -> None:
     addresses = [
         reverse("admin:jobify_django_overview_changelist"),
         reverse("admin:jobify_django_queue_change", args=["default"]),
@@ -278,13 +279,8 @@ def test_the_query_count_does_not_grow_with_the_jobs(everything: Client, add_job
     error = json.dumps({"type": "E", "message": "m", "traceback": "t"})
 
     def statements(address: str) -> int:
-        # The store speaks to SQLite below Django's cursors, so only the connection sees everything.
-        seen: list[str] = []
-        connection.connection.set_trace_callback(seen.append)
-        try:
+        with asked() as seen:
             assert everything.get(address).status_code == 200
-        finally:
-            connection.connection.set_trace_callback(None)
         return len(seen)
 
     queue().tune(workers=3)

@@ -8,13 +8,15 @@ from django.test import AsyncClient, Client
 
 from jobify_django import JobStatus, Queue
 from jobify_django.job import JobRecord
+from jobify_django.stores.value import JobQuery
+from tests.claims import claim
 
 JSON = {"Accept": "application/json"}
 CONTROLS = ["/checkout/", "/visit/", "/burst/", "/tune/", "/reset/", "/pause/", "/resume/"]
 
 
 def waiting(shop: Queue) -> list[JobRecord]:
-    return list(shop.store.find(queue="default", status=JobStatus.WAITING))
+    return list(shop.store.query(JobQuery(queue="default", status=JobStatus.WAITING)))
 
 
 def test_a_checkout_pushes_three_jobs_in_their_bands(client: Client, shop: Queue) -> None:
@@ -71,7 +73,8 @@ async def test_a_burst_tells_how_many_got_through(
     answer = await async_client.post("/burst/", {"checkouts": "50"}, headers=JSON)
 
     assert answer.json() == {"through": 50, "refused": 0}
-    assert len(shop.store.find(queue="default", status=JobStatus.WAITING, limit=1_000)) == 4 * 50
+    waiting = JobQuery(queue="default", status=JobStatus.WAITING, limit=1_000)
+    assert len(shop.store.query(waiting)) == 4 * 50
 
 
 def test_a_burst_comes_in_the_offered_sizes_only(client: Client, shop: Queue) -> None:
@@ -98,8 +101,7 @@ def test_the_state_tells_what_waits_in_each_band(client: Client, shop: Queue) ->
 
 def test_the_state_tells_what_started_and_how_long_it_had_waited(client: Client, shop: Queue) -> None:
     client.post("/checkout/", {"order": "A1"})
-    claimed = shop.store.claim("a pool", {"default": 1}, {"default": 30})
-    assert [claim.task for claim in claimed.claims] == ["project.shop.tasks.charge_payment"]
+    assert [started.task for started in claim(shop.store)] == ["project.shop.tasks.charge_payment"]
 
     state = client.get("/state/").json()
 

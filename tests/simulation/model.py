@@ -24,17 +24,16 @@ from jobify_django.job import (
     JobRecord,
     JobSpec,
     JobStatus,
-    Outcome,
 )
-from jobify_django.stores.base import (
-    CRASH_LIMIT,
+from jobify_django.outcome import CRASH_LIMIT, Outcome, crash_error
+from jobify_django.stores.value import (
     Added,
     Claimed,
+    Demand,
     QueueState,
     Renewed,
     Rescued,
-    Suspects,
-    crashed,
+    Synced,
 )
 
 
@@ -65,6 +64,8 @@ class ModelJob:
     result: str | None = None
     error: Any = None
     history: tuple[Interruption, ...] = ()
+    flags: int = 0
+    extra: str | None = None
 
     @property
     def tag(self) -> int:
@@ -96,6 +97,8 @@ class ModelJob:
             self.result,
             self.error,
             self.history,
+            self.flags,
+            self.extra,
         )
 
 
@@ -209,61 +212,56 @@ class Model:
             if spec.id in self.jobs:
                 continue
             self.number += 1
-            at = spec.eligible_at(now)
-            self.jobs[spec.id] = ModelJob(
-                spec.id, queue.name, spec.task, spec.arguments, spec.priority, self.number, now, at
+            job = ModelJob(
+                spec.id,
+                queue.name,
+                spec.task,
+                spec.arguments,
+                spec.priority,
+                self.number,
+                pushed_at=now,
+                eligible_at=spec.eligible_at(now),
+                flags=spec.flags,
+                extra=spec.extra,
             )
+            self.jobs[spec.id] = job
         depth = len(self.waiting(queue.name, now))
         _same("add", tuple(added[:3]), (len(taken), depth, live.maxsize))
 
-    def claim(
-        self,
-        now: float,
-        claimed: Claimed,
-        pool: str,
-        wants: Mapping[str, int],
-        lease: Mapping[str, float],
-        outcomes: Sequence[Outcome] = (),
-        *,
-        caps: Mapping[str, int] | None = None,
-        unknown: Collection[str] = (),
-        suspects: Suspects = "start",
-    ) -> None:
-        self.finish(now, claimed.refused, outcomes)
-        first, held = self._first(now, wants, caps or {}, unknown, suspects)
+    def claim(self, now: float, claimed: Claimed, demand: Demand, outcomes: Sequence[Outcome] = ()) -> None:
+        self.settle(now, claimed.refused, outcomes)
+        first, blocked = self._first(now, demand)
         for job in first:
-            job.status, job.attempt, job.pool = RUNNING, job.attempt + 1, pool
-            job.started_at, job.lease_until = now, now + lease[job.queue]
+            job.status, job.attempt, job.pool = RUNNING, job.attempt + 1, demand.pool
+            job.started_at, job.lease_until = now, now + demand.lanes[job.queue].lease
         _same("claim", list(claimed.claims), [self._claim(job) for job in first])
-        _same("held", claimed.held, held)
-        _same("states", claimed.states, {queue: self.state(queue) for queue in wants})
+        _same("blocked", claimed.blocked, blocked)
+        _same("states", claimed.states, self._states(demand.lanes))
         # Only where the job could be claimed then: time opens neither a paused queue nor a full one.
-        open_ = {queue for queue in wants if not self.state(queue).paused and queue not in (caps or {})}
+        open_ = {
+            queue
+            for queue, lane in demand.lanes.items()
+            if not self.state(queue).paused and lane.max_running is None
+        }
         later = [j.eligible_at - now for j in self.jobs.values() if j.status is WAITING and j.queue in open_]
         due = min((seconds for seconds in later if seconds > 0), default=None)
-        if due is not None and not unknown and (claimed.next_due is None or claimed.next_due > due):
+        if due is not None and not demand.unknown and (claimed.next_due is None or claimed.next_due > due):
             raise Differs(f"claim: next_due is {claimed.next_due}, and a job is due in {due} s")
 
-    def _first(
-        self,
-        now: float,
-        wants: Mapping[str, int],
-        caps: Mapping[str, int],
-        unknown: Collection[str],
-        suspects: Suspects,
-    ) -> tuple[list[ModelJob], bool]:
-        """Return the jobs that a claim starts, and whether a suspect holds them up."""
+    def _first(self, now: float, demand: Demand) -> tuple[list[ModelJob], bool]:
+        """Return the jobs that a claim starts, and whether one in quarantine holds them up."""
         lines = []
-        for queue, want in wants.items():
-            if queue in caps:
+        for queue, lane in demand.lanes.items():
+            want = lane.want
+            if lane.max_running is not None:
                 running = [job for job in self.running(queue) if (job.lease_until or 0) >= now]
-                want = min(want, caps[queue] - len(running))
+                want = min(want, lane.max_running - len(running))
             if want > 0 and not self.state(queue).paused:
-                waiting = [job for job in self.waiting(queue, now) if job.task not in unknown]
+                waiting = [job for job in self.waiting(queue, now) if job.task not in demand.unknown]
                 lines.append((waiting, want))
         heads = [waiting[0] for waiting, _ in lines if waiting and waiting[0].crashes]
-        if heads and suspects != "pass":
-            return ([], True) if suspects == "wait" else (heads[:1], False)
+        if heads and demand.quarantine != "pass":
+            return ([], True) if demand.quarantine == "wait" else (heads[:1], False)
         return [j for waiting, want in lines for j in [j for j in waiting if not j.crashes][:want]], False
 
     @staticmethod
@@ -280,18 +278,25 @@ class Model:
             job.eligible_at,
             job.started_at,
             job.crashes,
+            job.flags,
+            job.extra,
         )
 
-    def finish(self, now: float, refused: Sequence[Outcome], outcomes: Sequence[Outcome]) -> None:
-        expected = []
-        for outcome in outcomes:
-            job = self._held(outcome.id, outcome.attempt)
-            if job is None:
-                expected.append(outcome)
-                continue
+    def settle(self, now: float, refused: Sequence[Outcome], outcomes: Sequence[Outcome]) -> None:
+        expected = [outcome for outcome in outcomes if not self._settled(outcome, now)]
+        _same("settle", list(refused), expected)
+
+    def _settled(self, outcome: Outcome, now: float) -> bool:
+        job = self._held(outcome.id, outcome.attempt)
+        if job is None or (outcome.pool and outcome.pool != job.pool):
+            return False
+        if outcome.happened == "released":
+            self._interrupt(job, outcome.reason, now, charged=False)
+            self._come_back(job, now, until=outcome.until)
+        else:
             job.result, job.error = outcome.result, outcome.error
             self._end(job, outcome.status, now)
-        _same("finish", list(refused), expected)
+        return True
 
     def renew(self, now: float, renewed: Renewed, pool: str, held: Mapping[str, int], lease: float) -> None:
         lost, cancel = set(), set()
@@ -305,24 +310,11 @@ class Model:
                 cancel.add(id)
         _same("renew", (set(renewed.lost), set(renewed.cancel_requested)), (lost, cancel))
 
-    def release(
-        self, now: float, released: Collection[str], pool: str, held: Mapping[str, int], reason: str
-    ) -> None:
-        mine = [self._held(id, attempt) for id, attempt in held.items()]
-        self._give_back(now, released, [job for job in mine if job and job.pool == pool], reason)
-
-    def release_unknown(
-        self, now: float, released: Collection[str], pool: str, known: Collection[str]
-    ) -> None:
-        strays = [job for job in self.running() if job.pool == pool and job.id not in known]
-        self._give_back(now, released, strays, "the reply to its claim was lost")
-
-    def _give_back(
-        self, now: float, released: Collection[str], jobs: Sequence[ModelJob], reason: str
-    ) -> None:
-        _same("release", set(released), {job.id for job in jobs})
-        for job in jobs:
-            self._interrupt(job, reason, now, charged=False)
+    def reconcile(self, now: float, released: Collection[str], pool: str, held: Collection[str]) -> None:
+        unknown = [job for job in self.running() if job.pool == pool and job.id not in held]
+        _same("reconcile", set(released), {job.id for job in unknown})
+        for job in unknown:
+            self._interrupt(job, "the reply to its claim was lost", now, charged=False)
             self._come_back(job, now)
 
     def rescue(
@@ -348,7 +340,7 @@ class Model:
             reason = reason if charged else f"{reason} while the store was away"
             self._interrupt(job, reason, now, charged=charged)
             if charged and job.crashes >= CRASH_LIMIT:
-                job.error = crashed(job.crashes)
+                job.error = crash_error(job.crashes)
                 self._end(job, FAILED, now)
             else:
                 self._come_back(job, now)
@@ -390,9 +382,9 @@ class Model:
         for id in old:
             self.pruned[id] = self.jobs.pop(id)
 
-    def cancels(self, now: float, asked: Collection[str], pool: str) -> None:
-        expected = {job.id for job in self.running() if job.pool == pool and job.cancel_requested}
-        _same("cancels", set(asked), expected)
+    def sync(self, now: float, synced: Synced, pool: str, queues: Collection[str]) -> None:
+        asked = {job.id for job in self.running() if pool and job.pool == pool and job.cancel_requested}
+        _same("sync", (synced.states, set(synced.cancel_requested)), (self._states(queues), asked))
 
     def tune(
         self,
@@ -419,11 +411,16 @@ class Model:
     def _end(self, job: ModelJob, status: JobStatus, now: float) -> None:
         job.status, job.ended_at, job.lease_until = status, now, None
 
-    def _come_back(self, job: ModelJob, now: float) -> None:
+    def _states(self, queues: Collection[str]) -> dict[str, QueueState]:
+        return {queue: self.state(queue) for queue in queues}
+
+    def _come_back(self, job: ModelJob, now: float, until: float | None = None) -> None:
         if job.cancel_requested:
             self._end(job, CANCELLED, now)
-        else:
-            self._wait_again(job)
+            return
+        if until is not None and until > now:
+            job.eligible_at = until
+        self._wait_again(job)
 
     def _wait_again(self, job: ModelJob) -> None:
         job.status, job.lease_until, job.pool = WAITING, None, ""

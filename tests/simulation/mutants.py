@@ -31,9 +31,12 @@ class Mutant(NamedTuple):
     new: str
 
 
-MEMORY = "stores/memory.py"
-STORE = "stores/database/store.py"
-DATABASE = "stores/database/database.py"
+RULE = "outcome.py"
+MEMORY = "stores/memory/store.py"
+LINE = "stores/memory/line.py"
+ADD = "stores/database/add.py"
+CLAIM = "stores/database/claim.py"
+SETTLE = "stores/database/settle.py"
 SQLITE = "stores/database/sqlite.py"
 
 MUTANTS = (
@@ -46,14 +49,14 @@ MUTANTS = (
     Mutant(
         "an outcome of an old attempt is stored (database)",
         SQLITE,
-        "WHERE (id, attempt) IN (VALUES {pairs}) AND status = 'running'",
-        "WHERE id IN (SELECT column1 FROM (VALUES {pairs})) AND status = 'running'",
+        "WHERE (id, attempt) IN (VALUES %s) AND status = 'running'",
+        "WHERE id IN (SELECT column1 FROM (VALUES %s)) AND status = 'running'",
     ),
     Mutant(
         "a lease is renewed by whoever held the job before (database)",
         SQLITE,
-        "WHERE (id, attempt) IN (VALUES {pairs}) AND pool = ? AND status = 'running'",
-        "WHERE id IN (SELECT column1 FROM (VALUES {pairs})) AND ? > '' AND status = 'running'",
+        "WHERE (id, attempt) IN (VALUES %s) AND pool = ? AND status = 'running'",
+        "WHERE id IN (SELECT column1 FROM (VALUES %s)) AND ? > '' AND status = 'running'",
     ),
     Mutant(
         "the bound is off by one (memory)",
@@ -63,7 +66,7 @@ MUTANTS = (
     ),
     Mutant(
         "the bound is off by one (database)",
-        STORE,
+        ADD,
         "if room.depth + room.reserved + fitting > maxsize:",
         "if room.depth + room.reserved + fitting > maxsize + 1:",
     ),
@@ -74,59 +77,83 @@ MUTANTS = (
         "return Room(maxsize, order or None, waiting, count(sequence + 1))",
     ),
     Mutant(
-        "a release is charged (memory)",
+        "a release is charged",
+        RULE,
+        'return self.happened == "crashed"',
+        'return self.happened in ("crashed", "released")',
+    ),
+    Mutant(
+        "a job released until later waits at once",
+        RULE,
+        "outcome.until is not None and outcome.until > now",
+        "False",
+    ),
+    Mutant(
+        "a pool hands back what another one holds (memory)",
         MEMORY,
-        "row.interrupted(reason, now, charged=False)\n            self._come_back(row, now)",
-        "row.crashes += 1\n            row.interrupted(reason, now, charged=True)\n"
-        "            self._come_back(row, now)",
+        "outcome.pool and outcome.pool != row.pool",
+        "False",
+    ),
+    Mutant(
+        "a pool hands back what another one holds (database)",
+        SETTLE,
+        'outcome.pool in ("", job.pool)',
+        "True",
+    ),
+    Mutant(
+        "a release of an old attempt is stored (database)",
+        SETTLE,
+        "if job is None or job.attempt != outcome.attempt:",
+        "if job is None:",
     ),
     Mutant(
         "a release wakes nobody (database)",
-        STORE,
-        "records = self._db.write(work)\n        self._tell_work(record.queue for record in records)",
-        "records = self._db.write(work)",
+        SETTLE,
+        "self._tell_work(one.job.queue for one in back)",
+        "pass",
     ),
     Mutant(
         "a resumed queue wakes nobody (memory)",
         MEMORY,
-        "        self.hints.work(queue.name)\n        self.hints.room(queue.name)\n        return state",
-        "        self.hints.room(queue.name)\n        return state",
+        'self.notifier.publish("work", queue.name)\n'
+        '        self.notifier.publish("room", queue.name)\n        return state',
+        'self.notifier.publish("room", queue.name)\n        return state',
     ),
     Mutant(
         "jobs are taken from pools that live (memory)",
         MEMORY,
-        "(r.lease_until or 0) < now",
-        "(r.lease_until or 0) < now + 1000",
+        "(row.lease_until or 0) < now)",
+        "(row.lease_until or 0) < now + 1000)",
     ),
     Mutant(
-        "a crash is not counted (memory)",
-        MEMORY,
-        "row.crashes += 1",
-        "row.crashes += 0",
+        "a crash is not counted",
+        RULE,
+        "crashes += outcome.charged",
+        "crashes += 0",
     ),
     Mutant(
-        "suspects run beside others (memory)",
-        MEMORY,
-        "(row.crashes if suspect is None else row is not suspect)",
-        "(suspect is not None and row is not suspect)",
+        "jobs in quarantine run beside others (memory)",
+        LINE,
+        "(row.crashes if quarantined is None else row is not quarantined)",
+        "(quarantined is not None and row is not quarantined)",
     ),
     Mutant(
-        "suspects run beside others (database)",
-        DATABASE,
+        "jobs in quarantine run beside others (database)",
+        CLAIM,
         "'crashes = 0'",
         "'crashes >= 0'",
     ),
     Mutant(
-        "a suspect starts beside what has just started",
-        "pool/probation.py",
-        'return "wait" if any(job and now - job.began < PROBATION for job in youngest) else "start"',
+        "a job in quarantine starts beside what has just started",
+        "pool/quarantine.py",
+        'return "wait" if any(job and now - job.began < QUARANTINE for job in youngest) else "start"',
         'return "start"',
     ),
     Mutant(
-        "others start beside a suspect",
-        "pool/pool.py",
-        "wants = {} if alone else self._wants()",
-        "wants = self._wants()",
+        "others start beside a job in quarantine",
+        "pool/turn.py",
+        "if phase > Phase.CLAIMING or self.quarantine.left else",
+        "if phase > Phase.CLAIMING else",
     ),
     Mutant(
         "leases are renewed too late",
@@ -136,107 +163,107 @@ MUTANTS = (
     ),
     Mutant(
         "an outcome is dropped where the store fails",
-        "pool/pool.py",
+        "pool/turn.py",
         "self.completer.put_back(outcomes)",
         "pass",
     ),
     Mutant(
         "jobs of a lost reply are not handed back",
-        "pool/pool.py",
-        "self.store.release_unknown(self.id, self.completer.held())",
+        "pool/turn.py",
+        "self.store.reconcile(self.pool, self.completer.held())",
         "pass",
     ),
     Mutant(
         "more is claimed than workers are idle",
-        "pool/workers.py",
+        "pool/slots.py",
         "return max(0, self.size - len(self._running))",
         "return max(0, self.size + 1 - len(self._running))",
     ),
     Mutant(
         "a tuned size is not applied",
-        "pool/pool.py",
-        "slots.size = self._fixed or state.workers or self.queues[name].workers",
+        "pool/workers.py",
+        "slots.size = self.fixed or state.workers or slots.settings.workers",
         "pass",
     ),
     Mutant(
         "a tuned version is not remembered",
-        "pool/pool.py",
+        "pool/workers.py",
         "slots.version = slots.version if state.reordering else state.version",
         "pass",
     ),
     Mutant(
         "a stopping pool keeps its jobs",
         "pool/pool.py",
-        "if held:\n                self._released",
-        "if not held:\n                self._released",
+        "if not self.completer.empty:\n                self._released",
+        "if self.completer.empty:\n                self._released",
     ),
     Mutant(
         "a cancelled job starts all the same (memory)",
-        MEMORY,
+        LINE,
         "if row.status is WAITING and row.id not in running:",
         "if row.id not in running:",
     ),
     Mutant(
         "a delayed job starts early (memory)",
-        MEMORY,
+        LINE,
         "self.delayed[0][0] <= now",
         "self.delayed[0][0] <= now + 0.5",
     ),
     Mutant(
         "a cancelled job still counts (database)",
-        STORE,
-        "self._db.note(db, queue, -number)",
+        "stores/database/cancel.py",
+        "self._note(db, queue, -number)",
         "pass",
     ),
     Mutant(
         "many pushed at once count twice (database)",
         SQLITE,
-        'waiting = sum(row[5] == "waiting" for row in fresh)',
-        'waiting = 2 * sum(row[5] == "waiting" for row in fresh)',
+        'waiting = sum(job.status == "waiting" for job in fresh)',
+        'waiting = 2 * sum(job.status == "waiting" for job in fresh)',
     ),
     Mutant(
         "a retried job keeps its old place (database)",
-        STORE,
+        SETTLE,
         "eligible_at = ?, order_key = {key} WHERE id IN",
         "eligible_at = ?, order_key = order_key WHERE id IN",
     ),
     Mutant(
         "a cancelled push leaves its job",
-        "task.py",
+        "push/push.py",
         "yield from admission.take_back()",
         "pass",
     ),
     Mutant(
         "who leaves the line wakes nobody",
-        "line.py",
-        "heir.bell.ring()",
+        "waiting/waitlist.py",
+        "heir.waker.wake()",
         "pass",
     ),
     Mutant(
         "a wake-up is lost while a turn goes on",
-        "pool/driver.py",
+        "pool/claim_loop.py",
         """            self._alarm.clear()
             self._urgent.clear()
             if not self._stopping:
-                pause = self._step()
+                pause = self.turn()
 """,
         """            if not self._stopping:
-                pause = self._step()
+                pause = self.turn()
             self._alarm.clear()
             self._urgent.clear()
 """,
     ),
     Mutant(
         "of two outcomes of one job both count as stored (database)",
-        STORE,
-        "if (one.id, one.attempt) not in ended",
-        "if one.id not in {id for id, _ in ended}",
+        SETTLE,
+        "if (one.id, one.attempt) not in stored",
+        "if one.id not in {id for id, _ in stored}",
     ),
     Mutant(
         "a job that has ended is reported lost",
-        "pool/pool.py",
-        '"lost" not in running.asked and running.slots.holds(running)',
-        '"lost" not in running.asked',
+        "pool/upkeep.py",
+        "or not running.slots.holds(running)",
+        "",
     ),
     Mutant(
         "a job that a stopping pool hands back is reported lost",
@@ -246,26 +273,26 @@ MUTANTS = (
     ),
     Mutant(
         "more jobs run than all pools together may (memory)",
-        MEMORY,
-        "want = min(want, caps[name] - line.held(now))",
-        "want = min(want, caps[name])",
+        LINE,
+        "min(lane.want, lane.max_running - leased)",
+        "min(lane.want, lane.max_running)",
     ),
     Mutant(
         "a paused queue lets pools turn in a circle (database)",
-        STORE,
+        CLAIM,
         "look.due - now for look in looks if look.due is not None and look.due > now",
         "max(0.0, look.due - now) for look in looks if look.due is not None",
     ),
     Mutant(
         "room wakes nobody who waits for it",
-        "line.py",
-        "head.bell.ring()",
+        "push/waits.py",
+        "self.wake_first()",
         "pass",
     ),
     Mutant(
         "a retried job of a tuned queue stands where the settings put it (memory)",
         MEMORY,
-        'line.state.order or (settings.order if settings else "priority")',
+        'self._line(queue).state.order or (settings.order if settings else "priority")',
         'settings.order if settings else "priority"',
     ),
 )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobify_django.job import Claim
+from jobify_django.outcome import CRASH_LIMIT
 from jobify_django.pool import Service
 from jobify_django.pool.pool import LAST_WORDS, Pool
-from jobify_django.pool.probation import PROBATION
-from jobify_django.stores.base import CRASH_LIMIT, Suspects
+from jobify_django.pool.quarantine import QUARANTINE
+from jobify_django.stores.value import Demand, Quarantine
 from tests.simulation import work
 from tests.simulation.loop import start_loop
 from tests.simulation.options import QUEUES
@@ -80,14 +80,14 @@ class Pools:
 
     def _watch(self, process: Process, pool: Pool) -> None:
         self.process_of[pool.id] = process
-        apply = pool.apply
+        apply = pool.workers.apply
 
         def watched(states: Any) -> None:
             apply(states)
             self._note_sizes(process)
 
         self._note_sizes(process)
-        pool.apply = watched  # type: ignore[method-assign]
+        pool.workers.apply = watched  # type: ignore[method-assign]
         process.view.watch_claim = partial(self._claims, process)
 
     def _note_sizes(self, process: Process) -> None:
@@ -110,30 +110,30 @@ class Pools:
 
     def recent(self, process: Process) -> list[Claim]:
         """Return the jobs that run in a process and have not run for long."""
-        since = self.world.now - PROBATION + 1e-6
+        since = self.world.now - QUARANTINE + 1e-6
         mine = ((key, claim) for key, (place, claim) in self.executing.items() if place is process)
         return [claim for key, claim in mine if process.view.given[key] > since]
 
-    def _hold_apart(self, process: Process, suspects: Suspects) -> None:
+    def _hold_apart(self, process: Process, quarantine: Quarantine) -> None:
         """What may be to blame for the end of a process is not run beside others."""
         recent, now = self.recent(process), self.world.now
         if any(claim.crashes for claim in recent):
-            self.world.fail(f"{process.name} asks for jobs, and a suspect has just started: {recent}")
-        # A suspect that others go before is held back for a while, and not for ever.
-        waited = any(now - 2 * PROBATION < at <= now - PROBATION + 1e-6 for at in process.view.held)
-        if suspects == "start" and recent and not waited:
-            self.world.fail(f"{process.name} asks for a suspect beside {recent}")
+            self.world.fail(f"{process.name} asks for jobs, and one in quarantine has just started: {recent}")
+        # A job in quarantine that others go before is held back for a while, and not for ever.
+        waited = any(now - 2 * QUARANTINE < at <= now - QUARANTINE + 1e-6 for at in process.view.blocked)
+        if quarantine == "start" and recent and not waited:
+            self.world.fail(f"{process.name} asks for one in quarantine beside {recent}")
         mine = [claim for place, claim in self.executing.values() if place is process]
-        if suspects != "pass" and any(claim.crashes >= CRASH_LIMIT - 1 for claim in mine):
-            self.world.fail(f"{process.name} asks for a suspect beside one that may crash no more: {mine}")
+        if quarantine != "pass" and any(claim.crashes >= CRASH_LIMIT - 1 for claim in mine):
+            self.world.fail(f"{process.name} asks for one in quarantine beside a last chance: {mine}")
 
-    def _claims(self, process: Process, wants: Mapping[str, int], suspects: Suspects) -> None:
-        self._hold_apart(process, suspects)
+    def _claims(self, process: Process, demand: Demand) -> None:
+        self._hold_apart(process, demand.quarantine)
         # What was given at this moment may not have begun yet, however often the pool asks meanwhile.
         if self._asked[process][-1] != self.world.now:
             self._asked[process].append(self.world.now)
-        for name, want in wants.items():
-            busy, allowed = self._busy(process, name), self._allowed(process, name)
+        for name, lane in demand.lanes.items():
+            want, busy, allowed = lane.want, self._busy(process, name), self._allowed(process, name)
             if busy + want > allowed:
                 self.world.fail(f"{process.name} asks for {want} of {name!r}: {busy} run, {allowed} workers")
 

@@ -13,18 +13,20 @@ from jobify_django.exceptions import StoreError
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database.rows import RECORD, to_record
+from jobify_django.stores.database.columns import RECORD, to_record
+from jobify_django.stores.notifier import Kind
+from jobify_django.stores.value import JobQuery
 from tests.simulation.model import Differs, Model
 from tests.simulation.story import told
 from tests.simulation.world import Process, World
 
 WRITES = frozenset(
-    ("add", "claim", "renew", "finish", "release", "release_unknown", "rescue", "cancel", "retry", "prune")
-) | {"tune"}
-ASKED = WRITES | {"cancels"}
+    ("add", "claim", "renew", "settle", "reconcile", "rescue", "cancel", "retry", "prune", "tune")
+)
+ASKED = WRITES | {"sync"}
 """The verbs that the model answers too."""
 
-OFTEN_IDLE = ("rescue", "release", "release_unknown", "prune")
+OFTEN_IDLE = ("rescue", "reconcile", "prune")
 ALL = 1_000_000
 
 
@@ -39,8 +41,8 @@ class Shared:
         self.writes: Counter[Process] = Counter()
         self.calls = 0
         self._read: dict[tuple[Any, ...], JobRecord] = {}
-        self._collected: list[tuple[str, Any]] | None = None
-        store.hints = self  # type: ignore[assignment]
+        self._collected: list[tuple[Kind, Any]] | None = None
+        store.notifier = self  # type: ignore[assignment]
 
     def call(self, verb: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Do it, and hold the store against the model."""
@@ -60,9 +62,9 @@ class Shared:
             if self._may_have_changed(verb, args, result):
                 records = self.records()
                 self.model.compare(records, now)
-                if verb in ("add", "release", "rescue", "retry", "tune"):
+                if verb in ("add", "settle", "reconcile", "rescue", "retry", "tune"):
                     self._compare_order(now)
-                self._hold_invariants(verb, args, kwargs, result, records, now)
+                self._hold_invariants(verb, args, result, records, now)
         except Differs as difference:
             self.world.fail(f"{verb} {told(args)}: {difference}", difference)
         for record in expiring:
@@ -85,7 +87,7 @@ class Shared:
     def records(self) -> list[JobRecord]:
         """Return all that the store holds."""
         if not isinstance(self.store, DatabaseStore):
-            return list(self.store.find(limit=ALL))
+            return list(self.store.query(JobQuery(limit=ALL)))
         with connections["default"].cursor() as cursor:
             cursor.execute(f"SELECT {RECORD} FROM jobify_job")
             rows = cursor.fetchall()
@@ -110,34 +112,26 @@ class Shared:
             )
             return [row for row in cursor.fetchall() if row[1] != row[2]]
 
-    # What the store takes for its hints: those of a call reach its own process when it has ended
+    # What the store takes for its notifier: those of a call reach its own process when it has ended
 
-    def work(self, queue: str | None) -> None:
-        self._hint("work", queue)
-
-    def room(self, queue: str | None) -> None:
-        self._hint("room", queue)
-
-    def ended(self, ids: Any) -> None:
-        self._hint("ended", None if ids is None else tuple(ids))
-
-    def _hint(self, kind: str, about: Any) -> None:
+    def publish(self, kind: Kind, about: Any) -> None:
+        about = tuple(about) if isinstance(about, list) else about
         if self._collected is not None:
             self._collected.append((kind, about))
         else:
             self._deliver([(kind, about)])
 
-    def _deliver(self, hints: list[tuple[str, Any]]) -> None:
+    def _deliver(self, hints: list[tuple[Kind, Any]]) -> None:
         if not hints or self.world.current is None:
             return
         process = self.world.current.process
         self.writes[process] += 1
         # Sorted: a store may go through sets, whose order differs from run to run of Python.
         for kind, about in sorted(hints, key=repr):
-            getattr(process.view.hints, kind)(about)
+            process.view.notifier.publish(kind, about)
 
     @contextlib.contextmanager
-    def _collecting(self) -> Iterator[list[tuple[str, Any]]]:
+    def _collecting(self) -> Iterator[list[tuple[Kind, Any]]]:
         before, self._collected = self._collected, []
         try:
             yield self._collected
@@ -150,21 +144,20 @@ class Shared:
         if self.calls % 25 == 0:
             return True
         if verb == "claim":
-            return bool(result.claims or (len(args) > 3 and args[3]))
+            return bool(result.claims or any(args[1:]))
         if verb in OFTEN_IDLE:
             return bool(result)
         return verb in WRITES
 
     def _compare_order(self, now: float) -> None:
         for queue in self.model.queues:
-            waiting = self.store.find(queue=queue, status=JobStatus.WAITING, limit=ALL)
+            waiting = self.store.query(JobQuery(queue=queue, status=JobStatus.WAITING, limit=ALL))
             self.model.compare_order(queue, [record.id for record in waiting], now)
 
     @staticmethod
     def _hold_invariants(
         verb: str,
         args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
         result: Any,
         records: Sequence[JobRecord],
         now: float,
@@ -177,10 +170,11 @@ class Shared:
             if fresh and len(waiting) > result.maxsize:
                 raise Differs(f"the bound: {len(waiting)} wait in {queue!r}, and maxsize is {result.maxsize}")
         if verb == "claim":
-            for queue, cap in kwargs.get("caps", {}).items():
+            for queue in dict.fromkeys(claim.queue for claim in result.claims):
+                cap = args[0].lanes[queue].max_running
                 held = [r for r in records if r.queue == queue and r.status == "running"]
                 held = [r for r in held if r.lease_until is not None and r.lease_until >= now]
-                if len(held) > cap and any(claim.queue == queue for claim in result.claims):
+                if cap is not None and len(held) > cap:
                     raise Differs(f"{len(held)} jobs of {queue!r} run, and MAX_RUNNING is {cap}")
         for record in records:
             if record.attempt > len(record.history) + 1:

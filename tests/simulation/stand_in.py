@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections
 
 import jobify_django.job
-from jobify_django.pool.workers import Slots
+from jobify_django.pool.slots import Slots
 from jobify_django.registry import tasks
 from jobify_django.stores import StoreHandler
 from tests.simulation.world import Fiber, Over, Process, World
@@ -46,9 +46,9 @@ def under_virtual_time(world: World) -> Iterator[None]:
             for attribute, value in modules.items():
                 if hasattr(module, attribute):
                     put(module, attribute, value)
-            if own in ("pool.pool", "pool.execution", "pool.dryness"):
+            if own in ("pool.workers", "pool.execution", "pool.dryness"):
                 put(module, "tasks", Tasks(world))
-            if own == "bell":
+            if own == "waiting.waker":
                 put(module, "sync_to_async", partial(on_a_thread, world))
         put(Slots, "lock", LockOfProcess(world))
         put(StoreHandler, "of", lambda self, queue: _view(world))

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobify_django.conf import QueueSettings
-from jobify_django.job import Claim, JobSpec, JobStatus, Outcome
-from jobify_django.stores.base import Added, Claimed, QueueState, Renewed, Rescued
+from jobify_django.job import Claim, JobSpec, JobStatus
+from jobify_django.outcome import Outcome
+from jobify_django.stores.value import Added, Claimed, Demand, QueueState, Renewed, Rescued
 
 LONGEST = 220
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -27,7 +28,7 @@ def answered(verb: str, result: Any) -> str:
         return ""
     if isinstance(result, Renewed) and not result.lost and not result.cancel_requested:
         return "ok"
-    if verb in ("rescue", "release_unknown", "prune", "retire") and not result:
+    if verb in ("rescue", "reconcile", "prune", "retire") and not result:
         return ""
     return told(result)
 
@@ -58,7 +59,10 @@ def _told(value: Any) -> str:
         case Claim():
             return f"{value.id[-4:]}#{value.attempt}"
         case Outcome():
-            return f"{value.id[-4:]}#{value.attempt} {value.status}"
+            return f"{value.id[-4:]}#{value.attempt} {value.happened}"
+        case Demand():
+            wants = {queue: lane.want for queue, lane in value.lanes.items()}
+            return f"{_told(wants)} {value.quarantine}"
         case Rescued():
             return f"{value.id[-4:]}#{value.attempt} is {value.status}"
         case Added():

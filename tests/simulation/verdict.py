@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from jobify_django.line import Line
-from jobify_django.pool.pool import LONGEST_BACKOFF
-from jobify_django.pool.probation import PROBATION
-from jobify_django.stores.base import CRASH_LIMIT
+from jobify_django.outcome import CRASH_LIMIT
+from jobify_django.pool.backoff import LONGEST_BACKOFF
+from jobify_django.pool.quarantine import QUARANTINE
+from jobify_django.push.waits import PushWaits
 from tests.simulation.model import ModelJob
 from tests.simulation.options import QUEUES
 from tests.simulation.world import Process, Violation
@@ -23,8 +23,8 @@ PATIENCE = 2.0
 WATCHED_PATIENCE = 0.5
 """The same where nothing goes wrong and processes notice each other's writes."""
 
-SUSPECT_PATIENCE = PATIENCE + 2 * PROBATION
-"""Seconds a suspect may be first in line: one before it is on probation, or others have just started."""
+QUARANTINE_PATIENCE = PATIENCE + 2 * QUARANTINE
+"""Seconds a job in quarantine may be first in line: one runs alone before it, or others have just started."""
 
 ROOM_PATIENCE = 0.8
 """Seconds there may be room although a push waits for it: two polls of the line, and a look."""
@@ -55,14 +55,14 @@ class Verdict:
                 for name in QUEUES
                 if not self.model.state(name).paused and self._idle(name)
             ]
-            suspects = {line[0].id for line in lines if line and line[0].crashes}
+            quarantined = {line[0].id for line in lines if line and line[0].crashes}
             # One that is first in line holds up all of them, unless one that may crash no more runs there.
-            waiting = suspects or {job.id for line in lines for job in line if not job.crashes}
+            waiting = quarantined or {job.id for line in lines for job in line if not job.crashes}
             if any(job.crashes >= CRASH_LIMIT - 1 for job in self.model.running()):
-                waiting -= suspects
+                waiting -= quarantined
             since = {id: since.get(id, now) for id in waiting}
             for id, at in since.items():
-                if now - at > (SUSPECT_PATIENCE if suspects else patience):
+                if now - at > (QUARANTINE_PATIENCE if quarantined else patience):
                     self.world.fail(f"job {id} waits although a worker is idle")
             for name in QUEUES:
                 if len(self.model.waiting(name, now)) >= self.model.live(name).maxsize:
@@ -75,7 +75,7 @@ class Verdict:
         now = self.world.now
         for process in self.world.processes:
             if process.alive:
-                if not Line.of(process.view, queue).busy:
+                if not process.view.local(PushWaits, queue).busy:
                     self._no_line_at[process, queue] = now
                 since = max(self._no_line_at.get((process, queue), now), self._crowded_at.get(queue, 0.0))
                 if now - since > ROOM_PATIENCE:
@@ -93,7 +93,7 @@ class Verdict:
             pool.slots[name]
             for process in pools.serving
             for pool in process.service.pools
-            # One whose probation lasts has its process for itself.
+            # One whose quarantine lasts has its process for itself.
             if not process.old
             and not any(claim.crashes for claim in pools.recent(process))
             # After an outage it takes a pool as long as its longest back-off to look again.

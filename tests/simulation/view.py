@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from jobify_django.exceptions import StoreError
-from jobify_django.stores.base import Claimed, Store, Suspects
-from jobify_django.stores.hints import EVERYTHING, News, Probe
+from jobify_django.stores.base import Store
+from jobify_django.stores.notifier import EVERYTHING, News, Probe
+from jobify_django.stores.value import Claimed, Demand
 from tests.simulation.shared import Shared
 from tests.simulation.story import answered, told
 from tests.simulation.world import Over, Process
 
-UNTOLD = frozenset(["states", "cancels", "get", "pools", "stats", "beat", "repair", "find", "position"])
+UNTOLD = frozenset(["sync", "pools", "stats", "beat", "repair", "query", "position"])
 LOOK = 0.02
 """Seconds between two looks at what others have written."""
 MOST_CALLS = 150
@@ -57,8 +58,8 @@ class View(Store):
         self.shared = watched  # only then somebody looks for what other processes have written
         super().__init__(whole.store.alias, whole.world.clock)
         self.given: dict[tuple[str, int], float] = {}
-        self.watch_claim: Callable[[Mapping[str, int], Suspects], None] = lambda wants, suspects: None
-        self.held: list[float] = []
+        self.watch_claim: Callable[[Demand], None] = lambda demand: None
+        self.blocked: list[float] = []
         self._pace = (0, 0)
 
     def probe(self) -> Probe:
@@ -92,7 +93,7 @@ class View(Store):
             return self.whole.call(verb, args, kwargs)
         self._hold_still()
         if verb == "claim":
-            self.watch_claim(args[1], kwargs["suspects"])
+            self.watch_claim(args[0])
         fault = self.fault(process, verb)
         self._spend(fault.before)
         if fault.fails:
@@ -113,8 +114,8 @@ class View(Store):
             raise StoreError(f"the reply to {verb} was lost.")
         if isinstance(result, Claimed):
             self.given.update(dict.fromkeys(((c.id, c.attempt) for c in result.claims), world.now))
-            if result.held:
-                self.held.append(world.now)
+            if result.blocked:
+                self.blocked.append(world.now)
         return result
 
     def _hold_still(self) -> None:

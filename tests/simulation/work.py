@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from jobify_django import task
+from jobify_django.current import inside
 from jobify_django.job import Claim
-from jobify_django.line import inside
 
 KINDS = ("ok",) * 8 + ("fail", "base", "exit", "push")
 

@@ -19,21 +19,20 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 from jobify_django import __version__
-from jobify_django.conf import MAX_WORKERS, get_settings, workers_problem
+from jobify_django.conf import MAX_WORKERS, get_settings
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
 from jobify_django.log import get_log, quoted
 from jobify_django.management import logs, reloading
 from jobify_django.management.child import LEFT, LISTENING, OPTION, READY, Lifeline
 from jobify_django.management.heartbeat import Heartbeat, Pulse, Told
 from jobify_django.management.process import Process
+from jobify_django.management.subcommands.output import usage
 from jobify_django.management.supervisor import MAX_PROCESSES, Supervisor
 from jobify_django.pool import Service
 from jobify_django.registry import tasks
-from jobify_django.stores.base import QueueStats
+from jobify_django.stores.value import QueueStats
 
 logger = get_log("jobify.worker")
-
-USAGE = 2
 
 
 class Command(BaseCommand):
@@ -107,16 +106,11 @@ class Command(BaseCommand):
 
     def _refuse_processes(self, options: Mapping[str, Any]) -> None:
         if options["reload"]:
-            raise CommandError(
-                "--reload does not go with --processes: use one process while you change code.",
-                returncode=USAGE,
-            )
+            raise usage("--reload does not go with --processes: use one process while you change code.")
         if os.name != "posix":
-            raise CommandError(
-                "--processes needs a Unix system: here, start runjobs that often.", returncode=USAGE
-            )
+            raise usage("--processes needs a Unix system: here, start runjobs that often.")
         if not self._owns_process:
-            raise CommandError("--processes works from the command line only.", returncode=USAGE)
+            raise usage("--processes works from the command line only.")
 
     def _work(self, options: Mapping[str, Any]) -> int:
         process = Process(last_resort=self._owns_process)
@@ -126,7 +120,7 @@ class Command(BaseCommand):
             if parent is not None:
                 parent.when_gone(process.orphaned)
             if _wants_reload(options) and not reloading.is_child():
-                return reloading.supervise()
+                return reloading.Parent().run()
             return self._run(process, parent, options)
 
     def _run(self, process: Process, parent: Lifeline | None, options: Mapping[str, Any]) -> int:
@@ -163,16 +157,15 @@ class Command(BaseCommand):
             )
         except UnknownQueue as error:
             option = "--queues" if options["queues"] else "--exclude"
-            raise CommandError(f"{option}: {error}", returncode=USAGE) from error
+            raise usage(f"{option}: {error}") from error
         except ImproperlyConfigured as error:
-            raise CommandError(str(error), returncode=USAGE) from error
+            raise usage(str(error)) from error
         own = [name for pool in service.pools if not pool.store.shared for name in pool.queues]
         if own:
-            raise CommandError(
+            raise usage(
                 f"the jobs of {', '.join(map(repr, own))} are in a memory store: they live in the process "
                 "that pushes them, and no other one can run them. Leave them out with "
-                f"--exclude {','.join(own)}, or set their STORE to 'database'.",
-                returncode=USAGE,
+                f"--exclude {','.join(own)}, or set their STORE to 'database'."
             )
         return service
 
@@ -184,10 +177,9 @@ class Command(BaseCommand):
         try:
             heartbeat.touch()
         except OSError as error:
-            raise CommandError(
+            raise usage(
                 f"--heartbeat-file {str(path)!r} cannot be touched: {error}. Name a file, not a link, in a "
-                "directory this process may write to.",
-                returncode=USAGE,
+                "directory this process may write to."
             ) from error
         return heartbeat
 
@@ -278,7 +270,7 @@ def _lifeline(options: Mapping[str, Any]) -> tuple[int | None, Lifeline | None]:
     try:
         parent = Lifeline(descriptor)
     except OSError as error:
-        raise CommandError(f"{OPTION} is for runjobs itself.", returncode=USAGE) from error
+        raise usage(f"{OPTION} is for runjobs itself.") from error
     parent.say(LISTENING)
     return number or None, parent
 
@@ -312,17 +304,11 @@ def _names(text: str) -> list[str]:
 
 
 def _workers(text: str) -> int:
-    number = _count(text)
-    if workers_problem(number):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to {MAX_WORKERS}")
-    return number
+    return _count(text, MAX_WORKERS)
 
 
 def _processes(text: str) -> int:
-    number = _count(text)
-    if number > MAX_PROCESSES:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to {MAX_PROCESSES}")
-    return number
+    return _count(text, MAX_PROCESSES)
 
 
 def _child(text: str) -> tuple[int, int]:
@@ -330,9 +316,11 @@ def _child(text: str) -> tuple[int, int]:
     return int(number), int(descriptor)
 
 
-def _count(text: str) -> int:
+def _count(text: str, most: int | None = None) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if most is not None and int(text) > most:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to {most}")
     return int(text)
 
 

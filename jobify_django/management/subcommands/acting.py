@@ -6,8 +6,8 @@ import json
 import re
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, cast
 
 from django.core.management.base import CommandError, OutputWrapper
 
@@ -16,12 +16,13 @@ from jobify_django.cancelling import Fate
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import JobifyError, StoreError
 from jobify_django.job import JobStatus
-from jobify_django.management.subcommands.choosing import chosen_jobs, leave_unserved
+from jobify_django.management.subcommands.choosing import Chosen, chosen_jobs, leave_unserved
 from jobify_django.management.subcommands.looking import add_filters
 from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, seconds, usage
 from jobify_django.registry import tasks
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
+from jobify_django.task import Task
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ def push(
     if options["delay"] is not None:
         changes["delay"] = seconds(options["delay"])
     try:
-        wanted = tasks[task].using(**changes)
+        wanted = cast("Task[..., Any]", tasks[task]).using(**changes)
         refuse_elsewhere(get_settings().queue(wanted.queue), owns_process=owns_process)
         out.write(wanted.push(*args, **kwargs).id)
     except (JobifyError, TypeError) as error:
@@ -100,11 +101,11 @@ def retry(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
     """Make failed and cancelled jobs wait again."""
     chosen = chosen_jobs([JobStatus.FAILED, JobStatus.CANCELLED], **options)
     leave_unserved(chosen)
-    total = sum(map(len, chosen.ids.values()))
+    total = chosen.total
     if options["dry_run"]:
         out.write(f"{total} would be retried{chosen.left}")
         return
-    done = len(_in_parts(chosen.ids, lambda store, ids: store.retry(ids), progress))
+    done = len(_in_parts(chosen, lambda store, ids: store.retry(ids), progress))
     out.write(f"{done} retried, {total - done} were not failed or cancelled{chosen.left}")
     chosen.complain()
 
@@ -112,11 +113,10 @@ def retry(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
 def cancel(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
     """Cancel jobs that have not started, and ask running 'async def' jobs to end."""
     chosen = chosen_jobs([JobStatus.WAITING, JobStatus.DELAYED, JobStatus.RUNNING], **options)
-    total = sum(map(len, chosen.ids.values()))
     if options["dry_run"]:
-        out.write(f"{total} would be cancelled{chosen.left}")
+        out.write(f"{chosen.total} would be cancelled{chosen.left}")
         return
-    ended = _in_parts(chosen.ids, lambda store, ids: cancelling.cancel(store, ids).values(), progress)
+    ended = _in_parts(chosen, lambda store, ids: cancelling.cancel(store, ids).values(), progress)
     fates = Counter(ended)
     said = (f"{fates[fate]} {words}" for fate, words in FATES.items() if fates[fate] or fate in ALWAYS_SAID)
     out.write(f"{', '.join(said)}{chosen.left}")
@@ -124,25 +124,22 @@ def cancel(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
 
 
 def _in_parts(
-    chosen: Mapping[Store, Sequence[str]],
-    act: Callable[[Store, Sequence[str]], Iterable[T]],
-    progress: Progress,
+    chosen: Chosen, act: Callable[[Store, Sequence[str]], Iterable[T]], progress: Progress
 ) -> list[T]:
     """Act on jobs in parts, telling how far it is, and return all that came back."""
-    total = sum(map(len, chosen.values()))
     gone = 0
     results: list[T] = []
-    for store, ids in chosen.items():
+    for store, ids in chosen.ids.items():
         for start in range(0, len(ids), PART):
             part = ids[start : start + PART]
             try:
                 results += act(store, part)
             except StoreError as error:
                 raise CommandError(
-                    f"after {gone} of {total} jobs: {error} Run it again: what is done stays done."
+                    f"after {gone} of {chosen.total} jobs: {error} Run it again: what is done stays done."
                 ) from error
             gone += len(part)
-            progress(f"{gone} of {total} jobs")
+            progress(f"{gone} of {chosen.total} jobs")
     return results
 
 
@@ -156,14 +153,10 @@ def prune(
 ) -> None:
     """Delete jobs that ended long ago. Pools do the same every minute."""
     settings = get_settings()
-    ages: dict[str, Any] = {
-        "older_than": settings.retention if older_than is None else seconds(older_than),
-        "failed_older_than": (
-            settings.failed_retention if failed_older_than is None else seconds(failed_older_than)
-        ),
-    }
+    age = settings.retention if older_than is None else seconds(older_than)
+    failed_age = settings.failed_retention if failed_older_than is None else seconds(failed_older_than)
     total = 0
     for store in every_store():
-        while pruned := store.prune(**ages):
+        while pruned := store.prune(older_than=age, failed_older_than=failed_age):
             total += pruned
     out.write(f"{total} jobs deleted")

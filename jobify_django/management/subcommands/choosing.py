@@ -12,18 +12,19 @@ from django.core.management.base import CommandError
 from jobify_django.conf import did_you_mean, get_settings
 from jobify_django.exceptions import UnknownQueue
 from jobify_django.handle import no_store_holds
-from jobify_django.job import JobStatus
+from jobify_django.job import JobRecord, JobStatus
 from jobify_django.leftover import unserved
 from jobify_django.management.subcommands.output import usage
 from jobify_django.registry import tasks
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
+from jobify_django.stores.value import JobQuery
 
 MOST = 10_000
 """Jobs that one call changes at most."""
 
 
-def found(*, limit: int, **filters: Any) -> list[Any]:
+def found(*, limit: int, **filters: Any) -> list[JobRecord]:
     """Return the records that the filters name, over all stores that may hold jobs."""
     by_store = found_by_store(limit=limit, **filters)
     records = [record for some in by_store.values() for record in some]
@@ -39,12 +40,14 @@ def found_by_store(
     task: str | None = None,
     store: str | None = None,
     limit: int,
+    payload: bool = True,
     **rest: Any,
-) -> dict[Store, Sequence[Any]]:
+) -> dict[Store, Sequence[JobRecord]]:
     """Return the records that the filters name, by the store that holds them: so many of each at most."""
     places = _places(store)
     wanted = None if status is None else JobStatus(status)
-    records = {one: one.find(queue=queue, status=wanted, task=task, limit=limit) for one in places}
+    query = JobQuery(queue=queue, status=wanted, task=task, limit=limit, payload=payload)
+    records = {one: one.query(query) for one in places}
     if queue is not None and not any(records.values()):
         _must_be_known(queue, places)
     return {one: some for one, some in records.items() if some}
@@ -65,7 +68,7 @@ def _must_be_known(queue: str, places: list[Store]) -> None:
     try:
         get_settings().queue(queue)
     except UnknownQueue as error:
-        if not any(store.find(queue=queue, limit=1) for store in places):
+        if not any(store.count(JobQuery(queue=queue, limit=1)) for store in places):
             raise CommandError(str(error)) from error
 
 
@@ -89,7 +92,9 @@ def chosen_jobs(statuses: list[JobStatus], *, ids: list[str], yes: bool, **optio
     wanted = [filters["status"]] if filters["status"] else [str(status) for status in statuses]
     for status in wanted:
         left = MOST
-        for store, records in found_by_store(**{**filters, "status": status}, limit=MOST).items():
+        for store, records in found_by_store(
+            **{**filters, "status": status}, limit=MOST, payload=False
+        ).items():
             chosen.add(store, records[:left])
             left = max(0, left - len(records))
     if not chosen.queues:
@@ -130,11 +135,16 @@ class Chosen:
     queues: dict[str, str] = field(default_factory=dict)
     problems: Counter[str] = field(default_factory=Counter)
 
-    def add(self, store: Store, records: Iterable[Any]) -> None:
+    def add(self, store: Store, records: Iterable[JobRecord]) -> None:
         """Take jobs that a store holds."""
         for record in records:
             self.ids[store].append(record.id)
             self.queues[record.id] = record.queue
+
+    @property
+    def total(self) -> int:
+        """How many jobs it acts on."""
+        return sum(map(len, self.ids.values()))
 
     @property
     def left(self) -> str:

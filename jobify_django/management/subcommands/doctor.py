@@ -29,7 +29,8 @@ from jobify_django.management.subcommands.table import plain, words
 from jobify_django.queue import queue
 from jobify_django.registry import tasks
 from jobify_django.stores import left_behind, reachable
-from jobify_django.stores.base import QueueStats, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import JobQuery, QueueStats
 
 SAMPLE = 1_000
 """Waiting jobs looked through for unknown tasks."""
@@ -87,12 +88,8 @@ def _judge(findings: list[Finding], fail_on: str) -> None:
 
 
 def _values(finding: Finding) -> dict[str, str]:
-    return {
-        "level": finding.level,
-        "id": finding.id,
-        "text": _line(finding.text),
-        "fix": _line(finding.fix),
-    }
+    text, fix = map(_line, (finding.text, finding.fix))
+    return {"level": finding.level, "id": finding.id, "text": text, "fix": fix}
 
 
 def _line(text: str) -> str:
@@ -111,12 +108,12 @@ def _findings(owns_process: bool, long: float) -> Iterator[Finding]:
             yield from looked("queue", f"queue {settings.name}", partial(_queue, settings, owns_process))
         places, _failed = reachable()  # said of the queues themselves
         for store in (*places, *left_behind(list(places))):
-            yield from looked("leftovers", f"store {store.alias}", partial(_leftovers, store))
+            yield from looked("leftovers", f"store {store.alias}", partial(_leftovers, store), told=True)
         for store, served in places.items():
             subject = f"store {store.alias}"
-            yield from looked("store", subject, partial(_store, store))
+            yield from looked("store", subject, partial(_store, store), told=True)
             if store.shared or not owns_process:
-                yield from looked("running", subject, partial(_running, store, served, long))
+                yield from looked("running", subject, partial(running, store, served, long), told=True)
         yield from looked("tasks", "the tasks", _tasks)
     path = getattr(django_settings, "ASGI_APPLICATION", None)
     yield from looked("asgi", f"ASGI_APPLICATION {path!r} cannot be imported", partial(_asgi, path))
@@ -197,28 +194,21 @@ def _beside_idle_workers(settings: QueueSettings, stats: QueueStats) -> Iterator
 
 
 def _leftovers(store: Store) -> Iterator[Finding]:
-    with contextlib.suppress(StoreError):  # said of its queues
-        for leftover in leftovers_in(store):
-            stats = leftover.stats
-            text = (
-                f"queue {leftover.name} ({leftover.note}): {len(stats.pools)} pools alive, {stats.waiting} "
-                f"jobs wait, {stats.delayed} are delayed and {stats.running} run in store {store.alias}"
-            )
-            if stats.pools:
-                yield Finding("PASS", text)
-            else:
-                yield Finding("WARN", text, leftover.remedy, "queue-not-in-settings")
+    for leftover in leftovers_in(store):
+        stats = leftover.stats
+        text = (
+            f"queue {leftover.name} ({leftover.note}): {len(stats.pools)} pools alive, {stats.waiting} "
+            f"jobs wait, {stats.delayed} are delayed and {stats.running} run in store {store.alias}"
+        )
+        if stats.pools:
+            yield Finding("PASS", text)
+        else:
+            yield Finding("WARN", text, leftover.remedy, "queue-not-in-settings")
 
 
 def _store(store: Store) -> Iterator[Finding]:
-    with contextlib.suppress(StoreError):  # said of its queues
-        for trouble in store.troubles():
-            yield Finding("WARN", f"store {store.alias}: {trouble.text}", trouble.fix)
-
-
-def _running(store: Store, queues: list[QueueSettings], long: float) -> Iterator[Finding]:
-    with contextlib.suppress(StoreError):  # said of its queues
-        yield from running(store, queues, long)
+    for trouble in store.troubles():
+        yield Finding("WARN", f"store {store.alias}: {trouble.text}", trouble.fix)
 
 
 def _tasks() -> Iterator[Finding]:
@@ -226,7 +216,7 @@ def _tasks() -> Iterator[Finding]:
     yield Finding("PASS" if known else "WARN", f"{len(known)} tasks are registered")
     for store in reachable()[0]:
         try:
-            waiting = store.find(status=JobStatus.WAITING, limit=SAMPLE)
+            waiting = store.query(JobQuery(status=JobStatus.WAITING, limit=SAMPLE, payload=False))
         except StoreError:
             continue  # said of its queues
         unknown = Counter(record.task for record in waiting if record.task not in known)

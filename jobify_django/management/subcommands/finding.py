@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from jobify_django.exceptions import JobifyError
+from jobify_django.exceptions import JobifyError, StoreError
 
 Level = Literal["PASS", "NOTE", "WARN", "FAIL"]
 
@@ -41,13 +41,14 @@ def said(message: checks.CheckMessage) -> Finding:
     return Finding(level, f"{message.id}: {message.msg}", message.hint or "", message.id or "")
 
 
-def looked(id: str, subject: str, look: Look) -> Iterator[Finding]:
+def looked(id: str, subject: str, look: Look, *, told: bool = False) -> Iterator[Finding]:
     """Look, and make a FAIL of whatever that raises, ``SystemExit`` of an imported module too.
 
     Args:
         id: of the findings that have none.
         subject: what is looked at, for the text of that FAIL.
         look: finds something.
+        told: whether it was said already if the store does not answer.
     """
     try:
         for finding in look():
@@ -55,6 +56,8 @@ def looked(id: str, subject: str, look: Look) -> Iterator[Finding]:
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
+        if told and isinstance(error, StoreError):
+            return
         yield Finding("FAIL", f"{subject}: {described(error)}", id=id)
 
 

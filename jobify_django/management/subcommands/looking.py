@@ -20,20 +20,14 @@ from jobify_django.management.subcommands.output import clocks, document, job_va
 from jobify_django.management.subcommands.table import plain, plain_lines, table, width_of, words
 from jobify_django.queue import survey
 from jobify_django.stores import every_store
-from jobify_django.stores.base import QueueStats
+from jobify_django.stores.value import QueueStats
 
 STATUS = (
-    "queue",
-    "waiting",
-    "maxsize",
-    "delayed",
-    "running",
-    "workers",
-    "pools",
-    "order",
-    "paused",
-    "oldest",
+    *("queue", "waiting", "maxsize", "delayed", "running"),
+    *("workers", "pools", "order", "paused", "oldest"),
 )
+LEFTOVER = ("waiting", "delayed", "running", "pools", "oldest")
+"""What of it means something without settings."""
 LIST = ("id", "task", "queue", "status", "priority", "attempts", "age", "run")
 LONG_LIST = (*LIST, "pushed_at")
 WATCH_EVERY = 2.0
@@ -86,18 +80,8 @@ def _row(name: str, stats: QueueStats | Exception) -> dict[str, Any]:
         return {"queue": name, "error": str(stats)}
     if isinstance(stats, Exception):
         raise stats
-    return {
-        "queue": name,
-        "waiting": stats.waiting,
-        "maxsize": stats.maxsize,
-        "delayed": stats.delayed,
-        "running": stats.running,
-        "workers": stats.workers,
-        "pools": len(stats.pools),
-        "order": stats.order,
-        "paused": stats.paused,
-        "oldest": round(stats.oldest_wait, 3),
-    }
+    others = {"queue": name, "pools": len(stats.pools), "oldest": round(stats.oldest_wait, 3)}
+    return {column: others[column] if column in others else getattr(stats, column) for column in STATUS}
 
 
 def _leftover_rows() -> Iterator[dict[str, Any]]:
@@ -105,16 +89,9 @@ def _leftover_rows() -> Iterator[dict[str, Any]]:
     for store in every_store():
         with contextlib.suppress(StoreError):  # said by the rows of its queues
             for leftover in leftovers_in(store):
-                yield {
-                    "queue": leftover.name,
-                    "store": store.alias,
-                    "waiting": leftover.stats.waiting,
-                    "delayed": leftover.stats.delayed,
-                    "running": leftover.stats.running,
-                    "pools": len(leftover.stats.pools),
-                    "oldest": round(leftover.stats.oldest_wait, 3),
-                    "note": leftover.note,
-                }
+                row = _row(leftover.name, leftover.stats)
+                numbers = {column: row[column] for column in LEFTOVER}
+                yield {"queue": leftover.name, "store": store.alias, **numbers, "note": leftover.note}
 
 
 def add_filters(parser: ArgumentParser) -> None:
@@ -180,8 +157,7 @@ def show(out: OutputWrapper, *, id: str, format: str | None, **options: Any) -> 
 def _text(job: dict[str, Any]) -> str:
     """Return a job for people: a line for each value it has, and the traceback last."""
     error = job["error"] or {}
-    values = {**job, "age": words(int(job["age"])), "run": None if job["run"] is None else words(job["run"])}
-    values["error"] = f"{error['type']}: {error['message']}" if error else None
+    values = {**_job_words(job), "error": f"{error['type']}: {error['message']}" if error else None}
     lines = []
     for name, value in values.items():
         several = value if name == "interruptions" else [value]

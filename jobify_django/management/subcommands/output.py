@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from typing import Any
@@ -18,7 +20,6 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import JobRecord, JobStatus
 from jobify_django.payload import UNREADABLE, in_lines, readable
 from jobify_django.stores import queues_by_store, stores
-from jobify_django.stores.database import rows
 
 USAGE = 2
 """The exit code of a wrong command line, as argparse has it."""
@@ -60,6 +61,10 @@ class Progress:
 INDENTED = 5
 """How many times as long as on one line a JSON text may be in many."""
 
+FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
+"""The first and the last second that a date can stand for, from the year 1 to 9999."""
+
+TIMES = ("pushed_at", "eligible_at", "started_at", "ended_at")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -92,8 +97,9 @@ def usage(message: str) -> CommandError:
 
 def moment(at: float | None) -> str | None:
     """Return a time in UTC as ISO 8601 text; one that no calendar has is the first or the last it has."""
-    within = rows.moment(at, None)
-    return None if within is None else datetime.fromtimestamp(within, UTC).isoformat(timespec="milliseconds")
+    if at is None or math.isnan(at):
+        return None
+    return datetime.fromtimestamp(min(max(at, FIRST), LAST), UTC).isoformat(timespec="milliseconds")
 
 
 def clocks() -> Mapping[str, float]:
@@ -126,23 +132,14 @@ def job_values(record: JobRecord, now: float) -> dict[str, Any]:
         "priority": record.priority,
         "attempts": record.attempt,
         "crashes": record.crashes,
-        "pushed_at": moment(record.pushed_at),
-        "eligible_at": moment(record.eligible_at),
-        "started_at": moment(record.started_at),
-        "ended_at": moment(record.ended_at),
+        **{name: moment(getattr(record, name)) for name in TIMES},
         "age": round(max(0.0, now - record.pushed_at), 3),
         "run": _run(record, now),
         "pool": record.pool,
         "args": args,
         "kwargs": kwargs,
         "result": result,
-        "error": None
-        if record.error is None
-        else {
-            "type": record.error.type,
-            "message": record.error.message,
-            "traceback": record.error.traceback,
-        },
+        "error": None if record.error is None else asdict(record.error),
         "interruptions": [
             {"attempt": one.attempt, "reason": one.reason, "at": moment(one.at), "charged": one.charged}
             for one in record.history

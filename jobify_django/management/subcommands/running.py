@@ -10,7 +10,8 @@ from jobify_django.job import RUNNING, JobRecord
 from jobify_django.management.subcommands.finding import Finding
 from jobify_django.management.subcommands.table import words
 from jobify_django.registry import tasks
-from jobify_django.stores.base import PoolRecord, Store
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import JobQuery, PoolRecord
 
 SAMPLE = 1_000
 """Running jobs of a queue that are looked at: those pushed last."""
@@ -39,7 +40,7 @@ def running(store: Store, queues: Sequence[QueueSettings], long: float) -> Itera
 
 
 def _running(store: Store, queue: QueueSettings) -> Sequence[JobRecord]:
-    return store.find(queue=queue.name, status=RUNNING, limit=SAMPLE)
+    return store.query(JobQuery(queue=queue.name, status=RUNNING, limit=SAMPLE, payload=False))
 
 
 def _is_lost(record: JobRecord, now: float, patience: float) -> bool:

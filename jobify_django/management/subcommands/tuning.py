@@ -14,7 +14,7 @@ from jobify_django.exceptions import InvalidTuning, StaleVersion, UnknownQueue
 from jobify_django.management.subcommands.output import Progress, refuse_elsewhere, usage
 from jobify_django.queue import Queue
 from jobify_django.queue import queue as named
-from jobify_django.stores.base import QueueState
+from jobify_django.stores.value import QueueState
 
 
 def add_queue(parser: ArgumentParser) -> None:

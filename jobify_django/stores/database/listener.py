@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections
 
 from jobify_django.log import get_log
-from jobify_django.stores.hints import EVERYTHING, KINDS, News, Probe
+from jobify_django.stores.notifier import EVERYTHING, KINDS, News
 
 logger = get_log("jobify.store")
 
@@ -56,21 +56,18 @@ class Speaker:
         ``inside`` a transaction of the caller's it is part of that, and the server sends it at the commit.
         """
         word = f"{kind} {queue}"
-        if inside:
-            # Not left out for one of a moment ago: nobody knows how long it is until the commit.
-            with contextlib.suppress(Exception), connections[self._alias].cursor() as cursor:
-                cursor.execute(SAY_INSIDE, [CHANNEL, word])
-            return
-        now = time.monotonic()
-        if now - self._said.get(word, 0.0) < DEBOUNCE:
-            return
-        self._said[word] = now
+        if not inside:  # nobody knows how long it is until the commit
+            now = time.monotonic()
+            if now - self._said.get(word, 0.0) < DEBOUNCE:
+                return
+            self._said[word] = now
+        say, values = (SAY_INSIDE, [CHANNEL, word]) if inside else (SAY, [word])
         with contextlib.suppress(Exception), connections[self._alias].cursor() as cursor:
-            cursor.execute(SAY, [word])
+            cursor.execute(say, values)
 
 
 class Listener:
-    """A connection that listens, and what it heard.
+    """A connection of psycopg 3 that listens, and what it heard.
 
     Args:
         alias: the database's key in ``settings.DATABASES``.
@@ -140,9 +137,3 @@ class Listener:
     def close(self) -> None:
         """Close the connection."""
         self._raw.close()
-
-
-def listening(alias: str, say: Callable[[str], None]) -> Probe | None:
-    """Return a listener, or ``None`` where the driver is not psycopg 3."""
-    wrapper: Any = connections[alias]
-    return Listener(alias, say) if wrapper.Database.__name__ == "psycopg" else None

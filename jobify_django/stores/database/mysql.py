@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from types import MappingProxyType
 from typing import Any
 
 from django.db import Error as DjangoError
 
 from jobify_django.conf import QueueSettings
-from jobify_django.stores.base import Trouble
-from jobify_django.stores.database.database import (
-    INTO,
-    NEW,
-    NEW_POOL,
-    NEW_QUEUE,
-    UNENDED,
+from jobify_django.job import Claim
+from jobify_django.stores.database import columns
+from jobify_django.stores.database.add import Room, known_ids
+from jobify_django.stores.database.claim import Line
+from jobify_django.stores.database.connection import (
     Connection,
-    Room,
+    Held,
     Row,
-    Which,
+    Statements,
+    by_rows,
+    change_by_ids,
     chunks,
-    marks,
+    translate,
 )
-from jobify_django.stores.database.server import SILENCE_TIMEOUT, Server, Statements, translate
+from jobify_django.stores.database.query import UNENDED
+from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
+from jobify_django.stores.database.store import DatabaseStore
+from jobify_django.stores.value import Trouble
 
 LOCK_TIMEOUT, DEADLOCK = 1205, 1213
 OLD_TRANSACTION = 60
@@ -49,13 +51,17 @@ WAITING = """
     SELECT (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
            (SELECT count(*) FROM jobify_job
             WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now)"""
-NEXT = """
-    SELECT id, attempt + 1, queue, task, arguments, priority, pushed_at, eligible_at, crashes
+NEXT = f"""
+    SELECT {columns.spelled(Claim._fields, {"attempt": "attempt + 1", "started_at": "0e0"})}
     FROM jobify_job
     WHERE %s ORDER BY order_key, sequence LIMIT ? FOR UPDATE SKIP LOCKED"""
 START = """
     UPDATE jobify_job
     SET status = 'running', attempt = attempt + 1, pool = ?, started_at = ?, lease_until = ? WHERE id IN """
+HELD = """
+    SELECT id, attempt, cancel_requested FROM jobify_job
+    WHERE id IN (%s) AND pool = ? AND status = 'running' ORDER BY id FOR UPDATE"""
+RENEW = "UPDATE jobify_job SET lease_until = ? WHERE id IN "
 LONG = """
     SELECT trx_mysql_thread_id, timestampdiff(SECOND, trx_started, now()) FROM information_schema.innodb_trx
     WHERE trx_started < now() - INTERVAL ? SECOND ORDER BY trx_started LIMIT 5"""
@@ -69,22 +75,20 @@ TASK_IN = re.compile(r"\b(\w+\.)?task NOT IN")
 EXACT_TASK = r"CONVERT(\1task USING utf8mb4) COLLATE utf8mb4_bin NOT IN"
 
 
-class MySQL(Server):
-    """A MariaDB or MySQL database."""
+class MySQLStore(ServerTransactions, DatabaseStore):
+    """Jobs in a MariaDB or MySQL database."""
 
-    begin = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
-    limits = MappingProxyType({"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20})
-    now = "SELECT unix_timestamp(now(6))"
-    longer_history = (
+    _begin_with = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
+    _limits: Mapping[str, Any] = {"connect_timeout": 10, "read_timeout": 20, "write_timeout": 20}
+    _select_time = "SELECT unix_timestamp(now(6))"
+    _longer_history = (
         "concat(CASE WHEN left(history, 2) = '[{' AND right(history, 2) = '}]' "
         "THEN concat(left(history, char_length(history) - 1), ', ') ELSE '[' END, ?, ']')"
     )
 
-    def queues(self, db: Connection) -> Collection[str]:
-        """Return what the others do: from name to name of all queues that have rows, a look-up each.
-
-        In one statement the planner would go through the index of all rows.
-        """
+    def _queues(self, db: Connection) -> list[str]:
+        # From name to name of all queues that have rows, a look-up each: in one statement the planner would
+        # go through the index of all rows.
         found = []
         name = ""
         while (name := db.execute(NEXT_NAME, (name,)).fetchone()[0]) is not None:
@@ -105,23 +109,23 @@ class MySQL(Server):
 
         wrapper.init_connection_state = init_connection_state
 
-    def collided(self, error: DjangoError) -> bool:
+    def _collided(self, error: DjangoError) -> bool:
         return _code(error) in (LOCK_TIMEOUT, DEADLOCK)
 
-    def lacks_tables(self, error: DjangoError) -> bool:
+    def _lacks_tables(self, error: DjangoError) -> bool:
         return _code(error) in (NO_TABLE, NO_COLUMN)
 
     @staticmethod
-    def spell(statement: str) -> str:
+    def _spell(statement: str) -> str:
         return TASK_IN.sub(EXACT_TASK, translate(statement).replace('"', "`"))
 
     # A push holds the row's lock until its transaction ends, and so must whoever else goes by the order.
     @property
-    def steady(self) -> str:  # type: ignore[override]
-        return self.locked
+    def _steady(self) -> str:  # type: ignore[override]
+        return self._locked
 
     @property
-    def locked(self) -> str:  # type: ignore[override]
+    def _locked(self) -> str:  # type: ignore[override]
         return f"FOR UPDATE WAIT {LONGEST_LOCK}" if self._mariadb else "FOR UPDATE"
 
     @property
@@ -142,8 +146,8 @@ class MySQL(Server):
         verb, rest = statement.split(maxsplit=1)
         return f"{verb} /*+ SET_VAR({wait}) */ {rest}"
 
-    def troubles(self, db: Connection) -> Sequence[Trouble]:
-        found = db.execute(LONG, (OLD_TRANSACTION,)).fetchall()
+    def troubles(self) -> Sequence[Trouble]:
+        found = self._read(lambda db: db.execute(LONG, (OLD_TRANSACTION,)).fetchall())
         return [
             Trouble(
                 f"session {thread} has had a transaction open for {age} s: rows of ended jobs cannot be "
@@ -155,74 +159,64 @@ class MySQL(Server):
 
     # The bound
 
-    def room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int = 0) -> Room:
-        found = self._lock(db, queue.name)
-        if found is None:
-            self.ensure_queue(db, queue.name)
-            found = self._lock(db, queue.name)
+    def _room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int) -> Room:
+        maxsize, order, sequence = self._locked_queue(db, queue.name)
         waiting, due = db.execute(WAITING, {"queue": queue.name, "now": now}).fetchone()
-        return Room(found[0], found[1] or None, waiting + due, count(found[2] + 1))
+        return Room(maxsize, order or None, waiting + due, count(sequence + 1))
 
-    def insert(self, db: Connection, queue: str, rows: Sequence[Row]) -> Sequence[str]:
-        ids = [row[0] for row in rows]
-        known: set[str] = set()
-        for part in chunks(ids):
-            found = db.execute(f"SELECT id FROM jobify_job WHERE id IN {marks(part)}", part).fetchall()
-            known.update(id for (id,) in found)
-        fresh = [row for row in rows if row[0] not in known]
+    def _locked_queue(self, db: Connection, queue: str) -> Row:
+        """Lock a queue's row, which is made if it is not there, and return its columns."""
+        found: Row | None = self._lock(db, queue)
+        if found is None:
+            self._ensure_queue(db, queue)
+            found = self._lock(db, queue)
+        return found
+
+    def _insert(self, db: Connection, queue: str, jobs: Sequence[columns.NewJob]) -> set[str]:
+        known = known_ids(db, [job.id for job in jobs])
+        fresh = [job for job in jobs if job.id not in known]
         for new in _by_size(fresh):
-            statement = f"INSERT {INTO} VALUES {', '.join([NEW] * len(new))}"
-            db.execute(statement, [value for row in new for value in row])
-        db.execute("UPDATE jobify_queue SET sequence = ? WHERE name = ?", (rows[-1][6], queue))
-        return [row[0] for row in fresh]
+            statement = f"INSERT {columns.INTO_JOB} VALUES {', '.join([columns.NEW_JOB] * len(new))}"
+            db.execute(statement, [value for job in new for value in job])
+        db.execute("UPDATE jobify_queue SET sequence = ? WHERE name = ?", (jobs[-1].sequence, queue))
+        return {job.id for job in fresh}
 
     # Where SQL differs
 
-    def ensure_queue(self, db: Connection, queue: str) -> None:
-        db.execute(self._patient(db, f"{NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name"), (queue,))
+    def _ensure_queue(self, db: Connection, queue: str) -> None:
+        db.execute(self._patient(db, f"{columns.NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name"), (queue,))
 
-    def take_turn(self, db: Connection, queue: str) -> None:
+    def _lock_claims(self, db: Connection, queue: str) -> None:
         # A row of its own: a push may hold the queue's row for as long as its transaction takes.
-        row = f":{queue}"[:64]
-        if self._lock(db, row) is None:
-            self.ensure_queue(db, row)
-            self._lock(db, row)
+        self._locked_queue(db, f":{queue}"[:64])
 
-    def beat(self, db: Connection, values: Row) -> None:
+    def _beat(self, db: Connection, values: Sequence[object]) -> None:
         changed = "seen_at = VALUES(seen_at), queues = VALUES(queues)"
-        db.execute(f"{NEW_POOL} ON DUPLICATE KEY UPDATE {changed}", values)
+        db.execute(f"{columns.NEW_POOL} ON DUPLICATE KEY UPDATE {changed}", values)
 
-    def start(self, db: Connection, pool: str, which: Which, now: float, until: float) -> list[Row]:
-        rows = db.execute(NEXT % which.condition, (*which.values, which.want)).fetchall()
-        for part in chunks([row[0] for row in rows]):
-            db.execute(START + marks(part), (pool, now, until, *part))
-        return [(*row[:-1], now, row[-1]) for row in rows]
+    def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
+        rows = db.execute(NEXT % line.condition, (*line.values, line.want)).fetchall()
+        claims = [columns.to_claim(row)._replace(started_at=now) for row in rows]
+        change_by_ids(db, START, [claim.id for claim in claims], pool, now, until)
+        return claims
 
-    def renew(
-        self, db: Connection, pool: str, held: Sequence[tuple[str, int]], until: float
-    ) -> Mapping[str, bool]:
+    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
         attempts = dict(held)
-        found: dict[str, bool] = {}
-        for part in chunks([id for id, _ in held]):
-            mine = f"""
-                SELECT id, attempt, cancel_requested FROM jobify_job
-                WHERE id IN {marks(part)} AND pool = ? AND status = 'running' ORDER BY id FOR UPDATE"""
-            rows = db.execute(mine, (*part, pool)).fetchall()
-            found.update((id, bool(cancel)) for id, attempt, cancel in rows if attempts[id] == attempt)
-        for part in chunks(list(found)):
-            db.execute(f"UPDATE jobify_job SET lease_until = ? WHERE id IN {marks(part)}", (until, *part))
+        rows = by_rows(db, HELD, "?", [(id,) for id in attempts], after=(pool,))
+        found = {id: bool(cancel) for id, attempt, cancel in rows if attempts[id] == attempt}
+        change_by_ids(db, RENEW, list(found), until)
         return found
 
 
-def _by_size(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Return rows (see ``INTO``) in parts whose statement the server takes in one packet."""
-    for part in chunks(rows):
+def _by_size(jobs: Sequence[columns.NewJob]) -> Iterator[Sequence[columns.NewJob]]:
+    """Return jobs in parts whose statement the server takes in one packet."""
+    for part in chunks(jobs):
         start = size = 0
-        for end, row in enumerate(part):
-            size += len(row[3])
+        for end, job in enumerate(part):
+            size += len(job.arguments)
             if size > PACKET and end > start:
                 yield part[start:end]
-                start, size = end, len(row[3])
+                start, size = end, len(job.arguments)
         yield part[start:]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from jobify_django.exceptions import StoreError
-from jobify_django.file import File, Identity, Log, has_open, identity, log_beside
+from jobify_django.file import File, Identity, has_open, identity, log_beside
 from jobify_django.log import get_log
 
 logger = get_log("jobify.store")
@@ -22,7 +22,7 @@ class Place:
         self._alias = alias
         self._path = ""
         self._told: tuple[Identity | None, Identity | None] | None = None
-        self._log: Log | None = None
+        self._log: int | None = None
         self._index: Identity | None = None
         self._lock = threading.Lock()
 

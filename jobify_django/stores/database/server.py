@@ -1,33 +1,25 @@
-"""What databases behind a socket have in common: statements, short transactions, and whose clock counts."""
+"""What databases behind a socket have in common: short transactions, tried again where others stood in the
+way, and the server's clock, which leases and delays are measured on, for all machines share it."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import random
-import re
 import time
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError
 from django.db import Error as DjangoError
+from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.db.backends.utils import CursorWrapper
 from django.db.transaction import TransactionManagementError
 
 from jobify_django.exceptions import StoreBusy, StoreError, StoreUncertain
-from jobify_django.stores.database.database import (
-    PATIENCE,
-    Connection,
-    Crowded,
-    Cursor,
-    Database,
-    patient,
-    unmigrated,
-)
+from jobify_django.stores.database.connection import Connection, Statements, patient, translate, unmigrated
+from jobify_django.stores.database.transaction import Crowded, Transactions
 
 T = TypeVar("T")
 
@@ -44,6 +36,7 @@ SILENCE_TIMEOUT = 15
 """Seconds a transaction of ours may wait for its next statement. Nobody else can claim what a host claimed
 that froze or was cut off before its commit, and it may be hours until the server misses that host."""
 
+
 MEASURE_EVERY = 10.0
 """Seconds between two looks at the server's clock."""
 
@@ -55,41 +48,29 @@ DRIFT = 0.0005
 """Seconds that two clocks may drift apart in one, the most by which NTP lets one run faster or slower."""
 
 
-class Server(Database):
-    """A database server, through the calling thread's Django connection.
+class ServerTransactions(Transactions):
+    """Transactions on a database server, whose clock is the one that counts."""
 
-    Leases and delays are measured on the server's clock, the one that all machines share: this process
-    notes how far it is from its own monotonic clock, so that a host whose clock is stepped notices nothing.
+    _locked = "FOR UPDATE"
+    _unlocked = "FOR UPDATE SKIP LOCKED"
 
-    Args:
-        alias: its key in ``settings.DATABASES``.
-        sleep: how it waits between tries.
-    """
-
-    locked = "FOR UPDATE"
-    unlocked = "FOR UPDATE SKIP LOCKED"
-
-    begin: Sequence[str]
+    _begin_with: Sequence[str]
     """The statements that begin a transaction of our own."""
 
-    def beginning(self, patience: float) -> Sequence[str]:
-        """Return the same for one that may wait so many seconds for others' locks."""
-        return self.begin
+    _select_time: str
+    """A SELECT of the server's clock, in seconds since the epoch."""
 
-    def __init__(self, alias: str, sleep: Callable[[float], None] = time.sleep) -> None:
-        super().__init__(alias)
-        self._sleep = sleep
-        self._reading: _Reading | None = None
-        self._measured = 0.0
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._sleep: Callable[[float], None] = time.sleep
+        self._server_clock = ServerClock(self._select_time)
 
-    # Transactions
-
-    def read(self, work: Callable[[Connection], T]) -> T:
+    def _read(self, work: Callable[[Connection], T]) -> T:
         if self.in_transaction():
             return self._in_theirs(work)
-        return self._persistently(partial(self._run, work, self.deadline), again=True)
+        return self._persistently(partial(self._on_cursor, work, self._deadline), again=True)
 
-    def write(
+    def _write(
         self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
     ) -> T:
         until = time.monotonic() + patient(patience)
@@ -100,7 +81,7 @@ class Server(Database):
     def _in_theirs(self, work: Callable[[Connection], T], until: float | None = None) -> T:
         for tried in range(1, TRIES_INSIDE + 1):
             try:
-                return self._run(work, until=until)
+                return self._on_cursor(work, until=until)
             except Crowded:
                 if tried == TRIES_INSIDE:
                     raise
@@ -114,22 +95,22 @@ class Server(Database):
             self._sleep(random.uniform(0.5, 1.0) * FIRST_SLEEP)
         raise AssertionError("the last try returns or raises")
 
-    def _run(
+    def _on_cursor(
         self,
         work: Callable[[Connection], T],
         deadline: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         until: float | None = None,
     ) -> T:
         with self._wrapper.cursor() as cursor, deadline():
-            db = Statements(cursor, self.spell, until)
-            self._measure(db)
+            db = Statements(cursor, self._spell, until)
+            self._server_clock.measure(db)
             return work(db)
 
     def _transact(self, work: Callable[[Connection], T], until: float) -> T:
-        with self._wrapper.cursor() as cursor, self.deadline():
-            db = Statements(cursor, self.spell, until)
-            self._measure(db)
-            for statement in self.beginning(db.patience):
+        with self._wrapper.cursor() as cursor, self._deadline():
+            db = Statements(cursor, self._spell, until)
+            self._server_clock.measure(db)
+            for statement in self._beginning(db.patience):
                 cursor.execute(statement)
             try:
                 value = work(db)
@@ -165,8 +146,8 @@ class Server(Database):
                 broken = self._broken(error)
                 if broken:
                     self.close()  # the next call gets a new one
-                worth_it = (broken and again) or self.collided(error)
-                late = self.collided(error) and time.monotonic() >= until
+                worth_it = (broken and again) or self._collided(error)
+                late = self._collided(error) and time.monotonic() >= until
                 if tried == TRIES or late or not worth_it:
                     self._give_up(error, uncertain)
                 again = again and not broken  # once
@@ -176,71 +157,91 @@ class Server(Database):
     def _give_up(self, error: DjangoError, uncertain: Exception | None) -> NoReturn:
         if uncertain is not None:
             raise StoreUncertain(
-                f"database {self.alias!r}: the connection broke during a commit ({_line(uncertain)}), so the "
-                "change may be stored or not. Look before you do it again."
+                f"database {self._database!r}: the connection broke during a commit ({_line(uncertain)}), so "
+                "the change may be stored or not. Look before you do it again."
             ) from error
         self._explain(error)
 
     def _broken(self, error: DjangoError) -> bool:
-        return isinstance(error, (OperationalError, InterfaceError)) and not self.collided(error)
-
-    def deadline(self) -> AbstractContextManager[object]:
-        """Return a block that ends the connection when a call in it takes too long."""
-        return contextlib.nullcontext()
-
-    @abstractmethod
-    def collided(self, error: DatabaseError | DjangoError) -> bool:
-        """Whether another transaction stood in the way, so that a second try may go through."""
+        return isinstance(error, (OperationalError, InterfaceError)) and not self._collided(error)
 
     def _explain(self, error: DjangoError) -> NoReturn:
         if isinstance(error, TransactionManagementError):
             raise error  # what the ORM says there: the caller's transaction can only be rolled back
-        if self.collided(error):
+        if self._collided(error):
             raise StoreBusy(
-                f"database {self.alias!r}: another transaction stood in the way ({_line(error)}). Try again; "
-                "if it is often so, look for a long transaction."
+                f"database {self._database!r}: another transaction stood in the way ({_line(error)}). Try "
+                "again; if it is often so, look for a long transaction."
             ) from error
-        if isinstance(error, (ProgrammingError, OperationalError)) and self.lacks_tables(error):
-            raise unmigrated(self.alias, _line(error)) from error
-        raise StoreError(f"database {self.alias!r} failed: {_line(error)}.") from error
+        if isinstance(error, (ProgrammingError, OperationalError)) and self._lacks_tables(error):
+            raise unmigrated(self._database, _line(error)) from error
+        raise StoreError(f"database {self._database!r} failed: {_line(error)}.") from error
 
-    @abstractmethod
-    def lacks_tables(self, error: DjangoError) -> bool:
+    # What servers do in their own ways
+
+    def _beginning(self, patience: float) -> Sequence[str]:
+        """Return ``begin`` for a transaction that may wait so many seconds for others' locks."""
+        return self._begin_with
+
+    def _deadline(self) -> AbstractContextManager[object]:
+        """Return a block that ends the connection when a call in it takes too long."""
+        return contextlib.nullcontext()
+
+    def _collided(self, error: DjangoError) -> bool:
+        """Whether another transaction stood in the way, so that a second try may go through."""
+        raise NotImplementedError
+
+    def _lacks_tables(self, error: DjangoError) -> bool:
         """Whether a table or a column is missing."""
+        raise NotImplementedError
 
     @staticmethod
-    def spell(statement: str) -> str:
+    def _spell(statement: str) -> str:
         """Return a statement as the driver wants it."""
         return translate(statement)
 
-    # Time
+    def _time(self) -> float:
+        if self._server_clock.reading is None:
+            with contextlib.suppress(StoreError):
+                self._read(lambda db: None)  # which measures
+        return self._server_clock.time()
 
-    now: str
-    """A SELECT of the server's clock, in seconds since the epoch."""
+
+class ServerClock:
+    """How far a server's clock is from this process's monotonic one: a host whose clock is stepped notices
+    nothing.
+
+    Args:
+        select: a SELECT of the server's clock, in seconds since the epoch.
+    """
+
+    def __init__(self, select: str) -> None:
+        self._select = select
+        self.reading: Reading | None = None
+        self._measured = 0.0
 
     def time(self) -> float:
-        if self._reading is None:
-            with contextlib.suppress(StoreError):
-                self.read(lambda db: None)  # which measures
-        return time.time() if self._reading is None else time.monotonic() + self._reading.ahead
+        """Return the server's time; this host's, as long as the server was never asked."""
+        return time.time() if self.reading is None else time.monotonic() + self.reading.ahead
 
-    def _measure(self, db: Connection) -> None:
-        if self._reading is not None and time.monotonic() - self._measured <= MEASURE_EVERY:
+    def measure(self, db: Connection) -> None:
+        """Look at the server's clock, if that is due."""
+        if self.reading is not None and time.monotonic() - self._measured <= MEASURE_EVERY:
             return
-        looks: list[_Reading] = []
+        looks: list[Reading] = []
         while len(looks) < MEASURE_TIMES and not (looks and looks[-1].error < CLOSE_LOOK / 2):
             began = time.monotonic()
-            (now,) = db.execute(self.now).fetchone()
+            (now,) = db.execute(self._select).fetchone()
             ended = time.monotonic()
             error = (ended - began) / 2
-            looks.append(_Reading(error, float(now) - began - error, ended))
+            looks.append(Reading(error, float(now) - began - error, ended))
         self._measured = looks[-1].at
         new = min(looks)
-        if self._reading is None or new.replaces(self._reading):
-            self._reading = new
+        if self.reading is None or new.replaces(self.reading):
+            self.reading = new
 
 
-class _Reading(NamedTuple):
+class Reading(NamedTuple):
     """How many seconds the server's clock is ahead of this process's monotonic one, give or take ``error``,
     as it was ``at`` that one's time. The better of two is kept as in NTP's clock filter (RFC 5905, 10)."""
 
@@ -248,7 +249,7 @@ class _Reading(NamedTuple):
     ahead: float
     at: float
 
-    def replaces(self, old: _Reading) -> bool:
+    def replaces(self, old: Reading) -> bool:
         """Whether it is better than an old one, or shows that the server's clock was set since."""
         error = old.error + DRIFT * (self.at - old.at)
         return self.error <= error or abs(self.ahead - old.ahead) > self.error + error
@@ -256,40 +257,6 @@ class _Reading(NamedTuple):
 
 class _Uncertain(Exception):
     """The reply to a COMMIT was lost; the cause says how."""
-
-
-class Statements:
-    """Runs statements with question marks on a Django cursor.
-
-    Args:
-        cursor: Django's.
-        spell: makes of a statement what the driver wants.
-        until: when, on the monotonic clock, the last of them may have waited for others' locks.
-    """
-
-    def __init__(
-        self, cursor: CursorWrapper, spell: Callable[[str], str], until: float | None = None
-    ) -> None:
-        self._cursor = cursor
-        self._spell = spell
-        self._until = until
-
-    @property
-    def patience(self) -> float:
-        """Seconds the next statement may wait for others' locks."""
-        return PATIENCE if self._until is None else max(0.0, self._until - time.monotonic())
-
-    def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
-        """Run a statement; what it returns holds until the next one."""
-        self._cursor.execute(self._spell(statement), values or None)
-        cursor: Any = self._cursor
-        return cursor  # type: ignore[no-any-return]
-
-
-@lru_cache(maxsize=512)
-def translate(statement: str) -> str:
-    """Return a statement with ``%s`` for each ``?``, and ``%(name)s`` for each ``:name``."""
-    return re.sub(r"(?<!:):([a-z]+)", r"%(\1)s", statement).replace("?", "%s")
 
 
 def _line(error: Exception) -> str:

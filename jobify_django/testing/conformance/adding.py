@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-from jobify_django.job import JobStatus
-from jobify_django.testing.conformance.ground import ARGUMENTS, POOL, Ground, a_queue, outcome
+from jobify_django.job import DELAYED, RUNNING, SUCCESSFUL, WAITING
+from jobify_django.testing.conformance.ground import ARGUMENTS, Ground, a_queue, outcome
 
 
 class Adding(Ground):
     """What ``add`` promises."""
 
     def test_an_added_job_is_stored_as_it_was_given(self) -> None:
-        spec = self.spec(7)
-        self.store.add(self.queue, [spec])
+        (id,) = self.add(7)
 
-        job = self.record(spec.id)
+        job = self.record(id)
 
-        assert (job.id, job.queue, job.task, job.priority) == (spec.id, "default", "app.tasks.a", 7)
+        assert (job.id, job.queue, job.task, job.priority) == (id, "default", "app.tasks.a", 7)
         assert job.arguments == ARGUMENTS
-        assert (job.status, job.attempt, job.crashes) == (JobStatus.WAITING, 0, 0)
+        assert (job.status, job.attempt, job.crashes) == (WAITING, 0, 0)
         assert (job.pushed_at, job.eligible_at) == (self.clock.now, self.clock.now)
         assert (job.started_at, job.ended_at, job.result, job.error) == (None,) * 4
         assert job.history == ()
 
     def test_add_tells_what_it_took_and_how_the_queue_stands(self) -> None:
-        queue = a_queue(maxsize=5)
-        added = self.store.add(queue, [self.spec(), self.spec()])
+        added = self.store.add(a_queue(maxsize=5), [self.spec(), self.spec()])
 
         assert (added.taken, added.depth, added.maxsize) == (2, 2, 5)
 
-    def test_a_full_queue_takes_nothing(self) -> None:
-        queue = a_queue(maxsize=2)
-        self.add(0, 0, queue=queue)
-
-        added = self.store.add(queue, [self.spec()])
-
-        assert (added.taken, added.depth, added.maxsize) == (0, 2, 2)
-        assert self.waiting(queue) == 2
-
-    def test_add_takes_the_first_jobs_that_fit(self) -> None:
+    def test_add_takes_the_first_jobs_that_fit_and_into_a_full_queue_none(self) -> None:
         queue = a_queue(maxsize=3)
         self.add(0, queue=queue)
         specs = [self.spec() for _ in range(4)]
 
-        added = self.store.add(queue, specs)
-
-        assert (added.taken, added.depth) == (2, 3)
+        for offered, taken in ((specs, 2), (specs[2:], 0)):
+            added = self.store.add(queue, offered)
+            assert (added.taken, added.depth, added.maxsize) == (taken, 3, 3)
         assert set(self.store.get([spec.id for spec in specs])) == {specs[0].id, specs[1].id}
+        assert self.waiting(queue) == 3
 
     def test_add_of_a_whole_takes_all_or_none(self) -> None:
         queue = a_queue(maxsize=3)
@@ -57,13 +47,12 @@ class Adding(Ground):
         assert self.store.add(queue, specs[:2], whole=True).taken == 2
 
     def test_a_claim_makes_room(self) -> None:
-        queue = a_queue(maxsize=1)
-        self.add(0, queue=queue)
-        assert self.store.add(queue, [self.spec()]).taken == 0
+        queue = self.full()
+        assert self.takes(queue=queue) == 0
 
         self.claim(1)
 
-        assert self.store.add(queue, [self.spec()]).taken == 1
+        assert self.takes(queue=queue) == 1
 
     def test_a_tuned_maxsize_is_the_bound(self) -> None:
         queue = a_queue(maxsize=1)
@@ -77,31 +66,27 @@ class Adding(Ground):
         ids = self.add(0, 0, 0)
         self.tune(maxsize=1)
 
-        assert self.waiting() == 3
-        assert self.store.add(self.queue, [self.spec()]).taken == 0
+        assert (self.waiting(), self.takes()) == (3, 0)
         assert self.claimed() == ids
 
     def test_queues_have_bounds_of_their_own(self) -> None:
-        full, other = a_queue(maxsize=1), a_queue("mail", maxsize=1)
-        self.add(0, queue=full)
+        self.full()
 
-        assert self.store.add(other, [self.spec()]).taken == 1
+        assert self.takes(queue=a_queue("mail", maxsize=1)) == 1
 
     def test_a_delayed_job_always_finds_room(self) -> None:
-        queue = a_queue(maxsize=1)
-        self.add(0, queue=queue)
         late, dated = self.spec(delay=60), self.spec(at=self.clock.now + 60)
 
-        added = self.store.add(queue, [late, dated])
+        added = self.store.add(self.full(), [late, dated])
 
         assert (added.taken, added.depth) == (2, 1)
-        assert self.status(late.id) is self.status(dated.id) is JobStatus.DELAYED
+        assert self.status(late.id) is self.status(dated.id) is DELAYED
 
     def test_delayed_jobs_leave_the_room_to_others_until_they_are_due(self) -> None:
         queue = a_queue(maxsize=1)
         self.add(0, 0, queue=queue, delay=60)
 
-        assert self.store.add(queue, [self.spec()]).taken == 1
+        assert self.takes(queue=queue) == 1
 
     def test_due_jobs_count_at_once_and_may_exceed_the_bound(self) -> None:
         queue = a_queue(maxsize=2)
@@ -110,21 +95,20 @@ class Adding(Ground):
 
         added = self.store.add(queue, [self.spec()])
 
-        assert (added.taken, added.depth) == (0, 3)
-        assert self.waiting(queue) == 3
+        assert (added.taken, added.depth, self.waiting(queue)) == (0, 3, 3)
 
     def test_a_delayed_job_does_not_open_the_way_for_those_behind_it(self) -> None:
-        queue = a_queue(maxsize=1)
         specs = [self.spec(), self.spec(delay=60), self.spec(), self.spec(delay=60)]
 
-        assert self.store.add(queue, specs).taken == 2
+        assert self.takes(*specs, queue=a_queue(maxsize=1)) == 2
 
-    def test_a_moment_that_has_passed_is_now(self) -> None:
-        spec = self.spec(at=self.clock.now - 60)
-        self.store.add(self.queue, [spec])
+    def test_a_moment_that_has_passed_is_now_and_takes_room(self) -> None:
+        queue = self.full()
+        (id,) = self.add(0, at=self.clock.now - 60)
 
-        assert self.status(spec.id) is JobStatus.WAITING
-        assert self.record(spec.id).eligible_at == self.clock.now
+        assert (self.status(id), self.record(id).eligible_at) == (WAITING, self.clock.now)
+        for at in (self.clock.now, self.clock.now - 60):
+            assert self.takes(self.spec(at=at), queue=queue) == 0
 
     def test_adding_a_job_twice_adds_it_once(self) -> None:
         spec = self.spec()
@@ -138,36 +122,31 @@ class Adding(Ground):
     def test_a_known_job_counts_as_taken_by_a_full_queue(self) -> None:
         queue = a_queue(maxsize=1)
         spec = self.spec()
-        self.store.add(queue, [spec])
 
-        assert self.store.add(queue, [spec]).taken == 1
-        assert self.store.add(queue, [spec, self.spec()]).taken == 1
+        assert [self.takes(spec, queue=queue) for _ in range(2)] == [1, 1]
+        assert self.takes(spec, self.spec(), queue=queue) == 1
 
     def test_adding_a_job_that_runs_or_has_ended_changes_nothing(self) -> None:
         spec = self.spec()
-        self.store.add(self.queue, [spec])
+        self.takes(spec)
         (claim,) = self.claim(1)
 
-        assert self.store.add(self.queue, [spec]).taken == 1
-        assert self.status(spec.id) is JobStatus.RUNNING
-        self.store.finish([outcome(claim)])
-        assert self.store.add(self.queue, [spec]).taken == 1
-        assert self.status(spec.id) is JobStatus.SUCCESSFUL
+        assert (self.takes(spec), self.status(spec.id)) == (1, RUNNING)
+        self.store.settle([outcome(claim)])
+        assert (self.takes(spec), self.status(spec.id)) == (1, SUCCESSFUL)
         assert self.waiting() == 0
 
     def test_jobs_that_come_back_may_exceed_the_bound_and_then_nothing_is_added(self) -> None:
-        queue = a_queue(maxsize=2)
-        self.add(0, 0, queue=queue)
-        held = {claim.id: claim.attempt for claim in self.claim(2)}
+        queue = self.full(2)
+        claims = self.claim(2)
         self.add(0, 0, queue=queue)
 
-        self.store.release(POOL, held, "it stopped")
+        self.release(claims)
 
-        assert self.waiting(queue) == 4
         for waiting in (4, 3, 2):
-            assert self.store.add(queue, [self.spec()]).taken == 0, f"{waiting} of 2 wait"
+            assert (self.waiting(queue), self.takes(queue=queue)) == (waiting, 0)
             self.claim(1)
-        assert self.store.add(queue, [self.spec()]).taken == 1
+        assert self.takes(queue=queue) == 1
 
     def test_impatience_is_no_reason_to_refuse_what_nobody_holds_up(self) -> None:
         specs = [self.spec() for _ in range(3)]
@@ -177,9 +156,8 @@ class Adding(Ground):
         assert self.claimed() == [spec.id for spec in specs]
 
     def test_a_delay_too_short_for_the_clock_is_none(self) -> None:
-        queue = a_queue(maxsize=3)
         self.clock.now = 1.7e9
-        self.add(0, 0, 0, queue=queue)
+        queue = self.full(3)
         short = self.spec(delay=1e-7)
 
         added = self.store.add(queue, [short])
@@ -187,21 +165,13 @@ class Adding(Ground):
         assert (added.taken, added.depth, self.waiting(queue)) == (0, 3, 3)
         assert self.store.get([short.id]) == {}
 
-    def test_a_moment_that_has_passed_takes_room(self) -> None:
-        queue = a_queue(maxsize=1)
-        self.add(0, queue=queue)
-
-        for at in (self.clock.now, self.clock.now - 60):
-            assert self.store.add(queue, [self.spec(at=at)]).taken == 0
-
     def test_add_tells_the_moment_that_settles_which_jobs_are_delayed(self) -> None:
         self.clock.now = 1.7e9
-        specs = [self.spec(delay=delay) for delay in (0.0, 1e-7, 0.5)] + [
-            self.spec(at=self.clock.now + after) for after in (-60, 0, 60)
-        ]
+        specs = [self.spec(delay=delay) for delay in (0.0, 1e-7, 0.5)]
+        specs += [self.spec(at=self.clock.now + after) for after in (-60, 0, 60)]
 
         now = self.store.add(self.queue, specs).now
 
         for spec in specs:
-            delayed = self.status(spec.id) is JobStatus.DELAYED
+            delayed = self.status(spec.id) is DELAYED
             assert delayed == (spec.eligible_at(now) > now)

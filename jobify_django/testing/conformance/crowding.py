@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 from jobify_django.exceptions import StaleVersion
-from jobify_django.job import Claim
+from jobify_django.outcome import Outcome
+from jobify_django.stores.value import Demand, Lane
 from jobify_django.testing.conformance.ground import LEASE, Ground, a_queue, outcome
 
 PRODUCERS = 8
@@ -29,7 +32,7 @@ class Crowding(Ground):
         assert max(crowd.depths) <= MAXSIZE, f"{max(crowd.depths)} jobs waited where {MAXSIZE} may"
         assert Counter(crowd.claimed) == Counter(crowd.added)
         assert len(crowd.added) == PRODUCERS * EACH
-        stats = self.store.stats([crowd.queue])["default"]
+        stats = self.stats(crowd.queue)
         assert (stats.waiting, stats.running) == (0, 0)
 
     def test_of_tunings_at_the_same_moment_none_is_lost(self) -> None:
@@ -37,18 +40,14 @@ class Crowding(Ground):
 
         def tune(key: str) -> None:
             for value in range(1, EACH + 1):
-                versions.append(self.store.tune(queue, {key: value}, actor="ada", source="code").version)
-            self.store.close()
+                versions.append(store.tune(queue, {key: value}, actor="ada", source="code").version)
+            store.close()
 
-        queue = a_queue()
-        threads = [threading.Thread(target=tune, args=(key,)) for key in ("workers", "maxsize") * 2]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
+        store, queue = self.store, a_queue()
+        _at_once(partial(tune, key) for key in ("workers", "maxsize") * 2)
 
         assert sorted(versions) == list(range(1, 4 * EACH + 1))
-        state = self.store.states(["default"])["default"]
+        state = self.state()
         assert (state.version, state.workers, state.maxsize) == (4 * EACH, EACH, EACH)
 
     def test_of_changes_made_from_one_version_at_the_same_moment_one_is_made(self) -> None:
@@ -58,26 +57,29 @@ class Crowding(Ground):
         refused: list[StaleVersion] = []
 
         def change(value: int) -> None:
-            changes = {"workers": value} if value % 2 else {"paused": True}
+            changes: dict[str, Any] = {"workers": value} if value % 2 else {"paused": True}
             begin.wait(PATIENCE)
             try:
-                state = self.store.tune(self.queue, changes, actor="ada", source="code", expected=1)
-                made.append(state.version)
+                made.append(self.tune(expected=1, **changes).version)
             except StaleVersion as error:
                 refused.append(error)
             finally:
                 self.store.close()
 
-        threads = [threading.Thread(target=change, args=(value + 1,)) for value in range(PRODUCERS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
+        _at_once(partial(change, value + 1) for value in range(PRODUCERS))
 
         assert made == [2]
         assert {(one.queue, one.expected, one.version) for one in refused} == {("default", 1, 2)}
         assert len(refused) == PRODUCERS - 1
-        assert self.store.states(["default"])["default"].version == 2
+        assert self.state().version == 2
+
+
+def _at_once(bodies: Iterable[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=body) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
 
 
 class _Crowd:
@@ -95,16 +97,12 @@ class _Crowd:
 
     def run(self) -> None:
         unsubscribes = [
-            self.store.hints.subscribe("room", lambda queue: self._room.release(PRODUCERS)),
-            self.store.hints.subscribe("work", lambda queue: self._work.release(CLAIMERS)),
+            self.store.listen("room", lambda queue: self._room.release(PRODUCERS)),
+            self.store.listen("work", lambda queue: self._work.release(CLAIMERS)),
         ]
-        bodies: list[Callable[[], None]] = [self._producer(number) for number in range(PRODUCERS)]
-        bodies += [self._claimer(number) for number in range(CLAIMERS)]
-        threads = [threading.Thread(target=self._guarded, args=(body,)) for body in (*bodies, self._sample)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
+        bodies: list[Callable[[], None]] = [partial(self._produce, number) for number in range(PRODUCERS)]
+        bodies += [partial(self._claim, number) for number in range(CLAIMERS)]
+        _at_once(partial(self._guarded, body) for body in (*bodies, self._sample))
         self._all_done.set()
         for unsubscribe in unsubscribes:
             unsubscribe()
@@ -118,37 +116,31 @@ class _Crowd:
         finally:
             self.store.close()
 
-    def _producer(self, number: int) -> Callable[[], None]:
-        def produce() -> None:
-            left = self.specs[number]
-            while left and not self._all_done.is_set():
-                # Batches of different sizes, so that adds are taken in part.
-                added = self.store.add(self.queue, left[: 1 + number % 4])
-                self.depths.append(added.depth)
-                self.added += [spec.id for spec in left[: added.taken]]
-                left = left[added.taken :]
-                if not added.taken:
-                    # Polling is the truth, so a lost hint costs a moment and no more.
-                    self._room.acquire(timeout=0.05)
+    def _produce(self, number: int) -> None:
+        left = self.specs[number]
+        while left and not self._all_done.is_set():
+            # Batches of different sizes, so that adds are taken in part.
+            added = self.store.add(self.queue, left[: 1 + number % 4])
+            self.depths.append(added.depth)
+            self.added += [spec.id for spec in left[: added.taken]]
+            left = left[added.taken :]
+            if not added.taken:
+                # Polling is the truth, so a lost hint costs a moment and no more.
+                self._room.acquire(timeout=0.05)
 
-        return produce
-
-    def _claimer(self, number: int) -> Callable[[], None]:
-        def claim() -> None:
-            ended: list[Claim] = []
-            while len(self.claimed) < PRODUCERS * EACH and not self._all_done.is_set():
-                outcomes = [outcome(claim) for claim in ended]
-                wants = {"default": 1 + number}
-                ended = list(self.store.claim(f"pool-{number}", wants, {"default": LEASE}, outcomes).claims)
-                assert len(ended) <= 1 + number, "claimed more than wanted"
-                self.claimed += [claim.id for claim in ended]
-                if not ended:
-                    self._work.acquire(timeout=0.05)
-            assert list(self.store.finish([outcome(claim) for claim in ended])) == []
-            if len(self.claimed) >= PRODUCERS * EACH:
-                self._all_done.set()
-
-        return claim
+    def _claim(self, number: int) -> None:
+        demand = Demand(f"pool-{number}", {"default": Lane(1 + number, LEASE)})
+        ended: list[Outcome] = []
+        while len(self.claimed) < PRODUCERS * EACH and not self._all_done.is_set():
+            claims = self.store.claim(demand, ended).claims
+            assert len(claims) <= 1 + number, "claimed more than wanted"
+            self.claimed += [claim.id for claim in claims]
+            ended = [outcome(claim) for claim in claims]
+            if not ended:
+                self._work.acquire(timeout=0.05)
+        assert list(self.store.settle(ended)) == []
+        if len(self.claimed) >= PRODUCERS * EACH:
+            self._all_done.set()
 
     def _sample(self) -> None:
         while not self._all_done.is_set():

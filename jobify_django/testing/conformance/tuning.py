@@ -1,18 +1,18 @@
-"""``tune`` and ``states``: live values, their versions, and what a new order does to jobs."""
+"""``tune`` and ``sync``: live values, their versions, and what a new order does to jobs."""
 
 from __future__ import annotations
 
 import pytest
 
 from jobify_django.exceptions import StaleVersion
-from jobify_django.testing.conformance.ground import LEASE, POOL, Ground, a_queue
+from jobify_django.testing.conformance.ground import Ground, a_queue
 
 
 class Tuning(Ground):
     """What can be changed while jobs run."""
 
     def test_a_queue_begins_as_the_settings_say(self) -> None:
-        state = self.store.states(["default"])["default"]
+        state = self.state()
 
         assert (state.queue, state.version, state.paused) == ("default", 0, False)
         assert (state.workers, state.maxsize, state.order) == (None, None, None)
@@ -20,45 +20,32 @@ class Tuning(Ground):
     def test_a_tuned_value_is_kept(self) -> None:
         returned = self.store.tune(self.queue, {"workers": 3, "order": "fifo"}, actor="ada", source="admin")
 
-        state = self.store.states(["default"])["default"]
+        state = self.state()
 
         assert returned == state
         assert (state.workers, state.maxsize, state.order, state.paused) == (3, None, "fifo", False)
 
-    def test_each_tuning_is_a_new_version(self) -> None:
-        versions = [
-            self.store.tune(self.queue, changes, actor="ada", source="code").version
-            for changes in ({"workers": 3}, {"maxsize": 5}, {"paused": True}, {"workers": 3})
-        ]
+    def test_each_tuning_is_a_new_version_and_leaves_the_other_values(self) -> None:
+        changes = ({"workers": 3, "maxsize": 5}, {"paused": True}, {"workers": 4}, {"workers": 4})
 
-        assert versions == [1, 2, 3, 4]
-        assert self.store.states(["default"])["default"].version == 4
+        assert [self.tune(**change).version for change in changes] == [1, 2, 3, 4]
+
+        state = self.state()
+        assert (state.workers, state.maxsize, state.paused, state.version) == (4, 5, True, 4)
 
     def test_a_change_made_from_another_version_is_refused_and_changes_nothing(self) -> None:
         self.tune(workers=3)
 
         for version in (0, 2):
             with pytest.raises(StaleVersion, match=f"has version 1, .* from version {version}") as caught:
-                self.store.tune(self.queue, {"workers": 9}, actor="ada", source="code", expected=version)
+                self.tune(workers=9, expected=version)
             assert (caught.value.expected, caught.value.version) == (version, 1)
 
-        state = self.store.states(["default"])["default"]
-        assert (state.workers, state.version) == (3, 1)
+        assert (self.state().workers, self.state().version) == (3, 1)
         assert self.store.tune(self.queue, {"workers": 9}, actor="", source="code", expected=1).version == 2
 
     def test_the_first_change_is_made_from_version_0(self) -> None:
-        state = self.store.tune(self.queue, {"workers": 9}, actor="ada", source="code", expected=0)
-
-        assert state.version == 1
-
-    def test_tuning_one_value_leaves_the_others(self) -> None:
-        self.tune(workers=3, maxsize=5)
-        self.tune(paused=True)
-        self.tune(workers=4)
-
-        state = self.store.states(["default"])["default"]
-
-        assert (state.workers, state.maxsize, state.paused) == (4, 5, True)
+        assert self.tune(workers=9, expected=0).version == 1
 
     def test_none_gives_a_value_back_to_the_settings(self) -> None:
         queue = a_queue(workers=8, maxsize=50)
@@ -66,15 +53,14 @@ class Tuning(Ground):
 
         self.tune(queue, workers=None, maxsize=None, order=None)
 
-        state = self.store.states(["default"])["default"]
+        state, stats = self.state(), self.stats(queue)
         assert (state.workers, state.maxsize, state.order, state.version) == (None, None, None, 2)
-        stats = self.store.stats([queue])["default"]
         assert (stats.workers, stats.maxsize, stats.order) == (8, 50, "priority")
 
     def test_queues_are_tuned_apart(self) -> None:
         self.tune(workers=3)
 
-        states = self.store.states(["default", "mail"])
+        states = self.store.sync("", ["default", "mail"]).states
 
         assert (states["default"].workers, states["mail"].workers, states["mail"].version) == (3, None, 0)
 
@@ -98,29 +84,28 @@ class Tuning(Ground):
         assert self.claimed() == [third, second, first]
 
     def test_a_new_order_applies_to_delayed_jobs(self) -> None:
-        first, second = self.add(1, 9, delay=60)
+        ids = self.add(1, 9, delay=60)
         self.tune(order="fifo")
         self.clock.advance(60)
 
-        assert self.claimed() == [first, second]
+        assert self.claimed() == ids
 
     def test_a_new_order_applies_to_jobs_that_come_back(self) -> None:
         self.tune(order="lifo")
-        first, second, third = self.add(0, 0, 0)
+        ids = self.add(0, 0, 0)
         (claim,) = self.claim(1)
-        assert claim.id == third
+        assert claim.id == ids[2]
         self.tune(order="fifo")
 
-        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+        self.release([claim])
 
-        assert self.claimed() == [first, second, third]
+        assert self.claimed() == ids
 
     def test_a_new_order_applies_to_rescued_jobs(self) -> None:
         first, second = self.add(9, 1)
         self.claim(1)
         self.tune(order="lifo")
-        self.clock.advance(LEASE + 1)
-        self.store.rescue()
+        self.crash()
 
         assert self.claimed() + self.claimed() == [second, first]
 
@@ -131,3 +116,22 @@ class Tuning(Ground):
         self.tune(paused=False)
 
         assert self.claimed() == ids
+
+    def test_changes_are_told_newest_first_where_they_are_kept(self) -> None:
+        if not self.store.keeps_changes:
+            assert list(self.store.changes("default")) == []
+            return
+        self.tune(workers=3)
+        self.clock.advance(5)
+        self.tune(workers=None, paused=True)
+        self.tune(a_queue("mail"), maxsize=7)
+
+        newest, oldest = self.store.changes("default")
+
+        assert (newest.version, newest.actor, newest.source) == (2, "ada", "code")
+        assert (oldest.version, oldest.actor, oldest.source) == (1, "ada", "code")
+        assert (newest.changed_at, oldest.changed_at) == (self.clock.now, self.clock.now - 5)
+        nothing = {"workers": None, "maxsize": None, "order": None, "paused": False}
+        assert newest.before == oldest.after == {**nothing, "workers": 3}
+        assert (oldest.before, newest.after) == (nothing, {**nothing, "paused": True})
+        assert len(self.store.changes("default", 1)) == 1

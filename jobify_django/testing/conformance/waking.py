@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
-from jobify_django.job import JobStatus
-from jobify_django.stores.hints import Kind
-from jobify_django.testing.conformance.ground import LEASE, POOL, Ground, a_queue, outcome
+from jobify_django.job import FAILED
+from jobify_django.stores.notifier import Kind
+from jobify_django.testing.conformance.ground import Ground, a_queue, outcome
 
 
 class Waking(Ground):
@@ -16,7 +16,7 @@ class Waking(Ground):
     def heard(self, kind: Kind) -> list[object]:
         """Begin to listen; return the list of what is heard, without what could be about anything."""
         heard: list[object] = []
-        listen = self.store.hints.subscribe
+        listen = self.store.listen
         self._stops.append(listen(kind, lambda about: None if about is None else heard.append(about)))
         return heard
 
@@ -34,70 +34,49 @@ class Waking(Ground):
         self.teardown_method()
         getattr(super(), "tearDown", lambda: None)()
 
-    def test_an_add_hints_at_work(self) -> None:
+    def test_an_add_hints_at_work_unless_it_takes_nothing(self) -> None:
+        queue = self.full()
         heard = self.heard("work")
-        self.add(0, queue=a_queue("mail"))
 
+        self.takes(queue=queue)
+        assert heard == []
+        self.add(0, queue=a_queue("mail"))
         assert "mail" in heard
 
-    def test_an_add_that_takes_nothing_hints_at_nothing(self) -> None:
-        queue = a_queue(maxsize=1)
-        self.add(0, queue=queue)
-        heard = self.heard("work")
-        self.store.add(queue, [self.spec()])
-
-        assert heard == []
-
-    def test_a_claim_hints_at_room(self) -> None:
-        self.add(0)
+    def test_a_claim_hints_at_room_unless_it_takes_nothing(self) -> None:
         heard = self.heard("room")
-        self.claim(1)
 
+        self.claim(1)
+        assert heard == []
+        self.add(0)
+        self.claim(1)
         # Perhaps twice: the store's own word comes back from outside.
         assert set(heard) == {"default"}
 
-    def test_a_claim_that_takes_nothing_hints_at_nothing(self) -> None:
-        heard = self.heard("room")
-        self.claim(1)
-
-        assert heard == []
-
-    def test_a_finish_hints_at_the_end(self) -> None:
-        claim = self.start()
+    def test_an_outcome_hints_at_the_end_also_within_a_claim_unless_it_is_refused(self) -> None:
+        first, second = self.start(), self.start()
         heard = self.heard("ended")
-        self.store.finish([outcome(claim)])
 
-        assert heard == [[claim.id]]
-
-    def test_a_finish_within_a_claim_hints_at_the_end(self) -> None:
-        claim = self.start()
-        heard = self.heard("ended")
-        self.claim(1, outcomes=[outcome(claim)])
-
-        assert heard == [[claim.id]]
-
-    def test_a_refused_finish_hints_at_nothing(self) -> None:
-        claim = self.start()
-        self.store.finish([outcome(claim)])
-        heard = self.heard("ended")
-        self.store.finish([outcome(claim)])
-
-        assert heard == []
+        self.store.settle([outcome(first)])
+        assert heard == [[first.id]]
+        self.claim(1, outcomes=[outcome(first), outcome(second)])
+        assert heard == [[first.id], [second.id]]
+        self.store.settle([outcome(first)])
+        assert heard == [[first.id], [second.id]]
 
     def test_jobs_that_come_back_hint_at_work(self) -> None:
         claim = self.start()
         heard = self.heard("work")
 
-        self.store.release(POOL, {claim.id: claim.attempt}, "it stopped")
+        self.release([claim])
         assert "default" in heard
         heard.clear()
         self.claim(1)
-        self.clock.advance(LEASE + 1)
-        self.store.rescue()
+        self.crash()
         assert "default" in heard
 
     def test_a_retry_hints_at_work(self) -> None:
-        id = self.end(JobStatus.FAILED)
+        id = self.end(FAILED)
         heard = self.heard("work")
         self.store.retry([id])
 
@@ -114,10 +93,9 @@ class Waking(Ground):
     def test_a_job_failed_by_its_crashes_hints_at_the_end(self) -> None:
         claim = self.start()
         heard = self.heard("ended")
-        while self.status(claim.id) is not JobStatus.FAILED:
+        while self.status(claim.id) is not FAILED:
             assert heard == []
-            self.clock.advance(LEASE + 1)
-            self.store.rescue()
+            self.crash()
             self.claim(1)
 
         assert heard == [[claim.id]]
@@ -131,7 +109,7 @@ class Waking(Ground):
 
     def test_who_no_longer_listens_hears_nothing(self) -> None:
         heard: list[object] = []
-        self.store.hints.subscribe("work", heard.append)()
+        self.store.listen("work", heard.append)()
         self.add(0)
 
         # A watcher's "something may have changed" (None) may have been on its way already.

@@ -1,0 +1,194 @@
+"""Outcomes: how an attempt ended, as values that keep cause and consequence apart, and the one rule of what
+becomes of the job.
+
+Every way out of *running* is one of these values, made by one of the constructors here and stored by one
+verb, ``Store.settle``. What a store does to the row is decided by ``what_becomes``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Protocol
+
+from jobify_django.job import CANCELLED, DELAYED, ENDED, FAILED, SUCCESSFUL, WAITING, JobError, JobStatus
+
+Happened = Literal["succeeded", "failed", "cancelled", "released", "crashed", "retried"]
+
+CRASH_LIMIT = 3
+"""A job whose pool died this often while running it is failed instead of being run again."""
+
+LEASE_RAN_OUT = "its worker's lease ran out"
+RAN_OUT_AWAY = "its worker's lease ran out while the store was away"
+LOST_REPLY = "the reply to its claim was lost"
+RETRIED = "retried by hand"
+
+
+class Attempt(Protocol):
+    """An attempt at a job: a ``Claim``, or the job's record while it is the latest one."""
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+
+    @property
+    def attempt(self) -> int:
+        """The attempt's number."""
+
+    @property
+    def queue(self) -> str:
+        """The job's queue."""
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+
+    @property
+    def flags(self) -> int:
+        """What the job asks of ``settle`` beyond the usual."""
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended. It is stored only if this attempt still holds the job.
+
+    Attributes:
+        id, attempt, queue, task: which attempt it was.
+        happened: the cause.
+        status: the consequence: an ended status ends the job, ``WAITING`` lets it wait again at its old
+            place, and ``DELAYED`` lets it wait until ``until``.
+        result: what the function returned, as JSON text.
+        error: how it failed.
+        reason: why an attempt ended that did not end the job, in words for its history.
+        until: when the job is eligible again, in seconds since the epoch on the store's clock.
+        pool: the pool that must hold the job; empty if the attempt's number is enough.
+        flags: those of the claim. With any of them the store locks and reads the row first.
+    """
+
+    id: str
+    attempt: int
+    queue: str
+    task: str
+    happened: Happened
+    status: JobStatus
+    result: str | None = None
+    error: JobError | None = None
+    reason: str = ""
+    until: float | None = None
+    pool: str = ""
+    flags: int = 0
+
+    @property
+    def charged(self) -> bool:
+        """Whether it counts as a crash of the job."""
+        return self.happened == "crashed"
+
+    @property
+    def plain(self) -> bool:
+        """Whether it can be stored without a look at the job: it ends a job without flags."""
+        status = self.status  # compared by identity: an enum's hash takes four times as long
+        return not self.flags and (status is SUCCESSFUL or status is FAILED or status is CANCELLED)
+
+
+def succeeded(attempt: Attempt, result: str | None = None) -> Outcome:
+    """Return the outcome of a function that returned; ``result`` is the value as JSON text."""
+    return _of(attempt, "succeeded", SUCCESSFUL, result)
+
+
+def failed(attempt: Attempt, error: JobError | None = None) -> Outcome:
+    """Return the outcome of a function that raised."""
+    return _of(attempt, "failed", FAILED, error=error)
+
+
+def cancelled(attempt: Attempt) -> Outcome:
+    """Return the outcome of a function that was cancelled while it ran, as somebody had asked."""
+    return _of(attempt, "cancelled", CANCELLED)
+
+
+def released(attempt: Attempt, reason: str, *, pool: str = "", until: float | None = None) -> Outcome:
+    """Return the outcome of an attempt that was given up without a fault of the job: it is not charged.
+
+    Args:
+        attempt: the attempt.
+        reason: why, in words for the job's history.
+        pool: the pool that must hold the job; empty if the attempt's number is enough.
+        until: when the job is eligible again, in seconds since the epoch; ``None`` is at once.
+    """
+    status = WAITING if until is None else DELAYED
+    return _of(attempt, "released", status, reason=reason, until=until, pool=pool)
+
+
+def crashed(attempt: Attempt, reason: str = LEASE_RAN_OUT) -> Outcome:
+    """Return the outcome of an attempt whose pool died, or froze past its lease."""
+    return _of(attempt, "crashed", WAITING, reason=reason)
+
+
+def lease_ran_out(attempt: Attempt, until: float | None, away: tuple[float, float] | None) -> Outcome:
+    """Return the outcome of an attempt whose lease ran out: a crash, unless the store was away then.
+
+    Args:
+        attempt: the attempt.
+        until: when its lease ran out, on the store's clock.
+        away: two times; between them its pool may only have been kept from renewing the lease.
+    """
+    if away is not None and until is not None and away[0] < until <= away[1]:
+        return released(attempt, RAN_OUT_AWAY)
+    return crashed(attempt)
+
+
+def retried(attempt: Attempt, reason: str = RETRIED) -> Outcome:
+    """Return what lets a failed or cancelled job wait again, with its crashes forgotten."""
+    return _of(attempt, "retried", WAITING, reason=reason)
+
+
+def _of(
+    a: Attempt,
+    happened: Happened,
+    status: JobStatus,
+    result: str | None = None,
+    error: JobError | None = None,
+    reason: str = "",
+    until: float | None = None,
+    pool: str = "",
+) -> Outcome:
+    # Made for every job: the class's own constructor takes a third longer (0.51 against 0.37 microseconds).
+    return tuple.__new__(
+        Outcome,
+        (a.id, a.attempt, a.queue, a.task, happened, status, result, error, reason, until, pool, a.flags),
+    )
+
+
+class Next(NamedTuple):
+    """What becomes of a job: its status, its error, and how many crashes it has."""
+
+    status: JobStatus
+    error: JobError | None
+    crashes: int
+
+
+def what_becomes(outcome: Outcome, *, crashes: int, cancel_requested: bool, now: float) -> Next:
+    """Return what becomes of a job by an outcome of its latest attempt. Every store goes by this rule.
+
+    Args:
+        outcome: how the attempt ended.
+        crashes: the job's crashes so far.
+        cancel_requested: whether somebody has asked to cancel the job. One that would wait is cancelled then.
+        now: the time on the store's clock.
+    """
+    if outcome.status in ENDED:
+        return Next(outcome.status, outcome.error, crashes)
+    if outcome.happened == "retried":
+        return Next(WAITING, None, 0)
+    crashes += outcome.charged
+    if outcome.charged and crashes >= CRASH_LIMIT:
+        return Next(FAILED, crash_error(crashes), crashes)
+    if cancel_requested:
+        return Next(CANCELLED, None, crashes)
+    later = outcome.until is not None and outcome.until > now
+    return Next(DELAYED if later else WAITING, None, crashes)
+
+
+def crash_error(times: int) -> JobError:
+    """Return the error of a job that is failed because its pools died so many times."""
+    return JobError(
+        "jobify_django.Crashed",
+        f"crashed its worker {times} times: the process that ran it died, or froze past its lease. "
+        "Retry it by hand once the cause is mended.",
+    )

@@ -1,0 +1,158 @@
+"""What makes a pool turn: a thread where the store may block, the event loop where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobify_django.pool.loop import tell_loop
+
+
+@dataclass(eq=False)
+class ClaimLoop(ABC):
+    """Calls ``turn`` when woken, and when the seconds it returned are over.
+
+    Args:
+        open: called once, before the first turn and where turns are made.
+        turn: one turn; returns the seconds after which the next is due.
+        close: called once, in the same thread, when it is stopped.
+        died: called if a turn raises, which none should; then none follows.
+    """
+
+    open: Callable[[], None]
+    turn: Callable[[], float]
+    close: Callable[[], None]
+    died: Callable[[BaseException], None]
+
+    running = False
+    """Whether it was started."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to turn."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Turn soon; may be called from any thread."""
+
+    def wake_soon(self) -> None:
+        """Turn within ``GATHER`` seconds: more may come together by then, to be done in one turn."""
+        self.wake()
+
+    @abstractmethod
+    async def stop(self, patience: float) -> bool:
+        """Turn no more, and close; return whether that was done within ``patience`` seconds."""
+
+
+GATHER = 0.001
+"""Seconds an outcome waits for others, while other workers are busy. With ten workers and short jobs this
+makes one commit of ten, and leaves the database to the producers meanwhile."""
+
+
+class ThreadClaimLoop(ClaimLoop):
+    """Turns on a thread of its own."""
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._alarm = threading.Event()
+        self._alarm.set()
+        self._urgent = threading.Event()
+        self._urgent.set()
+        self._stopping = False
+        self._closed = asyncio.Event()
+        threading.Thread(target=self._run, name="jobify-pool", daemon=True).start()
+        self.running = True
+
+    def wake(self) -> None:
+        self._urgent.set()
+        self._alarm.set()
+
+    def wake_soon(self) -> None:
+        self._alarm.set()
+
+    async def stop(self, patience: float) -> bool:
+        self._stopping = True
+        self.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._closed.wait()
+        return self._closed.is_set()
+
+    def _run(self) -> None:
+        try:
+            self.open()
+            self._turn_until_stopped()
+        except BaseException as error:
+            self.died(error)
+            # Its jobs are handed back once whoever started it has stopped them.
+            while not self._stopping:
+                self._alarm.wait()
+                self._alarm.clear()
+        try:
+            self.close()
+        finally:
+            tell_loop(self._loop, self._closed.set)
+
+    def _turn_until_stopped(self) -> None:
+        pause = 0.0
+        while not self._stopping:
+            if self._alarm.wait(pause):
+                self._urgent.wait(GATHER)
+            self._alarm.clear()
+            self._urgent.clear()
+            if not self._stopping:
+                pause = self.turn()
+
+
+class AsyncClaimLoop(ClaimLoop):
+    """Turns on the event loop, between its other work."""
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = False
+        self._stopped = False
+        self.running = True
+        self.open()
+        self._wake_here()
+
+    def wake(self) -> None:
+        if self._due:
+            return
+        if threading.get_ident() == self._thread:
+            self._wake_here()
+        else:
+            tell_loop(self._loop, self._wake_here)
+
+    async def stop(self, patience: float) -> bool:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.close()
+        return True
+
+    def _wake_here(self) -> None:
+        if not self._due and not self._stopped:
+            self._due = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._due = False
+        if self._stopped:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            pause = self.turn()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._due = True  # no further turn
+            self.died(error)
+            return
+        self._timer = self._loop.call_later(pause, self._wake_here)

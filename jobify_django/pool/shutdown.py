@@ -1,0 +1,59 @@
+"""The end of a service, as both doors (``lifespan`` and ``runjobs``) bring it about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from jobify_django.pool.service import Service
+
+
+class Shutdown:
+    """Ends a service: first its running jobs have a grace to end; asked again, it hands them back now.
+
+    All but ``drain`` only set flags: a signal handler, or another thread, may call them at any point.
+
+    Args:
+        one_wish: signals within so many seconds of the first count as one with it.
+
+    Attributes:
+        service: what is to end, once there is one.
+        begun: whether it was told to claim nothing more.
+        hurried: whether it was told to hand its jobs back now.
+    """
+
+    def __init__(self, one_wish: float, service: Service | None = None) -> None:
+        self._one_wish = one_wish
+        self._signalled_at: float | None = None
+        self.service = service
+        self.begun = False
+        self.hurried = False
+
+    def meaning(self) -> Literal["stop", "hurry"] | None:
+        """Return what a signal that comes now asks for; ``None`` if it belongs to the first one."""
+        now = time.monotonic()
+        if self._signalled_at is None:
+            self._signalled_at = now
+            return "stop"
+        return "hurry" if now - self._signalled_at > self._one_wish else None
+
+    def stop(self) -> None:
+        """Claim nothing more; ``drain`` does the rest."""
+        self.begun = True
+        if self.service is not None:
+            self.service.stop_claiming()
+
+    def hurry(self) -> None:
+        """Hand back what runs now, instead of when the grace is over."""
+        self.stop()
+        self.hurried = True
+        if self.service is not None:
+            self.service.hurry()
+
+    async def drain(self, grace: float | None) -> Sequence[str]:
+        """Wait for running jobs, ``grace`` seconds at most, and return the ids of those handed back."""
+        assert self.service is not None
+        if self.hurried:
+            self.service.hurry()  # a pool may have been replaced since
+        return await self.service.drain(grace)

@@ -1,0 +1,143 @@
+"""The slots of a queue, and the jobs in them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterable
+from typing import Literal
+
+from jobify_django.conf import QueueSettings
+from jobify_django.job import Claim
+from jobify_django.pool.loop import tell_loop
+from jobify_django.stores.value import QueueState
+
+Ending = Literal["cancel", "release", "lost"]
+
+
+class Running:
+    """A job in a worker. To the job's own pushes it is the ``Inside`` that says whether they may wait.
+
+    ``exception`` is what it raised, from its end until that is reported.
+    """
+
+    __slots__ = ("_waits", "asked", "began", "claim", "ending", "exception", "seconds", "slots", "task")
+
+    def __init__(self, claim: Claim, slots: Slots) -> None:
+        self.claim = claim
+        self.slots = slots
+        self.began = time.monotonic()
+        self.seconds = 0.0
+        self.task: asyncio.Task[None] | None = None
+        self.ending: Ending | None = None
+        self.exception: BaseException | None = None
+        self.asked: tuple[Ending, ...] = ()
+        self._waits = 0
+
+    def end(self, ending: Ending) -> None:
+        """Stop an ``async def`` job: because it was cancelled, handed back, or is no longer ours.
+
+        Once for each of these, however often it is asked: a job that awaits in its ``finally`` is let do so.
+        """
+        if ending in self.asked:
+            return
+        self.asked = (*self.asked, ending)
+        self.ending = self.ending or ending
+        task = self.task
+        if task is not None:
+            tell_loop(task.get_loop(), task.cancel)
+
+    def begin_wait(self, queue: str, *, anyway: bool = False) -> bool:
+        with self.slots.lock:
+            self._waits += 1
+            leaves = self._leaves_a_worker(queue)
+            if not leaves and not anyway:
+                self._waits -= 1
+            return leaves
+
+    def may_go_on(self, queue: str) -> bool:
+        with self.slots.lock:
+            return self._leaves_a_worker(queue)
+
+    def _leaves_a_worker(self, queue: str) -> bool:
+        target = self.slots.of_process.get(queue)
+        return target is None or target.size > sum(job.waits for job in target.jobs())
+
+    def end_wait(self) -> None:
+        with self.slots.lock:
+            self._waits -= 1
+
+    @property
+    def waits(self) -> bool:
+        """Whether this job waits: for room in a queue, or for another job's end."""
+        return self._waits > 0
+
+
+class Slots:
+    """A queue's workers in this process: how many, and what they run.
+
+    Args:
+        settings: the queue.
+        size: how many jobs may run at once; it may change at any time.
+        of_process: the slots of every queue this process serves, by name, these among them.
+    """
+
+    # One lock for all slots: whether a job may wait can depend on another queue's workers.
+    lock = threading.Lock()
+
+    def __init__(self, settings: QueueSettings, size: int, of_process: dict[str, Slots]) -> None:
+        self.settings = settings
+        self.size = size
+        self.version = 0
+        self.seen = QueueState(settings.name)
+        self.of_process = of_process
+        self._running: dict[Running, None] = {}
+        self._quarantined: dict[Running, None] = {}
+        of_process[settings.name] = self
+
+    @property
+    def idle(self) -> int:
+        """How many more jobs may start now."""
+        return max(0, self.size - len(self._running))
+
+    @property
+    def busy(self) -> int:
+        """How many jobs run."""
+        return len(self._running)
+
+    def jobs(self) -> Iterable[Running]:
+        """Return the jobs that run."""
+        return list(self._running)
+
+    def quarantined(self) -> Iterable[Running]:
+        """Return those of the jobs that run which ran when a process died."""
+        return list(self._quarantined)
+
+    def youngest(self) -> Running | None:
+        """Return the job that started last, of those that run."""
+        try:
+            return next(reversed(self._running), None)
+        except RuntimeError:  # one ended on its thread meanwhile
+            return self.youngest()
+
+    def take(self, claim: Claim) -> Running:
+        """Put a job into a slot."""
+        running = Running(claim, self)
+        # By itself, not by its id: a job that was lost may come back here while the old attempt still runs.
+        self._running[running] = None
+        if claim.crashes:
+            self._quarantined[running] = None
+        return running
+
+    def holds(self, running: Running) -> bool:
+        """Whether a job is in a slot still."""
+        return running in self._running
+
+    def leave(self, running: Running) -> None:
+        """Free a job's slot."""
+        running.seconds = time.monotonic() - running.began
+        # The task's context holds this object: the cycle would leave every job to the garbage collector.
+        running.task = None
+        self._running.pop(running, None)
+        self._quarantined.pop(running, None)

@@ -1,0 +1,116 @@
+"""Threads: those that ``def`` jobs run on."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from django.db import connections
+
+from jobify_django.log import get_log, quoted
+from jobify_django.outcome import Outcome
+from jobify_django.pool.execution import Unfinished, run_job
+from jobify_django.pool.slots import Running
+
+logger = get_log("jobify.worker")
+
+TRY_AGAIN = 5.0
+"""Seconds until one more thread is tried after the system has refused one."""
+
+
+class Threads:
+    """Daemon threads that run ``def`` jobs: as many as are needed at once, kept for the next job.
+
+    They are daemons because a thread cannot be stopped: a process that has handed its jobs back must be
+    able to end while one still runs.
+
+    Args:
+        done: told how a job ended.
+        go_on: told what a job has left for the event loop.
+    """
+
+    def __init__(
+        self, done: Callable[[Running, Outcome], None], go_on: Callable[[Running, Unfinished], None]
+    ) -> None:
+        self._done = done
+        self._go_on = go_on
+        self._work: SimpleQueue[Running | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._total = 0
+        self._limit = 0
+        self._refused_at: float | None = None
+
+    @property
+    def room(self) -> int | None:
+        """How many more jobs may start while the system refuses threads; ``None`` while it does not."""
+        refused_at = self._refused_at
+        return None if refused_at is None else self._idle + (time.monotonic() - refused_at >= TRY_AGAIN)
+
+    def resize(self, limit: int) -> None:
+        """Keep at most so many threads; surplus ones end when they are idle."""
+        with self._lock:
+            self._limit = limit
+            while self._total > limit and self._idle:
+                self._idle -= 1
+                self._total -= 1
+                self._work.put(None)
+
+    def run(self, running: Running) -> bool:
+        """Run a job on an idle thread, or on a new one; return ``False`` if the system refuses a thread."""
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            elif not self._add():
+                return False
+        self._work.put(running)
+        return True
+
+    def _add(self) -> bool:
+        name = f"jobify-worker-{self._total + 1}"
+        try:
+            threading.Thread(target=self._loop, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            if self._refused_at is None:
+                logger.warning(
+                    "event=no-thread error=%r threads=%d: fewer jobs run at once until it has more",
+                    str(error),
+                    self._total,
+                )
+            self._refused_at = time.monotonic()
+            return False
+        # Only now: one that never was must not count.
+        self._total += 1
+        if self._refused_at is not None and self._total >= self._limit:
+            self._refused_at = None
+            logger.info("event=threads-back threads=%d", self._total)
+        return True
+
+    def _loop(self) -> None:
+        while (running := self._work.get()) is not None:
+            outcome = run_job(running)
+            with self._lock:
+                # Before the outcome is told: the next job may come at once, and belongs on this thread.
+                surplus = self._total > self._limit
+                if surplus:
+                    self._total -= 1
+                else:
+                    self._idle += 1
+            self._tell(running, outcome)
+            if surplus:
+                break
+        with contextlib.suppress(Exception):
+            connections.close_all()
+
+    def _tell(self, running: Running, outcome: Outcome | Unfinished) -> None:
+        try:
+            if isinstance(outcome, Unfinished):
+                self._go_on(running, outcome)
+            else:
+                self._done(running, outcome)
+        except Exception:
+            # A dead thread would still be counted as idle, and the next job would wait for it for ever.
+            logger.critical("event=outcome-untold id=%s", quoted(running.claim.id), exc_info=True)

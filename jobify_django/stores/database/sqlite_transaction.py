@@ -1,0 +1,240 @@
+"""SQLite's transactions: short IMMEDIATE ones of our own, and patience of our own when the file is locked.
+
+They use the Django connection of the calling thread, below Django's cursors: a push costs a few statements
+of a few microseconds each, and the wrappers around a cursor cost more than that.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from django.db import Error as DjangoError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import TransactionManagementError
+
+from jobify_django.exceptions import StoreBusy, StoreError
+from jobify_django.file import moved
+from jobify_django.stores.database.connection import (
+    PATIENCE,
+    Connection,
+    Statements,
+    autocommits,
+    patient,
+    translate,
+    unmigrated,
+)
+from jobify_django.stores.database.place import Place
+from jobify_django.stores.database.transaction import Transactions
+
+T = TypeVar("T")
+
+# SQLite's own busy handler sleeps up to 100 ms at a time, so under many writers the unlucky one waits for
+# seconds. Short, jittered sleeps of our own keep the waits short and fair.
+FIRST_SLEEP = 0.0003
+LONGEST_SLEEP = 0.008
+
+# Deletes nothing, and takes the write lock. As the first statement of a transaction it waits for its turn; a
+# read before it would make SQLite refuse at once ("database is locked") while another connection writes.
+TAKE_LOCK = "DELETE FROM jobify_queue WHERE 0"
+
+
+class SQLiteTransactions(Transactions):
+    """Transactions on a SQLite file."""
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._sleep: Callable[[float], None] = time.sleep
+        # Threads of one process queue here instead of racing for the file's lock.
+        self._mutex = threading.Lock()
+        self._place = Place(self._database)
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        wrapper = self._here()
+        try:
+            raw = raw_connection(wrapper)
+            return _legibly(
+                raw, partial(self._persistently, partial(work, _statements(wrapper, raw)), PATIENCE)
+            )
+        except (sqlite3.Error, DjangoError) as error:
+            self._explain(error)
+
+    def _write(
+        self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
+    ) -> T:
+        # Looked up once: finding one of Django's connections takes as long as a statement.
+        wrapper = self._here()
+        limit = patient(patience)
+        try:
+            raw = raw_connection(wrapper)
+            db = _statements(wrapper, raw)
+            if raw.in_transaction or not (wrapper.autocommit or wrapper.in_atomic_block):
+                self._take_lock(raw, wrapper, limit)
+                return _legibly(raw, partial(work, db))
+            return _legibly(raw, partial(self._transact, work, db, raw, wrapper, limit))
+        except (sqlite3.Error, DjangoError) as error:
+            self._explain(error, limit)
+
+    def _transact(
+        self,
+        work: Callable[[Connection], T],
+        db: Connection,
+        raw: sqlite3.Connection,
+        wrapper: BaseDatabaseWrapper,
+        limit: float,
+    ) -> T:
+        until = time.monotonic() + limit
+        if not self._mutex.acquire(timeout=limit):
+            raise self._busy(limit)
+        try:
+            self._begin(raw, wrapper, until - time.monotonic())
+            try:
+                value = work(db)
+                self._persistently(partial(raw.execute, "COMMIT"), limit)
+            except BaseException:
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
+                raise
+            return value
+        finally:
+            self._mutex.release()
+
+    def in_transaction(self) -> bool:
+        return _in_transaction(self._wrapper)
+
+    def is_set_up(self) -> bool:
+        name = str(self._wrapper.settings_dict["NAME"])
+        if not name.startswith((":memory:", "file:")) and not Path(name).exists():
+            return False  # looking would make the file
+        return super().is_set_up()
+
+    def _here(self) -> BaseDatabaseWrapper:
+        """Return the calling thread's connection, on the file that is at its path now.
+
+        Inside a transaction it stays where that began.
+        """
+        wrapper = self._wrapper
+        if wrapper.connection is None:
+            self._place.check()
+        elif (file := moved(wrapper)) is not None and not _in_transaction(wrapper):
+            self._place.leave(file)
+            wrapper.close()
+            self._place.check()
+        return wrapper
+
+    def _begin(self, raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper, limit: float) -> None:
+        raw.execute("PRAGMA busy_timeout = 0")
+        try:
+            self._persistently(partial(raw.execute, "BEGIN IMMEDIATE"), limit)
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {_timeout(wrapper)}")
+
+    @staticmethod
+    def _take_lock(raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper, limit: float) -> None:
+        """Take the write lock in the caller's transaction; wait as its connection would, or less."""
+        theirs, ours = _timeout(wrapper), int(limit * 1000)
+        if theirs <= ours:
+            raw.execute(TAKE_LOCK)
+            return
+        raw.execute(f"PRAGMA busy_timeout = {ours}")
+        try:
+            raw.execute(TAKE_LOCK)
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {theirs}")
+
+    def _persistently(self, call: Callable[[], T], limit: float) -> T:
+        try:
+            return call()
+        except sqlite3.OperationalError as error:
+            if not _locked(error) or self.in_transaction():
+                raise
+        deadline = time.monotonic() + limit
+        sleep = FIRST_SLEEP
+        while True:
+            self._sleep(random.uniform(0.3, 1.0) * sleep)
+            try:
+                return call()
+            except sqlite3.OperationalError as error:
+                if not _locked(error) or time.monotonic() > deadline:
+                    raise
+            sleep = min(sleep * 1.3, LONGEST_SLEEP)
+
+    def _busy(self, limit: float) -> StoreBusy:
+        return StoreBusy(
+            f"database {self._database!r} stayed locked for {limit:.3g} s: another connection holds a write "
+            "transaction open. Look for a long transaction."
+        )
+
+    def _explain(self, error: Exception, limit: float = PATIENCE) -> NoReturn:
+        if isinstance(error, TransactionManagementError):
+            raise error  # what the ORM says there: the caller's transaction can only be rolled back
+        if _locked(error):
+            if self.in_transaction():
+                raise StoreBusy(
+                    f"database {self._database!r} is locked by another connection, and the open transaction "
+                    "could not wait: one that began with a read never can. Set OPTIONS['transaction_mode'] "
+                    "= 'IMMEDIATE' for this database."
+                ) from error
+            raise self._busy(limit) from error
+        if "no such table: jobify_" in str(error) or "no such column" in str(error):
+            raise unmigrated(self._database, str(error)) from error
+        raise StoreError(f"database {self._database!r} failed: {error}.") from error
+
+
+def _in_transaction(wrapper: BaseDatabaseWrapper) -> bool:
+    return (
+        wrapper.in_atomic_block
+        or not autocommits(wrapper)
+        or (wrapper.connection is not None and wrapper.connection.in_transaction)
+    )
+
+
+def _legibly(raw: sqlite3.Connection, call: Callable[[], T]) -> T:
+    """Call, and once more where a text is no UTF-8: then with what cannot be read replaced."""
+    try:
+        return call()
+    except (sqlite3.OperationalError, DjangoError) as error:
+        if "Could not decode to UTF-8" not in str(error):
+            raise
+    # Only here, for it takes longer.
+    before, raw.text_factory = raw.text_factory, lambda text: text.decode("utf-8", "replace")
+    try:
+        return call()
+    finally:
+        raw.text_factory = before
+
+
+def raw_connection(wrapper: BaseDatabaseWrapper) -> sqlite3.Connection:
+    """Return the driver's connection, unless Django would refuse its own cursor here and now."""
+    # A thread with an event loop, and pytest-django's blocker, are refused by this one...
+    wrapper.ensure_connection()
+    # ...a test case without databases by a method put on the connection itself.
+    if "cursor" in wrapper.__dict__:
+        wrapper.cursor().close()
+    wrapper.validate_no_broken_transaction()
+    raw: Any = wrapper.connection
+    return raw  # type: ignore[no-any-return]
+
+
+def _statements(wrapper: BaseDatabaseWrapper, raw: sqlite3.Connection) -> Connection:
+    if wrapper.execute_wrappers:  # the project looks at each statement, and may refuse it
+        return Statements(wrapper.cursor(), translate)
+    connection: Any = raw
+    return connection  # type: ignore[no-any-return]
+
+
+def _timeout(wrapper: BaseDatabaseWrapper) -> int:
+    """Return for how many milliseconds the project lets this connection wait for a lock."""
+    return int(float(wrapper.settings_dict["OPTIONS"].get("timeout", 5)) * 1000)
+
+
+def _locked(error: Exception) -> bool:
+    # SQLITE_BUSY and SQLITE_LOCKED, with all their extended codes.
+    code = getattr(error.__cause__ or error, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

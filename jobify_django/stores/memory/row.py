@@ -1,0 +1,81 @@
+"""A job in memory."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+
+from jobify_django.job import DELAYED, RUNNING, WAITING, Claim, Interruption, JobError, JobRecord, JobSpec
+from jobify_django.outcome import Next, Outcome
+
+# One call in C; the names stand in the value's class alone.
+_as_record = attrgetter(*JobRecord._fields)
+
+
+class Row:
+    """A job in memory: the columns of a ``JobRecord``, and its order key."""
+
+    __slots__ = (*JobRecord._fields, "order_key")
+
+    def __init__(self, spec: JobSpec, queue: str, sequence: int, key: int, now: float) -> None:
+        self.id, self.task, self.arguments, self.priority, delay, at, self.flags, self.extra = spec
+        self.queue = queue
+        self.sequence = sequence
+        self.order_key = key
+        self.pushed_at = now
+        self.eligible_at = now if delay == 0.0 and at is None else spec.eligible_at(now)
+        self.status = WAITING
+        self.attempt = 0
+        self.crashes = 0
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.lease_until: float | None = None
+        self.pool = ""
+        self.cancel_requested = False
+        self.result: str | None = None
+        self.error: JobError | None = None
+        self.history: tuple[Interruption, ...] = ()
+
+    def __lt__(self, other: object) -> bool:
+        return False  # heaps compare rows only where key and sequence are the same row's
+
+    def start(self, pool: str, now: float, until: float) -> Claim:
+        """Begin the next attempt."""
+        self.status = RUNNING
+        self.attempt += 1
+        self.pool = pool
+        self.started_at = now
+        self.lease_until = until
+        # By hand: for every job, and twice as fast as by the names of its fields (0.31, 0.65 microseconds).
+        return tuple.__new__(
+            Claim,
+            (
+                self.id,
+                self.attempt,
+                self.queue,
+                self.task,
+                self.arguments,
+                self.priority,
+                self.pushed_at,
+                self.eligible_at,
+                now,
+                self.crashes,
+                self.flags,
+                self.extra,
+            ),
+        )
+
+    def settle(self, outcome: Outcome, after: Next, now: float) -> None:
+        """Take down how the latest attempt ended. The job's status and place are its line's."""
+        if not outcome.status.ended:
+            entry = Interruption(self.attempt, outcome.reason, now, self.pool, outcome.charged)
+            self.history = (*self.history, entry)
+        self.result, self.error, self.crashes = outcome.result, after.error, after.crashes
+        self.lease_until = None
+        if outcome.happened == "retried":
+            self.ended_at, self.cancel_requested, self.eligible_at = None, False, now
+        elif after.status is DELAYED and outcome.until is not None:
+            self.eligible_at = outcome.until
+
+    def record(self) -> JobRecord:
+        """Return the job as it is now."""
+        return JobRecord._make(_as_record(self))

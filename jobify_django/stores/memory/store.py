@@ -1,0 +1,412 @@
+"""The memory store."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any
+
+from jobify_django.conf import QueueSettings, get_settings
+from jobify_django.job import (
+    CANCELLED,
+    DELAYED,
+    FAILED,
+    RUNNING,
+    SUCCESSFUL,
+    WAITING,
+    JobRecord,
+    JobSpec,
+    JobStatus,
+)
+from jobify_django.ordering import Order, order_key
+from jobify_django.outcome import LOST_REPLY, Next, Outcome, lease_ran_out, released, retried, what_becomes
+from jobify_django.stores.base import Store
+from jobify_django.stores.memory.line import Line, take
+from jobify_django.stores.memory.row import Row
+from jobify_django.stores.value import (
+    POOL_ALIVE,
+    Added,
+    Claimed,
+    Demand,
+    JobOrder,
+    JobQuery,
+    PoolRecord,
+    QueueState,
+    QueueStats,
+    Renewed,
+    Rescued,
+    Synced,
+)
+
+NO_PAYLOAD: Mapping[str, Any] = {"arguments": "", "result": None, "error": None, "history": ()}
+
+SORTED_BY: Mapping[JobOrder, str] = {
+    "claim": "order_key",
+    "newest": "pushed_at",
+    "oldest": "pushed_at",
+    "ended": "ended_at",
+}
+
+KEPT = 1_000
+"""Ended jobs kept for looking at. Older ones are known only to those who hold their ``Job``."""
+
+
+class MemoryStore(Store):
+    """Jobs in dictionaries and heaps behind one lock, for pushes from any thread or event loop."""
+
+    blocking = False
+    shared = False
+
+    def __init__(self, alias: str = "memory", clock: Callable[[], float] = time.time) -> None:
+        super().__init__(alias, clock)
+        self._lock = threading.Lock()
+        self._lines: dict[str, Line] = {}
+        self._live: dict[str, Row] = {}
+        self._ended: OrderedDict[str, Row] = OrderedDict()
+        self._pools: dict[str, tuple[PoolRecord, float]] = {}
+
+    # A job's way
+
+    def add(
+        self,
+        queue: QueueSettings,
+        specs: Sequence[JobSpec],
+        *,
+        whole: bool = False,
+        patience: float | None = None,
+    ) -> Added:
+        now = self.clock()
+        with self._lock:
+            line = self._line(queue.name)
+            if line.delayed:
+                line.promote(now)
+            state = line.state
+            maxsize = state.maxsize or queue.maxsize
+            order = state.order or queue.order
+            if line.waiting + len(specs) > maxsize:
+                fitting = self._fitting(line, maxsize, specs, now)
+                if whole and fitting < len(specs):
+                    return Added(0, line.waiting, maxsize, (), order, now)
+                specs = specs[:fitting]
+            jobs = [self._find(spec.id) or self._enter(line, spec, order, now) for spec in specs]
+            added = Added(len(jobs), line.waiting, maxsize, jobs, order, now)
+        if jobs:
+            self.notifier.publish("work", queue.name)
+        return added
+
+    def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
+        refused = self.settle(outcomes) if outcomes else ()
+        now = self.clock()
+        states: dict[str, QueueState] = {}
+        until: dict[str, float] = {}
+        dues: list[float] = []
+        open_: dict[Line, int] = {}
+        pool = demand.pool
+        with self._lock:
+            for name, lane in demand.lanes.items():
+                line = self._line(name)
+                if (due := line.promote(now)) is not None:
+                    dues.append(due - now)
+                states[name] = line.state
+                until[name] = now + lane.lease
+                if (room := line.may_start(lane, now)) > 0:
+                    open_[line] = room
+            taken, blocked = take(open_, demand.unknown, demand.quarantine)
+            claims = [row.start(pool, now, until[row.queue]) for row in taken]
+        for name in {row.queue for row in taken}:
+            self.notifier.publish("room", name)
+        return Claimed(claims, refused, states, min(dues, default=None), blocked)
+
+    def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
+        until = self.clock() + lease
+        lost, cancel = [], []
+        with self._lock:
+            for id, attempt in held.items():
+                if (row := self._running(id, attempt)) is None or row.pool != pool:
+                    lost.append(id)
+                    continue
+                row.lease_until = until
+                if row.cancel_requested:
+                    cancel.append(id)
+        return Renewed(lost, cancel)
+
+    def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        now = self.clock()
+        refused: list[Outcome] = []
+        ended: list[str] = []
+        rows: list[Row] = []
+        with self._lock:
+            for outcome in outcomes:
+                row = self._running(outcome.id, outcome.attempt)
+                if row is None or (outcome.pool and outcome.pool != row.pool):
+                    refused.append(outcome)
+                elif outcome.status is SUCCESSFUL and not outcome.flags:
+                    # What the rule says too, for the many.
+                    row.result, row.error, row.lease_until = outcome.result, None, None
+                    self._end(row, SUCCESSFUL, now)
+                    ended.append(row.id)
+                else:
+                    self._settle(row, outcome, now)
+                    rows.append(row)
+        if rows:
+            self._tell(rows, ended)
+        elif ended:
+            self.notifier.publish("ended", ended)
+        return refused
+
+    # A job's ways back
+
+    def reconcile(self, pool: str, held: Collection[str]) -> Collection[str]:
+        now = self.clock()
+        with self._lock:
+            rows = [row for row in self._all_running() if row.pool == pool and row.id not in held]
+            for row in rows:
+                self._settle(row, released(row, LOST_REPLY), now)
+        self._tell(rows)
+        return [row.id for row in rows]
+
+    def rescue(
+        self, limit: int = 500, *, away: tuple[float, float] | None = None, longest: float | None = None
+    ) -> Sequence[Rescued]:
+        now = self.clock()
+        rescued: list[Rescued] = []
+        with self._lock:
+            if longest is not None:
+                self._cut_down(now, longest)
+            late = (row for row in self._all_running() if (row.lease_until or 0) < now)
+            rows = list(itertools.islice(late, limit))
+            for row in rows:
+                pool = row.pool
+                after = self._settle(row, lease_ran_out(row, row.lease_until, away), now)
+                rescued.append(Rescued(row.id, row.queue, row.task, row.attempt, pool, after.status))
+        self._tell(rows)
+        return rescued
+
+    def cancel(self, ids: Collection[str]) -> Mapping[str, JobStatus]:
+        now = self.clock()
+        before: dict[str, JobStatus] = {}
+        rows: list[Row] = []
+        with self._lock:
+            for id in ids:
+                if (row := self._find(id)) is None:
+                    continue
+                before[id] = row.status
+                if row.status is RUNNING:
+                    row.cancel_requested = True
+                elif not row.status.ended:
+                    line = self._line(row.queue)
+                    line.drop(row)
+                    self._end(row, CANCELLED, now)
+                    line.compact()
+                    rows.append(row)
+        self._tell(rows, room=True)
+        if any(status is RUNNING for status in before.values()):
+            self.notifier.publish("work", None)
+        return before
+
+    def retry(self, ids: Collection[str]) -> Collection[str]:
+        now = self.clock()
+        rows: list[Row] = []
+        with self._lock:
+            for id in ids:
+                row = self._find(id)
+                if row is None or row.status not in (FAILED, CANCELLED):
+                    continue
+                self._ended.pop(id, None)
+                self._live[id] = row
+                row.order_key = order_key(self._order(row.queue), row.priority, row.sequence)
+                self._settle(row, retried(row), now)
+                rows.append(row)
+        self._tell(rows)
+        return [row.id for row in rows]
+
+    def prune(self, *, older_than: float, failed_older_than: float, limit: int = 500) -> int:
+        now = self.clock()
+        ages = {SUCCESSFUL: older_than}
+        with self._lock:
+            old = [
+                row
+                for row in self._ended.values()
+                if now - (row.ended_at or now) > ages.get(row.status, failed_older_than)
+            ][:limit]
+            for row in old:
+                del self._ended[row.id]
+        return len(old)
+
+    # Looking
+
+    def query(self, query: JobQuery) -> Sequence[JobRecord]:
+        with self._lock:
+            rows = [row for row in self._candidates(query) if _matches(row, query)]
+            by = attrgetter(SORTED_BY[query.sorting], "sequence")
+            rows.sort(key=by, reverse=query.sorting in ("newest", "ended"))
+            records = [row.record() for row in rows[query.offset : query.offset + query.limit]]
+        return records if query.payload else [record._replace(**NO_PAYLOAD) for record in records]
+
+    def _candidates(self, query: JobQuery) -> Iterable[Row]:
+        if query.ids is not None:
+            return (row for id in query.ids if (row := self._find(id)) is not None)
+        return itertools.chain(self._live.values(), self._ended.values())
+
+    def position(self, id: str) -> int | None:
+        with self._lock:
+            row = self._find(id)
+            if row is None or row.status is not WAITING:
+                return None
+            mine = (row.order_key, row.sequence)
+            waiting = self._line(row.queue).rows_waiting()
+            return sum((other.order_key, other.sequence) < mine for other in waiting)
+
+    def stats(self, queues: Sequence[QueueSettings]) -> Mapping[str, QueueStats]:
+        now = self.clock()
+        pools = self.pools()
+        with self._lock:
+            return {queue.name: self._line(queue.name).stats(queue, now, pools) for queue in queues}
+
+    def queues(self) -> Collection[str]:
+        with self._lock:
+            return {
+                line.name
+                for line in self._lines.values()
+                if line.waiting or line.delayed_count or line.running
+            }
+
+    # Live values and pools
+
+    def sync(self, pool: str, queues: Collection[str]) -> Synced:
+        with self._lock:
+            asked = [row.id for row in self._all_running() if row.cancel_requested and row.pool == pool]
+            return Synced({name: self._line(name).state for name in queues}, asked)
+
+    def tune(
+        self,
+        queue: QueueSettings,
+        changes: Mapping[str, Any],
+        *,
+        actor: str,
+        source: str,
+        expected: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> QueueState:
+        with self._lock:
+            line = self._line(queue.name)
+            line.state.must_be(expected)
+            before = line.state.order or queue.order
+            line.state = replace(line.state, version=line.state.version + 1, **changes)
+            after = line.state.order or queue.order
+            if after != before:
+                line.reorder(after)
+            state = line.state
+        self.notifier.publish("work", queue.name)
+        self.notifier.publish("room", queue.name)
+        return state
+
+    def beat(self, pool: PoolRecord) -> None:
+        with self._lock:
+            self._pools[pool.id] = (pool, self.clock())
+
+    def retire(self, pool: str) -> None:
+        with self._lock:
+            self._pools.pop(pool, None)
+
+    def pools(self) -> Sequence[PoolRecord]:
+        now = self.clock()
+        with self._lock:
+            self._pools = self._alive(now)
+            return [replace(pool, age=max(0.0, now - seen)) for pool, seen in self._pools.values()]
+
+    # Inside (all of it with the lock held)
+
+    def _cut_down(self, now: float, longest: float) -> None:
+        """Let no lease of a pool that is not known to be alive have more than so many seconds left."""
+        alive = self._alive(now)
+        for row in self._all_running():
+            if (row.lease_until or 0) > now + longest and row.pool not in alive:
+                row.lease_until = now + longest
+
+    def _alive(self, now: float) -> dict[str, tuple[PoolRecord, float]]:
+        return {id: (p, seen) for id, (p, seen) in self._pools.items() if abs(now - seen) < POOL_ALIVE}
+
+    def _line(self, name: str) -> Line:
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = Line(name)
+        return line
+
+    def _find(self, id: str) -> Row | None:
+        return self._live.get(id) or self._ended.get(id)
+
+    def _running(self, id: str, attempt: int) -> Row | None:
+        row = self._live.get(id)
+        return row if row is not None and row.status is RUNNING and row.attempt == attempt else None
+
+    def _fitting(self, line: Line, maxsize: int, specs: Sequence[JobSpec], now: float) -> int:
+        room = maxsize - line.waiting
+        for fitting, spec in enumerate(specs):
+            if spec.eligible_at(now) > now or self._find(spec.id):
+                continue
+            if room <= 0:
+                return fitting
+            room -= 1
+        return len(specs)
+
+    def _enter(self, line: Line, spec: JobSpec, order: Order, now: float) -> Row:
+        line.sequence += 1
+        row = Row(spec, line.name, line.sequence, order_key(order, spec.priority, line.sequence), now)
+        self._live[row.id] = row
+        if row.eligible_at > now:
+            line.delay(row)
+        else:
+            line.put(row)
+        return row
+
+    def _settle(self, row: Row, outcome: Outcome, now: float) -> Next:
+        """Let a job become what its latest attempt's outcome makes of it."""
+        after = what_becomes(outcome, crashes=row.crashes, cancel_requested=row.cancel_requested, now=now)
+        row.settle(outcome, after, now)
+        if after.status is WAITING:
+            self._line(row.queue).put(row)
+        elif after.status is DELAYED:
+            self._line(row.queue).delay(row)
+        else:
+            self._end(row, after.status, now)
+        return after
+
+    def _end(self, row: Row, status: JobStatus, now: float) -> None:
+        row.status = status
+        row.ended_at = now
+        self._lines[row.queue].running.pop(row.id, None)
+        del self._live[row.id]
+        self._ended[row.id] = row
+        if len(self._ended) > KEPT:
+            self._ended.popitem(last=False)
+
+    def _all_running(self) -> list[Row]:
+        return [row for line in self._lines.values() for row in line.running.values()]
+
+    def _order(self, queue: str) -> Order:
+        settings = get_settings().queues.get(queue)
+        return self._line(queue).state.order or (settings.order if settings else "priority")
+
+    def _tell(self, rows: Sequence[Row], ended: Sequence[str] = (), *, room: bool = False) -> None:
+        """Hint at what changed; called without the lock."""
+        for queue in {row.queue for row in rows if room or not row.status.ended}:
+            self.notifier.publish("work", queue)
+            if room:
+                self.notifier.publish("room", queue)
+        if ended := [*ended, *(row.id for row in rows if row.status.ended)]:
+            self.notifier.publish("ended", ended)
+
+
+def _matches(row: Row, query: JobQuery) -> bool:
+    return (
+        (query.queue is None or row.queue == query.queue)
+        and (query.status is None or row.status is query.status)
+        and (query.task is None or row.task == query.task)
+        and (query.order != "ended" or row.ended_at is not None)
+    )

@@ -1,0 +1,80 @@
+"""Hints that something may have changed, to whoever listens in this process.
+
+Three kinds: ``work`` (a job may be claimed, or a live value changed), ``room`` (a push may fit),
+``ended`` (a job may have ended). A listener is called with the queue's name (``ended``: with the ids),
+or with ``None`` when the hint comes from outside and could be about anything. Listeners run on the
+thread that made the change: they only set something and return.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, get_args
+
+from jobify_django.log import get_log, quoted
+from jobify_django.outage import Outage
+
+Kind = Literal["work", "room", "ended"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+News = tuple[Kind, str | None]
+"""A hint from another process: its kind, and the queue it is about (``None``: any)."""
+
+EVERYTHING: Sequence[News] = tuple((kind, None) for kind in KINDS)
+
+Probe = Callable[[], Collection[News]]
+Listener = Callable[[object], None]
+
+logger = get_log("jobify.store")
+
+
+class Notifier:
+    """The listeners of one store in this process.
+
+    Args:
+        alias: the store's name in messages.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._listeners: dict[Kind, tuple[Listener, ...]] = {"work": (), "room": (), "ended": ()}
+        self._lock = threading.Lock()
+        self._trouble = Outage()
+
+    def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` at each hint of this kind until the returned function is called."""
+        with self._lock:
+            self._listeners[kind] = (*self._listeners[kind], listener)
+
+        def stop() -> None:
+            with self._lock:
+                left = list(self._listeners[kind])
+                if listener in left:
+                    left.remove(listener)
+                self._listeners[kind] = tuple(left)
+
+        return stop
+
+    def heard(self, kind: Kind) -> bool:
+        """Whether anybody listens for hints of this kind."""
+        return bool(self._listeners[kind])
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody listens at all."""
+        return not any(self._listeners.values())
+
+    def publish(self, kind: Kind, about: str | Sequence[str] | None) -> None:
+        """Tell the listeners of this kind: of a queue, of jobs that have ended, or of anything (``None``)."""
+        for listener in self._listeners[kind]:
+            try:
+                listener(about)
+            except Exception as error:  # the change is made: whoever made it must not take it for failed
+                if (word := self._trouble.fail(error)) is not None:
+                    logger.error(
+                        "event=hint-failed store=%s kind=%s times=%d",
+                        quoted(self._alias),
+                        kind,
+                        word.times,
+                        exc_info=word.new,
+                    )

@@ -1,0 +1,111 @@
+"""Noticing what other processes have changed, for those of this one who listen.
+
+One thread for each store, which runs only while somebody listens, and only for a store that has something to
+``probe()``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+from jobify_django.log import get_log, quoted
+from jobify_django.outage import Outage
+from jobify_django.stores.notifier import Notifier, Probe
+
+logger = get_log("jobify.store")
+
+RETRY = 1.0
+"""Seconds until a store that could not be watched is tried again."""
+
+
+class Watched(Protocol):
+    """What is watched: a store."""
+
+    alias: str
+    notifier: Notifier
+
+    def probe(self) -> Probe | None:
+        """Return what waits for other processes' changes."""
+
+    def open(self) -> None:
+        """Prepare this thread."""
+
+    def close(self) -> None:
+        """Give back what this thread holds."""
+
+
+class Watcher:
+    """The thread that watches a store."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watching: object | None = None
+        """Stands for the thread that watches."""
+        self._threadless, self._away = Outage(), Outage()
+
+    def watch(self, store: Watched) -> None:
+        """Begin, unless it watches already; it ends by itself when nobody listens any more."""
+        with self._lock:
+            if self._watching is not None:
+                return
+            watching = object()
+            name = f"jobify-watch-{store.alias}"
+            thread = threading.Thread(target=self._run, args=(store, watching), name=name, daemon=True)
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError) as error:
+                # The system refuses a thread. Polling covers the gap, and whoever listens next tries again.
+                if self._threadless.fail(error) is not None:
+                    logger.warning(
+                        "event=no-thread store=%s error=%r: polling instead", quoted(store.alias), str(error)
+                    )
+            else:
+                self._threadless.over()
+                self._watching = watching
+
+    def _over(self, store: Watched, watching: object) -> bool:
+        """Whether nobody listens any more; then this thread ends, and whoever listens next starts another."""
+        with self._lock:
+            if self._watching is watching and store.notifier.idle:
+                self._watching = None
+            return self._watching is not watching
+
+    def _run(self, store: Watched, watching: object) -> None:
+        store.open()
+        try:
+            while not self._over(store, watching):
+                try:
+                    if not self._follow(store, watching):
+                        return
+                except Exception as error:
+                    # The database is away; whoever needs it finds out and says so. Polling covers the gap.
+                    if (word := self._away.fail(error)) is not None:
+                        logger.debug(
+                            "store %s: cannot watch for changes (%d tries)",
+                            quoted(store.alias),
+                            word.times,
+                            exc_info=word.new,
+                        )
+                    store.close()
+                    time.sleep(RETRY)
+        finally:
+            store.close()
+
+    def _follow(self, store: Watched, watching: object) -> bool:
+        """Hint at every change while somebody listens; return ``False`` if the store has nothing to probe."""
+        probe = store.probe()
+        if probe is None:
+            return False
+        try:
+            while not self._over(store, watching):
+                for kind, queue in probe():
+                    store.notifier.publish(kind, queue)
+                if self._away.over():
+                    logger.debug("store %s: watching for changes again", quoted(store.alias))
+        finally:
+            close = getattr(probe, "close", None)
+            if close is not None:
+                close()
+        return True

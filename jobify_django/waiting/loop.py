@@ -1,0 +1,48 @@
+"""Whether an event loop runs in this thread, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from asgiref.sync import AsyncToSync
+
+T = TypeVar("T")
+
+
+def on_event_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def sync_code_waits() -> bool:
+    """Whether a thread's sync code waits for this coroutine (``async_to_sync``).
+
+    It may have a transaction open. Only its own thread can tell, and that is where ``sync_to_async`` runs.
+    """
+    executor: Any = getattr(AsyncToSync.executors, "current", None)
+    # A task that outlives its ``async_to_sync`` still finds what has stopped.
+    while executor is not None:
+        if not getattr(executor, "_broken", False):
+            return True
+        executor = getattr(executor, "_old_executor", None)
+    return asyncio.get_running_loop() in AsyncToSync.loop_thread_executors
+
+
+def as_sync_code(function: Callable[[], T]) -> T:
+    """Call a function, which does not block, from a coroutine as if no event loop ran in this thread.
+
+    Django hides from a coroutine the connections that sync code of the same thread has, and asks asyncio
+    whether one runs.
+    """
+    loop = asyncio.get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        return function()
+    finally:
+        asyncio._set_running_loop(loop)

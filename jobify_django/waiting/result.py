@@ -1,0 +1,169 @@
+"""Waiting for jobs to end. One who waits asks the store for all others too, and no wait times out without a
+look of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+from jobify_django.current import inside
+from jobify_django.exceptions import WaitTimeout
+from jobify_django.job import JobRecord
+from jobify_django.stores.base import Store
+from jobify_django.stores.value import LiveJob
+from jobify_django.waiting.awaited import Awaited, Workers
+from jobify_django.waiting.waitlist import Ticket, WaitList
+from jobify_django.waiting.waker import Call, Pause, Steps, Waker
+
+
+def until_ended(
+    store: Store, id: str, live: LiveJob | None, timeout: float | None, waker: Waker
+) -> Steps[JobRecord]:
+    """Return the job's record once it has ended. A ``live`` one is read instead of the store.
+
+    Raises ``WaitTimeout`` after ``timeout`` seconds, ``JobNotFound`` if the store does not hold the job, and
+    ``WaitDeadlock`` if no worker could run it meanwhile: none sees it, or each of them waits.
+    """
+    awaited = Awaited(store, id, live)
+    record = yield from awaited.read_committed(timeout)
+    if record.status.ended:
+        return record
+    job = inside.get()
+    if job is None or timeout == 0:  # 0 only looks
+        return (yield from ResultWait(waker, awaited, timeout).steps())
+    workers = Workers(awaited, record.queue, job)
+    left = job.begin_wait(record.queue, anyway=True)
+    try:
+        if not left:
+            yield from workers.assert_others()
+        return (yield from ResultWait(waker, awaited, timeout, workers).steps())
+    finally:
+        job.end_wait()
+
+
+class ResultWait(Ticket):
+    """One wait for one job's end."""
+
+    __slots__ = ("_looked", "_poll", "_timeout", "_until", "_workers", "awaited", "done", "record", "told")
+
+    def __init__(
+        self, waker: Waker, awaited: Awaited, timeout: float | None, workers: Workers | None = None
+    ) -> None:
+        super().__init__(waker)
+        self.awaited = awaited
+        self.told = False
+        self.done = False
+        self.record: JobRecord | None = None
+        self._timeout = timeout
+        self._until = math.inf if timeout is None else time.monotonic() + timeout
+        self._workers = workers
+        self._poll = ResultWaits.shortest_poll
+        self._looked = True
+
+    def steps(self) -> Steps[JobRecord]:
+        """Wait, and return the job's record."""
+        waits = self.awaited.store.local(ResultWaits)
+        waits.join(self, self.awaited.store.listen)
+        try:
+            # Once more: it may have ended before this wait could be told.
+            if (ended := (yield from self.awaited.ended())) is not None:
+                return ended
+            return (yield from self._until_told(waits))
+        finally:
+            waits.leave(self)
+
+    def _until_told(self, waits: ResultWaits) -> Steps[JobRecord]:
+        while True:
+            my_turn = waits.is_turn_of(self)
+            seconds = (yield from self._ask(waits)) if my_turn else waits.patience_of(self)
+            if self.done:
+                return self.awaited.found(self.record)
+            left = self._until - time.monotonic()
+            if left <= 0:
+                return (yield from self._look_last())
+            seconds = min(seconds, left)
+            if self._workers is not None:
+                yield from self._workers.look()
+                seconds = max(0.0, min(seconds, self._workers.next_look - time.monotonic()))
+            yield Pause(seconds)
+            self._looked = self.told
+            if self.told:
+                self.told = False
+                if (ended := (yield from self.awaited.ended())) is not None:
+                    return ended
+
+    def _ask(self, waits: ResultWaits) -> Steps[float]:
+        """Ask for all, unless it is too early to; returns the seconds until the next time."""
+        began = time.monotonic()
+        if began < waits.not_before:
+            return waits.not_before - began
+        yield Call(partial(waits.ask, self.awaited.store))
+        # However many wait and however often they are woken, asking takes a third of the time.
+        waits.not_before = began + 3 * (time.monotonic() - began)
+        self._looked = True
+        self._poll = min(self._poll * 1.5, waits.longest_poll)
+        return self._poll
+
+    def _look_last(self) -> Steps[JobRecord]:
+        # Who asks for all may be unable to.
+        if not self._looked and (ended := (yield from self.awaited.ended())) is not None:
+            return ended
+        raise WaitTimeout(f"job {self.awaited.id} had not ended after {self._timeout:g} s; it goes on.")
+
+
+class ResultWaits(WaitList[ResultWait]):
+    """All the waits of this process for jobs of one store."""
+
+    kind = "ended"
+    shortest_poll = 0.05
+    longest_poll = 1.0
+    patience = 15.0
+    keeps_places = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_id: dict[str, list[ResultWait]] = {}
+
+    def ask(self, store: Store) -> None:
+        """Read the jobs for all, and hand out what was found: ended jobs, and jobs that are gone."""
+        with self._lock:
+            ids = list(self._by_id)
+        with self.asking():
+            records = store.get(ids)
+        with self._lock:
+            for id in ids:
+                for wait in self._by_id.get(id, ()):
+                    live = wait.awaited.live
+                    record = records.get(id) if live is None else live.record()
+                    if record is None or record.status.ended:
+                        wait.done, wait.record = True, record
+                        wait.waker.wake()
+
+    def _on_hint(self, ids: object) -> None:
+        if ids is None:
+            self.wake_first()
+            return
+        with self._lock:
+            waits = [wait for id in cast(Sequence[str], ids) for wait in self._by_id.get(id, ())]
+        for wait in waits:
+            wait.told = True
+            wait.waker.wake()
+
+    def _longest_rest(self, took: float) -> float:
+        return max(self.longest_poll, 3 * took)
+
+    def _insert(self, ticket: ResultWait) -> None:
+        super()._insert(ticket)
+        self._by_id.setdefault(ticket.awaited.id, []).append(ticket)
+
+    def _remove(self, ticket: ResultWait) -> bool:
+        found = super()._remove(ticket)
+        if found:
+            same = self._by_id[ticket.awaited.id]
+            same.remove(ticket)
+            if not same:
+                del self._by_id[ticket.awaited.id]
+        return found

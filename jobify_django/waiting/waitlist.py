@@ -1,0 +1,212 @@
+"""The wait list: who waits in this process for the same thing, for room in a queue or for jobs to end.
+
+Only the first asks the store, so that ten thousand who wait cost one query a poll, and what happens wakes as
+few of them as it can. A first that cannot ask (its thread is busy, its event loop is blocked) is passed over.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import itertools
+import math
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from typing import ClassVar, Generic, TypeVar
+
+from jobify_django.stores.notifier import Kind, Listener
+from jobify_django.waiting.waker import Waker
+
+OVERDUE = 1.0
+"""Seconds after which the first, if it was to ask for all and has not begun to, is taken to be unable to: its
+thread is busy with something else, or its event loop is blocked. Another one asks then."""
+
+by_key = attrgetter("key")
+
+
+class Ticket:
+    """One who waits. The lower its ``place``, the further in front; in one place it is first come, first
+    served."""
+
+    __slots__ = ("key", "passed_over", "waker")
+
+    def __init__(self, waker: Waker, place: int = 0) -> None:
+        self.waker = waker
+        self.key = (place, 0)
+        self.passed_over = False
+
+
+Listen = Callable[[Kind, Listener], Callable[[], None]]
+T = TypeVar("T", bound=Ticket)
+
+
+class WaitList(ABC, Generic[T]):
+    """Who waits, in order.
+
+    Attributes:
+        kind: the hint that may end a wait; somebody listens for it while anyone waits.
+        shortest_poll: seconds after which the first asks again when nothing wakes it: other processes may
+            have changed something on a store without a way to notice it. The pause grows.
+        longest_poll: what it grows to.
+        patience: seconds after which everybody looks whether the first asks.
+        keeps_places: whether those who are passed over keep their places, and have a moment to come back
+            before another one asks; otherwise who finds the first overdue takes its place, and asks at once.
+        not_before: when the first may ask again, at the earliest.
+    """
+
+    kind: ClassVar[Kind]
+    shortest_poll: ClassVar[float]
+    longest_poll: ClassVar[float]
+    patience: ClassVar[float]
+    keeps_places: ClassVar[bool]
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tickets: list[T] = []
+        self._arrivals = itertools.count()
+        self._asking = 0
+        self._due = math.inf
+        self._unsubscribe: Callable[[], None] | None = None
+        self.not_before = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether anyone waits."""
+        return bool(self._tickets)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._tickets)
+
+    @property
+    def first(self) -> T | None:
+        """Who asks for all: the first of those who are able to, as far as is known."""
+        with self._lock:
+            return self._first()
+
+    def join(self, ticket: T, listen: Listen, most: float = math.inf) -> bool:
+        """Take a place in the list; returns ``False`` if ``most`` wait already.
+
+        Args:
+            ticket: who waits.
+            listen: the store's, to be told when the first may ask again.
+            most: how many may wait.
+        """
+        with self._lock:
+            if len(self._tickets) >= most:
+                for gone in [one for one in self._tickets if one.waker.dead]:
+                    self._remove(gone)
+                if len(self._tickets) >= most:
+                    return False
+            ticket.key = (ticket.key[0], next(self._arrivals))
+            self._insert(ticket)
+            if self._first() is ticket:
+                self._due = time.monotonic() + OVERDUE
+            if self._unsubscribe is None:
+                self._unsubscribe = listen(self.kind, self._on_hint)
+        return True
+
+    def leave(self, ticket: T) -> None:
+        """Leave the list; the heir of the first is woken, to ask."""
+        heir = unsubscribe = None
+        with self._lock:
+            was_first = self._first() is ticket
+            self._remove(ticket)
+            if was_first:
+                heir = self._first()
+                self._due = max(time.monotonic(), self.not_before) + OVERDUE
+            if not self._tickets:
+                unsubscribe, self._unsubscribe = self._unsubscribe, None
+        if heir is not None:
+            heir.waker.wake()
+        if unsubscribe is not None:
+            unsubscribe()
+
+    def is_turn_of(self, ticket: T) -> bool:
+        """Whether this one is to ask the store; who calls is able to.
+
+        A first that has not begun to ask in its time is passed over, and so are all before this one.
+        """
+        with self._lock:
+            ticket.passed_over = False
+            if self._first() is ticket:
+                return True
+            if self._asking or time.monotonic() < self._due:
+                return False
+            self._due = time.monotonic() + OVERDUE
+            if not self.keeps_places:
+                self._put_first(ticket)
+                return True
+            before = self._tickets[: self._rank(ticket)]
+            for other in before:
+                other.passed_over = True
+        for other in before:
+            other.waker.wake()
+        return False
+
+    def patience_of(self, ticket: T) -> float:
+        """Seconds until this one must look again whether the first asks: the nearer to it, the sooner."""
+        with self._lock:
+            if self._first() is ticket:
+                return 0.0
+            rest = max(0.0, self._due - time.monotonic())
+            return rest + min(OVERDUE * self._rank(ticket), self.patience)
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """The first asks while the block runs; it may take long then."""
+        began = time.monotonic()
+        with self._lock:
+            self._asking += 1
+        try:
+            yield
+        finally:
+            now = time.monotonic()
+            with self._lock:
+                self._asking -= 1
+                self._due = now + self._longest_rest(now - began) + OVERDUE
+
+    def wake_first(self) -> None:
+        """Let the first ask now."""
+        first = self.first
+        if first is not None:
+            first.waker.wake()
+
+    @abstractmethod
+    def _on_hint(self, about: object) -> None:
+        """Wake whom a hint concerns; ``None`` may concern anyone."""
+
+    @abstractmethod
+    def _longest_rest(self, took: float) -> float:
+        """Seconds after which the first asks again at the latest, if asking took so long."""
+
+    # With the lock held
+
+    def _first(self) -> T | None:
+        while self._tickets and self._tickets[0].waker.dead:
+            self._remove(self._tickets[0])
+        return next((one for one in self._tickets if not (one.passed_over or one.waker.dead)), None)
+
+    def _rank(self, ticket: T) -> int:
+        return bisect.bisect_left(self._tickets, ticket.key, key=by_key)
+
+    def _insert(self, ticket: T) -> None:
+        bisect.insort(self._tickets, ticket, key=by_key)
+
+    def _remove(self, ticket: T) -> bool:
+        """Take one out; returns ``False`` if it is out already, as one of a closed event loop may be."""
+        rank = self._rank(ticket)
+        found = self._tickets[rank : rank + 1] == [ticket]
+        if found:
+            del self._tickets[rank]
+        return found
+
+    def _put_first(self, ticket: T) -> None:
+        self._remove(ticket)
+        place, number = self._tickets[0].key
+        ticket.key = (place, number - 1)
+        self._insert(ticket)

@@ -1,0 +1,202 @@
+"""Waiting, written once for threads and event loops.
+
+A wait is a generator that yields what it needs: ``Call`` (run this, which may block) or ``Pause`` (wait
+until woken, or until the time is over). ``run`` drives it in a thread, ``arun`` on an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Run a function and send back what it returns.
+
+    Attributes:
+        function: what to run.
+        owed: run it even for a caller who is cancelled before its turn comes.
+        on_thread: run it where the database connections of this context are, also if it does not block.
+    """
+
+    function: Callable[[], Any]
+    owed: bool = False
+    on_thread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait until woken, at most so many seconds (``None``: without end)."""
+
+    seconds: float | None
+
+
+class Abandoned(BaseException):
+    """Thrown into the generator when its caller was cancelled while a ``Call`` ran to its end."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+
+class Waker(ABC):
+    """Wakes one who waits; may be used from any thread, before or during the wait."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether nobody can be woken any more."""
+        return False
+
+    @abstractmethod
+    def wake(self) -> None:
+        """End the wait, now or at its next pause."""
+
+
+Steps = Generator[Call | Pause, Any, T]
+
+
+class ThreadWaker(Waker):
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    def wait(self, seconds: float | None) -> None:
+        self._event.wait(seconds)
+        self._event.clear()
+
+
+class LoopWaker(Waker):
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._woken = False
+        self._future: asyncio.Future[None] | None = None
+
+    @property
+    def dead(self) -> bool:
+        return self._loop.is_closed()
+
+    def wake(self) -> None:
+        # On a closed loop nobody waits.
+        with contextlib.suppress(RuntimeError):
+            if threading.get_ident() == self._thread:
+                self._end()
+            else:
+                self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._woken = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, seconds: float | None) -> None:
+        if not self._woken:
+            self._future = self._loop.create_future()
+            timer = None if seconds is None else self._loop.call_later(seconds, self._end)
+            try:
+                await self._future
+            finally:
+                self._future = None
+                if timer is not None:
+                    timer.cancel()
+        self._woken = False
+
+
+def run(steps: Callable[[Waker], Steps[T]]) -> T:
+    """Drive a wait in this thread, and return its value."""
+    waker = ThreadWaker()
+    generator = steps(waker)
+    try:
+        step = next(generator)
+        while True:
+            try:
+                result = None
+                if isinstance(step, Call):
+                    result = step.function()
+                else:
+                    waker.wait(step.seconds)
+            except BaseException as error:
+                step = generator.throw(error)
+            else:
+                step = generator.send(result)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+async def arun(steps: Callable[[Waker], Steps[T]], *, blocking: bool) -> T:
+    """Drive a wait on the running event loop, and return its value.
+
+    Args:
+        steps: makes the wait.
+        blocking: whether its calls may block; then they run on Django's thread of this context, so that
+            they share its connection.
+    """
+    waker = LoopWaker()
+    generator = steps(waker)
+    try:
+        step = next(generator)
+        while True:
+            try:
+                result = None
+                if isinstance(step, Pause):
+                    await waker.wait(step.seconds)
+                else:
+                    hop = blocking or step.on_thread
+                    result = await _let_end(step.function, owed=step.owed) if hop else step.function()
+            except BaseException as error:
+                step = generator.throw(error)
+            else:
+                step = generator.send(result)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    except Abandoned:
+        raise asyncio.CancelledError from None
+
+
+async def off_loop(function: Callable[[], T]) -> T:
+    """Run a blocking function on Django's thread of this context.
+
+    When cancelled before its turn comes, it is never run. When cancelled later, it is let end first: a
+    database call cannot be taken back half-way.
+    """
+    try:
+        return await _let_end(function)
+    except Abandoned:
+        raise asyncio.CancelledError from None
+
+
+async def _let_end(function: Callable[[], T], *, owed: bool = False) -> T:
+    """Run it as ``off_loop`` does; raises ``Abandoned`` with its result when cancelled meanwhile."""
+    # Whoever takes it first decides: the thread, or the caller who is gone.
+    fate = threading.Lock()
+
+    def begin() -> T:
+        if fate.acquire(blocking=False):
+            return function()
+        return None  # type: ignore[return-value]  # nobody waits for it any more
+
+    call = asyncio.ensure_future(sync_to_async(begin, thread_sensitive=True)())
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        if not owed and fate.acquire(blocking=False):
+            call.cancel()
+            raise
+        while not call.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([call])
+        if call.cancelled() or call.exception() is not None:
+            raise
+        raise Abandoned(call.result()) from None
