@@ -20,6 +20,7 @@ from jobify_django.log import get_log, listed, quoted
 from jobify_django.management.child import heeded
 from jobify_django.management.heartbeat import Pulse
 from jobify_django.pool import Service
+from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.pool import Pool
 from jobify_django.pool.shutdown import Shutdown
 
@@ -202,8 +203,7 @@ class Process:
 
     def _wake(self) -> None:
         if self._loop is not None and self._stop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._stop.set)
+            tell_loop(self._loop, self._stop.set)
 
     # The end
 
