@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from tests.browser.site import PATIENCE, Site, Visitor, environment
 from tests.child import Child, until
+from tests.port import free_port
 from tests.requirement import CHROMIUM, need_file, need_module
 
 if TYPE_CHECKING:
@@ -77,10 +77,3 @@ def visitor(chromium: Browser, prepared: Prepared, site: Site) -> Iterator[Visit
     yield visitor
     visitor.close()
     assert visitor.faults == []
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

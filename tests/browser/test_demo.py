@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.browser.conftest import free_port
 from tests.browser.site import Visitor, environment, expect
 from tests.child import Child
+from tests.port import free_port
 from tests.requirement import need_module
 
 if TYPE_CHECKING:

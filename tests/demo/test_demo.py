@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.port import free_port
 from tests.requirement import need_module
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,7 +29,7 @@ def demo(directory: Path, **environment: str) -> Iterator[subprocess.Popen[str]]
     process = subprocess.Popen(
         [sys.executable, "-m", "project.demo"],
         cwd=ROOT,
-        env={**inherited, "DEMO_DIRECTORY": str(directory), **environment},
+        env={**inherited, "DEMO_DIRECTORY": str(directory), "DEMO_PORT": str(free_port()), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -12,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.child import Child, until
+from tests.port import free_port
 from tests.requirement import need_module
 from tests.servers.server import Server
 
@@ -70,7 +70,7 @@ class Serve:
     def __call__(self, server: Server, *, workers: int = 1, grace: float = 0.3, **variables: str) -> Site:
         """Start a server, which need not come up."""
         need_module(server.name)
-        port = _free_port()
+        port = free_port()
         arguments = server.arguments.format(port=port, workers=workers).split()
         settings = {"TEST_LOG": "1", "TEST_JOBIFY": json.dumps({"GRACE": grace})}
         site = Site(["-m", *arguments], {**self._environment, **settings, **variables})
@@ -89,10 +89,3 @@ def serve(child_environment: dict[str, str]) -> Iterator[Serve]:
     environment = {**child_environment, "DJANGO_SETTINGS_MODULE": "tests.servers.settings"}
     with ExitStack() as stack:
         yield Serve(environment, stack)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

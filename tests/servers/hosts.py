@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.child import Child
+from tests.port import free_port
 from tests.requirement import need_file, need_success
 
 WITHOUT = "hosts of their own need root, network namespaces, and Debian's iproute2"
@@ -134,10 +134,3 @@ def cluster(network: Network) -> Iterator[str]:
 
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-def free_port(address: str) -> int:
-    with socket.socket() as free:
-        free.bind((address, 0))
-        port: int = free.getsockname()[1]
-        return port

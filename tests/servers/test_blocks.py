@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from tests.blocks.page import DOCS, PAGES, ROOT, Block, blocks
 from tests.blocks.project import Project, Readers, an_environment
 from tests.blocks.reading import FOLLOWED, STAYING, is_asgi, python, runs
 from tests.child import Child, until
+from tests.port import free_port
 from tests.requirement import need_module
 from tests.servers.server import APP, DAPHNE, HYPERCORN, UVICORN, Server
 
@@ -113,13 +113,6 @@ def serves(site: Child, port: int) -> bool:
         return error.code == 404
     except OSError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 # Commands that stay until they are stopped

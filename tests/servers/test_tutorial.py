@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ import pytest
 
 from tests.blocks.page import examples
 from tests.child import PATIENCE, Child
+from tests.port import free_port
 from tests.requirement import need_module
 
 PAGES = sorted(
@@ -296,10 +296,3 @@ def environment() -> dict[str, str]:
     """Return the environment of somebody who has just activated the environment that runs this test."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "PYTHON"))}
     return {**ours, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
