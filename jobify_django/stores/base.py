@@ -20,7 +20,6 @@ may be claimed together with one before it.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -30,6 +29,7 @@ from typing import Any, TypeVar
 from jobify_django.conf import QueueSettings
 from jobify_django.job import DELAYED, RUNNING, WAITING, JobRecord, JobSpec, JobStatus
 from jobify_django.outcome import Outcome
+from jobify_django.runtime import MACHINE, Runtime
 from jobify_django.stores.notifier import Kind, Listener, Notifier, Probe
 from jobify_django.stores.value import (
     Added,
@@ -59,6 +59,7 @@ class Store(ABC):
     Args:
         alias: the name it goes by in messages.
         clock: gives the time in seconds since the epoch. All leases and delays are measured on it.
+        runtime: the machine it runs on; whoever works for the store works on it, too.
     """
 
     blocking: bool = True
@@ -70,9 +71,12 @@ class Store(ABC):
     keeps_changes: bool = False
     """Whether ``changes`` can tell who changed a queue's live values."""
 
-    def __init__(self, alias: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, alias: str, clock: Callable[[], float] | None = None, runtime: Runtime = MACHINE
+    ) -> None:
         self.alias = alias
-        self.clock = clock
+        self.runtime = runtime
+        self.clock = clock or runtime.clock
         self.notifier = Notifier(alias)
         self._watcher = Watcher()
         self.served: Counter[str] = Counter()
