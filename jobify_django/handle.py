@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from jobify_django.exceptions import JobCancelled, JobFailed, JobNotFinished, JobNotFound
 from jobify_django.job import CANCELLED, DELAYED, SUCCESSFUL, WAITING, JobError, JobRecord, JobSpec, JobStatus
 from jobify_django.payload import decode, decode_call
+from jobify_django.runtime import MACHINE
 from jobify_django.stores import every_store, stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import LiveJob
@@ -157,7 +158,8 @@ class Job(Generic[R]):
         """
         if on_event_loop():
             return self.await_end(timeout)
-        self._record = run(partial(until_ended, self._store, self.id, self._live, timeout))
+        store = self._store
+        self._record = run(partial(until_ended, store, self.id, self._live, timeout), store.runtime)
         return None  # type: ignore[return-value]
 
     async def await_end(self, timeout: float | None = None) -> None:
@@ -167,8 +169,9 @@ class Job(Generic[R]):
             if record.status.ended:
                 self._record = record
                 return
-        steps = partial(until_ended, self._store, self.id, live, timeout)
-        self._record = await arun(steps, blocking=self._store.blocking)
+        store = self._store
+        steps = partial(until_ended, store, self.id, live, timeout)
+        self._record = await arun(steps, store.runtime, blocking=store.blocking)
 
     def __await__(self) -> Generator[Any, Any, R]:
         """Wait until the job has ended, and return its result or raise as ``result`` does."""
@@ -247,7 +250,8 @@ class Job(Generic[R]):
         return before is not None and not before.ended
 
     async def _ask(self, call: Callable[[], T]) -> T:
-        return await off_loop(call) if self._store.blocking else call()
+        store = self._store
+        return await off_loop(call, store.runtime) if store.blocking else call()
 
 
 def revived(store: str, queue: str, pushed_at: float, values: dict[str, Any]) -> Job[Any]:
@@ -272,7 +276,7 @@ def no_store_holds(id: str) -> str:
 
 async def aget_job(id: str) -> Job[Any]:
     """Return the same, in async code."""
-    return await off_loop(partial(get_job, id))
+    return await off_loop(partial(get_job, id), MACHINE)  # no store is known yet
 
 
 if TYPE_CHECKING:

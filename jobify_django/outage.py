@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import NamedTuple
+
+from jobify_django.runtime import MACHINE, Runtime
 
 SAY_AGAIN = 60.0
 """Seconds until a trouble that lasts is told again; twice as long each time."""
@@ -38,11 +39,15 @@ class Outage:
     Threads may share one; at worst two of them tell the same.
 
     Args:
+        runtime: the machine it reads the time of.
         again: seconds until it is told again; twice as long each time.
         longest: seconds between two words about it, at most.
     """
 
-    def __init__(self, again: float = SAY_AGAIN, longest: float = LONGEST_SILENCE) -> None:
+    def __init__(
+        self, runtime: Runtime = MACHINE, *, again: float = SAY_AGAIN, longest: float = LONGEST_SILENCE
+    ) -> None:
+        self._monotonic = runtime.monotonic
         self._again = again
         self._longest = longest
         self._begin()
@@ -55,7 +60,7 @@ class Outage:
 
     def fail(self, what: object) -> Word | None:
         """Note a failure (an exception, or its name); return what to tell of it, or ``None`` for nothing."""
-        now = time.monotonic()
+        now = self._monotonic()
         if self._times and now - self._last > max(FORGOTTEN, 2 * self._pause):
             self._begin()
         self._last = now
@@ -78,7 +83,7 @@ class Outage:
         at what another one does not ask for.
         """
         times = self._times
-        if not times or time.monotonic() - self._last < quiet:
+        if not times or self._monotonic() - self._last < quiet:
             return 0
         self._begin()
         return times

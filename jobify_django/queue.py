@@ -10,7 +10,7 @@ from jobify_django.conf import QueueSettings, get_settings, maxsize_problem, ord
 from jobify_django.exceptions import InvalidTuning
 from jobify_django.ordering import Order
 from jobify_django.signals import queue_changed
-from jobify_django.stores import reachable, stores
+from jobify_django.stores import StoreHandler, reachable, stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import QueueState, QueueStats
 from jobify_django.waiting.waker import off_loop
@@ -41,10 +41,16 @@ def survey() -> Mapping[str, QueueStats | Exception]:
 
 
 class Queue:
-    """A configured queue. Live values are stored, win over the settings, and reach every pool in 2 s."""
+    """A configured queue. Live values are stored, win over the settings, and reach every pool in 2 s.
 
-    def __init__(self, settings: QueueSettings) -> None:
+    Args:
+        settings: those of the queue.
+        stores: where its store is looked for; by default among those of this process.
+    """
+
+    def __init__(self, settings: QueueSettings, stores: StoreHandler = stores) -> None:
         self.settings = settings
+        self._stores = stores
 
     def __repr__(self) -> str:
         return f"<Queue {self.name}>"
@@ -60,7 +66,7 @@ class Queue:
     @property
     def store(self) -> Store:
         """Where its jobs wait."""
-        return stores.of(self.settings)
+        return self._stores.of(self.settings)
 
     def stats(self) -> QueueStats:
         """Return the queue at this moment, as one value."""
@@ -174,4 +180,4 @@ class Queue:
     async def _ask(self, call: Callable[[], T]) -> T:
         if not self.store.blocking:
             return call()
-        return await off_loop(call)
+        return await off_loop(call, self.store.runtime)

@@ -10,6 +10,7 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
 from django.utils import timezone
 
 from jobify_django.conf import priority_problem
@@ -19,6 +20,7 @@ from jobify_django.push.push import calls_of, push
 from jobify_django.push.pushing import Pushing
 from jobify_django.push.route import UNSET, Route
 from jobify_django.registry import Place, declared, tasks
+from jobify_django.stores import StoreHandler, stores
 from jobify_django.waiting.loop import on_event_loop
 
 P = ParamSpec("P")
@@ -124,13 +126,14 @@ class Task(Generic[P, R]):
     """
 
     # What a decorator above copies (functools.wraps) and a mock leaves is in the dict, what a task is is not.
-    __slots__ = (*VALUES, "__dict__", "__weakref__", "_is_async", "_metadata", "_route")
+    __slots__ = (*VALUES, "__dict__", "__weakref__", "_is_async", "_metadata", "_route", "_stores")
 
     __name__: str
     __qualname__: str
     _is_async: bool | None
     _metadata: Mapping[str, Any]
     _route: Route | None
+    _stores: StoreHandler
 
     def __init__(
         self,
@@ -140,6 +143,7 @@ class Task(Generic[P, R]):
         queue: str = "default",
         priority: str | int = 0,
         place: Place | None = None,
+        stores: StoreHandler = stores,
     ) -> None:
         self.function = function
         self.name = name
@@ -150,6 +154,7 @@ class Task(Generic[P, R]):
         self.timeout: float | None = UNSET
         self.on_commit = True
         self.place = place or Place.of(function)
+        self._stores = stores
         for known in (inspect.unwrap(function), function):  # a decorator's object may lack a name
             update_wrapper(self, known, updated=())
         self._metadata = dict(vars(self))
@@ -223,6 +228,7 @@ class Task(Generic[P, R]):
             put(copy, name, changes[name] if name in changes else getattr(self, name))
         put(copy, "_is_async", self._is_async)
         put(copy, "_metadata", self._metadata)
+        put(copy, "_stores", self._stores)
         put(copy, "_route", None)
         # Not the whole of its dict: a mock's method there is bound to this task.
         copy.__dict__.update(self._metadata)
@@ -317,7 +323,7 @@ def _epoch(at: object) -> float:
     if not isinstance(at, datetime):
         raise InvalidTask(f"at {at!r} must be a datetime.")
     if timezone.is_naive(at):
-        if timezone.is_naive(timezone.now()):  # USE_TZ is off: naive times are local ones
+        if not settings.USE_TZ:  # naive times are local ones
             return timezone.make_aware(at).timestamp()
         raise InvalidTask(f"at {at!r} has no time zone; with USE_TZ on it must be aware.")
     return at.timestamp()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import random
-
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, quoted
 from jobify_django.outage import Outage
+from jobify_django.runtime import Runtime
 
 logger = get_log("jobify.worker")
 
@@ -20,12 +19,14 @@ class Backoff:
     Args:
         store: its name.
         longest: seconds that a pause may take at most, if that is less than ``LONGEST_BACKOFF``.
+        runtime: the machine the pool runs on.
     """
 
-    def __init__(self, store: str, longest: float) -> None:
+    def __init__(self, store: str, longest: float, runtime: Runtime) -> None:
         self._store = store
         self._longest = longest
-        self._away = Outage()
+        self._away = Outage(runtime)
+        self._uniform = runtime.uniform
         self.pause = 0.0
         """Seconds until the next try; 0 while the store is there."""
 
@@ -42,7 +43,7 @@ class Backoff:
                 exc_info=error if unknown else None,
             )
         self.pause = min(LONGEST_BACKOFF, self._longest, (self.pause or 0.1) * 2)
-        return self.pause * random.uniform(0.5, 1.0)
+        return self.pause * self._uniform(0.5, 1.0)
 
     def over(self) -> None:
         """Note that tries go through again."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobify_django.pool.loop import tell_loop
+from jobify_django.runtime import Runtime
 
 
 @dataclass(eq=False)
@@ -21,12 +21,14 @@ class ClaimLoop(ABC):
         turn: one turn; returns the seconds after which the next is due.
         close: called once, in the same thread, when it is stopped.
         died: called if a turn raises, which none should; then none follows.
+        runtime: the machine it runs on.
     """
 
     open: Callable[[], None]
     turn: Callable[[], float]
     close: Callable[[], None]
     died: Callable[[BaseException], None]
+    runtime: Runtime
 
     running = False
     """Whether it was started."""
@@ -58,13 +60,13 @@ class ThreadClaimLoop(ClaimLoop):
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._alarm = threading.Event()
+        self._alarm = self.runtime.event()
         self._alarm.set()
-        self._urgent = threading.Event()
+        self._urgent = self.runtime.event()
         self._urgent.set()
         self._stopping = False
         self._closed = asyncio.Event()
-        threading.Thread(target=self._run, name="jobify-pool", daemon=True).start()
+        self.runtime.thread(target=self._run, name="jobify-pool", daemon=True).start()
         self.running = True
 
     def wake(self) -> None:
@@ -113,7 +115,7 @@ class AsyncClaimLoop(ClaimLoop):
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self._thread = self.runtime.thread_id()
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
         self._stopped = False
@@ -124,7 +126,7 @@ class AsyncClaimLoop(ClaimLoop):
     def wake(self) -> None:
         if self._due:
             return
-        if threading.get_ident() == self._thread:
+        if self.runtime.thread_id() == self._thread:
             self._wake_here()
         else:
             tell_loop(self._loop, self._wake_here)

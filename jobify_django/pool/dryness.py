@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import WAITING
 from jobify_django.log import get_log, quoted
-from jobify_django.registry import tasks
+from jobify_django.registry import Registry
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import JobQuery, QueueStats
 
@@ -40,11 +39,18 @@ class Left(NamedTuple):
 
 
 class Dryness:
-    """Finds out whether a pool is dry, from the turns that began after somebody asked."""
+    """Finds out whether a pool is dry, from the turns that began after somebody asked.
 
-    def __init__(self, store: Store, queues: Mapping[str, QueueSettings]) -> None:
+    Args:
+        store: the pool's.
+        queues: those it serves.
+        tasks: those it can run.
+    """
+
+    def __init__(self, store: Store, queues: Mapping[str, QueueSettings], tasks: Registry) -> None:
         self._store = store
         self._queues = queues
+        self._tasks = tasks
         self._empty: set[str] = set()
         self._heard = 0
         self._said: set[str] = set()
@@ -103,7 +109,7 @@ class Dryness:
         if stats.paused:
             return Left(stats.queue, stats.waiting, "the queue is paused")
         first = self._store.query(JobQuery(queue=stats.queue, status=WAITING, limit=SAMPLE, payload=False))
-        unknown = {record.task for record in first if tasks.get(record.task) is None}
+        unknown = {record.task for record in first if self._tasks.get(record.task) is None}
         if unknown and all(record.task in unknown for record in first):
             names = ", ".join(map(repr, sorted(unknown)))
             return Left(stats.queue, stats.waiting, f"no task of this name is registered here: {names}")
@@ -124,7 +130,7 @@ class Dryness:
             )
 
     def _after_a_while(self, left: Sequence[Left]) -> Sequence[Left] | None:
-        now = time.monotonic()
+        now = self._store.runtime.monotonic()
         if self._puzzled_at is None:
             self._puzzled_at = now
         return left if now - self._puzzled_at >= PUZZLED else None

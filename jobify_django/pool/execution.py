@@ -1,4 +1,4 @@
-"""Running one job: find the task, read the arguments, call it, and say how it ended, as an ``Outcome``.
+"""Running one job: read the arguments, call the task, and say how it ended, as an ``Outcome``.
 
 The steps are the same for ``def`` and ``async def``; only the call itself differs. What the call returns
 decides: a ``def`` around an ``async def`` begins on a thread, and the coroutine that it returns is run on the
@@ -18,17 +18,16 @@ from types import CoroutineType, TracebackType
 from typing import Any, NamedTuple
 from weakref import getweakrefcount
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from jobify_django.conf import get_settings
 from jobify_django.current import inside
-from jobify_django.job import Claim, JobError
+from jobify_django.job import JobError
 from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome, failed, succeeded
 from jobify_django.payload import decode_call, encode
 from jobify_django.pool.connection import close_connections, tidy_connections
 from jobify_django.pool.slots import Running
-from jobify_django.registry import tasks
 
 logger = get_log("jobify.worker")
 
@@ -100,13 +99,14 @@ async def arun_job(running: Running, work: Work | None = None) -> Outcome:
         threads = SyncToAsync.context_to_thread_executor
         # It has a thread only if that dictionary refers to it, weakly: the cheaper look first.
         if getweakrefcount(own) and own in threads:
-            await _end_thread(own, running.claim)
+            await _end_thread(own, running)
         else:
             _unused.append(own)
 
 
-async def _end_thread(own: ThreadSensitiveContext, claim: Claim) -> None:
+async def _end_thread(own: ThreadSensitiveContext, running: Running) -> None:
     """Close the connections of a job's own thread, which ends with the job."""
+    claim, sync_to_async = running.claim, running.slots.runtime.sync_to_async
     try:
         await asyncio.shield(sync_to_async(close_connections)(claim))
     except asyncio.CancelledError:
@@ -130,10 +130,9 @@ _unused: list[ThreadSensitiveContext] = []
 
 
 def _call(running: Running) -> Any:
-    task = tasks[running.claim.task]
     args, kwargs = decode_call(running.claim.arguments)
     inside.set(running)
-    return task.function(*args, **kwargs)
+    return running.job_task.function(*args, **kwargs)
 
 
 def _returned(running: Running, value: Any) -> Outcome:

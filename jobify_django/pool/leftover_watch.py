@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Collection
+from typing import Any
 
 from django.db import connections
 
@@ -13,6 +13,7 @@ from jobify_django.leftover import Leftover, leftovers_in
 from jobify_django.log import get_log, quoted
 from jobify_django.outage import Outage
 from jobify_django.pool.report import report_rescued
+from jobify_django.runtime import MACHINE, Runtime
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
 
@@ -33,19 +34,21 @@ class LeftoverWatch:
 
     Args:
         served: the stores that have a pool in this process; pools of theirs rescue and prune there.
+        runtime: the machine it runs on.
     """
 
-    def __init__(self, served: Collection[Store]) -> None:
+    def __init__(self, served: Collection[Store], runtime: Runtime = MACHINE) -> None:
+        self._runtime = runtime
         self._served = served
         self._said: dict[Store, set[str]] = {}
         self._deserted: set[Store] = set()
-        self._trouble = Outage()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._trouble = Outage(runtime)
+        self._stop = runtime.event()
+        self._thread: Any = None
 
     def start(self) -> None:
         """Begin, on a thread of its own."""
-        thread = threading.Thread(target=self._run, name="jobify-upkeep-unserved", daemon=True)
+        thread = self._runtime.thread(target=self._run, name="jobify-upkeep-unserved", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:  # the system has no room for it; jobs run all the same

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from asyncio import AbstractEventLoop
 from collections.abc import Mapping
 
@@ -10,6 +9,7 @@ from jobify_django.log import get_log, listed, quoted
 from jobify_django.outage import Outage
 from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.slots import Slots
+from jobify_django.runtime import Runtime
 
 logger = get_log("jobify.worker")
 
@@ -28,9 +28,11 @@ class Turning:
         pool: the pool's id.
         store: the name of its store.
         every: seconds between two looks.
+        runtime: the machine it runs on.
     """
 
-    def __init__(self, pool: str, store: str, every: float) -> None:
+    def __init__(self, pool: str, store: str, every: float, runtime: Runtime) -> None:
+        self._monotonic = runtime.monotonic
         self._pool = pool
         self._store = store
         self._every = every
@@ -40,7 +42,7 @@ class Turning:
 
     def look(self, turns: int) -> bool:
         """Return whether it has turned lately; ``turns`` is how often it has by now."""
-        now = time.monotonic()
+        now = self._monotonic()
         # A process that was stopped meanwhile, by SIGSTOP say, gave its claim loop no time either.
         passed, self._looked_at = min(now - self._looked_at, self._every), now
         was_stuck = self._still >= STUCK_AFTER
@@ -69,22 +71,26 @@ class Lag:
         loop: the event loop.
         slots: the pool's, to name the jobs on it.
         every: seconds between two looks.
+        runtime: the machine it runs on.
     """
 
-    def __init__(self, loop: AbstractEventLoop, slots: Mapping[str, Slots], every: float) -> None:
+    def __init__(
+        self, loop: AbstractEventLoop, slots: Mapping[str, Slots], every: float, runtime: Runtime
+    ) -> None:
+        self._monotonic = runtime.monotonic
         self._loop = loop
         self._slots = slots
         self._since: float | None = None
-        self._said = Outage(every, LONGEST_LAG_UNSAID)
+        self._said = Outage(runtime, again=every, longest=LONGEST_LAG_UNSAID)
 
     def look(self) -> None:
         """Look once, from a thread beside the loop."""
         since = self._since
         if since is None:
-            self._since = time.monotonic()
+            self._since = self._monotonic()
             if not tell_loop(self._loop, self._turned):
                 self._since = None  # the loop is closed; the pool's owner ends it
-        elif time.monotonic() - since > LAG_WORTH_A_WARNING and self._said.fail("lag") is not None:
+        elif self._monotonic() - since > LAG_WORTH_A_WARNING and self._said.fail("lag") is not None:
             jobs = [
                 listed((running.claim.task, running.claim.id), " ")
                 for slots in self._slots.values()
@@ -94,7 +100,7 @@ class Lag:
             logger.warning(
                 "event=loop-blocked seconds=%.1f: an 'async def' holds the event loop without awaiting; jobs "
                 "on it: %s",
-                time.monotonic() - since,
+                self._monotonic() - since,
                 ", ".join(jobs) or "none",
             )
 

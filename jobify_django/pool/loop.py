@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import TypeVarTuple
+
+from jobify_django.runtime import Runtime
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -26,16 +27,17 @@ def tell_loop(
 class LoopEvent:
     """An event that is waited for on the running event loop, and may be set by any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self._thread_id = runtime.thread_id
+        self._thread = runtime.thread_id()
         self._event = asyncio.Event()
 
     def set(self) -> None:
         """Wake whoever waits."""
         if self._event.is_set():
             return
-        if threading.get_ident() == self._thread:
+        if self._thread_id() == self._thread:
             self._event.set()
         else:
             self.tell()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import Callable, Sequence
 
@@ -21,10 +20,11 @@ from jobify_django.pool.forking import hook_forks
 from jobify_django.pool.loop import LoopEvent, tell_loop
 from jobify_django.pool.phase import Phase, Phases
 from jobify_django.pool.quarantine import QuarantineRule
-from jobify_django.pool.slots import Slots
+from jobify_django.pool.slots import ProcessSlots, Slots
 from jobify_django.pool.turn import Turn
 from jobify_django.pool.upkeep import Upkeep
 from jobify_django.pool.workers import Workers
+from jobify_django.registry import Registry, tasks
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import PoolQueue, PoolRecord
 
@@ -48,6 +48,7 @@ class Pool:
         slots: those of all queues of this process, shared between its pools.
         budget: stop claiming after so many jobs.
         quiet: tell nobody of jobs that end well.
+        tasks: those it can run; by default those of this process.
     """
 
     def __init__(
@@ -57,21 +58,23 @@ class Pool:
         *,
         kind: str = "code",
         workers: int | None = None,
-        slots: dict[str, Slots] | None = None,
+        slots: ProcessSlots | None = None,
         budget: Budget | None = None,
         quiet: bool = False,
+        tasks: Registry = tasks,
     ) -> None:
-        self.id = new_id()
+        runtime = store.runtime
+        self.id = new_id(runtime)
         self.store = store
         self.queues = {queue.name: queue for queue in queues}
         self._kind = kind
-        slots = {} if slots is None else slots
+        slots = ProcessSlots(runtime) if slots is None else slots
         self.slots = {q.name: Slots(q, workers or q.workers, slots) for q in queues}
-        self._budget = budget or Budget(None)
+        self._budget = budget or Budget(None, runtime)
         self.completer = Completer()
         self._phases = Phases()
         make = ThreadClaimLoop if store.blocking else AsyncClaimLoop
-        self._claim_loop = make(store.open, self.step, self._close, self.on_death)
+        self._claim_loop = make(store.open, self.step, self._close, self.on_death, runtime)
         self.workers = Workers(
             self.id,
             self.slots,
@@ -81,8 +84,10 @@ class Pool:
             gathers=store.blocking,
             phases=self._phases,
             changed=self._on_change,
+            tasks=tasks,
+            runtime=runtime,
         )
-        self._dryness = Dryness(store, self.queues)
+        self._dryness = Dryness(store, self.queues, tasks)
         self._turn = Turn(
             self.id,
             store,
@@ -120,7 +125,7 @@ class Pool:
     async def start(self) -> None:
         """Begin claiming. The running event loop is the one ``async def`` jobs run on."""
         self.loop = asyncio.get_running_loop()
-        self._news = LoopEvent()
+        self._news = LoopEvent(self.store.runtime)
         hook_forks()
         self.died: asyncio.Future[BaseException] = self.loop.create_future()
         self.workers.open()
@@ -279,7 +284,7 @@ class Pool:
         return PoolRecord(
             self.id,
             socket.gethostname(),
-            os.getpid(),
+            self.store.runtime.process_id(),
             self._kind,
             self._started_at,
             {name: PoolQueue(slots.size, slots.busy, slots.version) for name, slots in self.slots.items()},

@@ -6,11 +6,10 @@ whatever kills a process soon after its start takes nobody along then, and is fa
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from jobify_django.outcome import CRASH_LIMIT
-from jobify_django.pool.slots import Running, Slots
+from jobify_django.pool.slots import ProcessSlots, Running
 from jobify_django.stores.value import Quarantine
 
 QUARANTINE = 5.0
@@ -27,15 +26,16 @@ class QuarantineRule:
         slots: those of all queues of this process.
     """
 
-    def __init__(self, slots: Mapping[str, Slots]) -> None:
+    def __init__(self, slots: ProcessSlots) -> None:
         self._slots = slots
+        self._monotonic = slots.runtime.monotonic
         self._blocked_since = self._blocked_at = float("-inf")
 
     @property
     def left(self) -> float:
         """Seconds for which nothing may start, because a job in quarantine has just started."""
         began = [job.began for job in self._quarantined()]
-        return max(0.0, max(began) + QUARANTINE - time.monotonic()) if began else 0.0
+        return max(0.0, max(began) + QUARANTINE - self._monotonic()) if began else 0.0
 
     @property
     def choice(self) -> Quarantine:
@@ -43,7 +43,7 @@ class QuarantineRule:
         if any(job.claim.crashes >= CRASH_LIMIT - 1 for job in self._quarantined()):
             # The next crash fails that one, whoever is to blame; and it may run for long.
             return "pass"
-        now = time.monotonic()
+        now = self._monotonic()
         if self._blocked_lately(now) and now - self._blocked_since >= QUARANTINE:
             # Jobs before it in its line keep starting, or those of another store.
             return "start"
@@ -52,7 +52,7 @@ class QuarantineRule:
 
     def note_blocked(self) -> None:
         """Take down that a claim was blocked by a job in quarantine."""
-        now = time.monotonic()
+        now = self._monotonic()
         if not self._blocked_lately(now):
             self._blocked_since = now
         self._blocked_at = now

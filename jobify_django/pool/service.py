@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from functools import partial
 
-from asgiref.sync import sync_to_async
 from django.apps import apps
 
 from jobify_django.conf import get_settings
@@ -18,8 +16,10 @@ from jobify_django.pool.budget import Budget
 from jobify_django.pool.dryness import Left
 from jobify_django.pool.leftover_watch import LeftoverWatch
 from jobify_django.pool.pool import Pool
-from jobify_django.pool.slots import Slots
-from jobify_django.stores import queues_by_store
+from jobify_django.pool.slots import ProcessSlots
+from jobify_django.registry import Registry, tasks
+from jobify_django.runtime import MACHINE, Runtime
+from jobify_django.stores import StoreHandler, queues_by_store, stores
 from jobify_django.stores.value import QueueStats
 from jobify_django.waiting.loop import as_sync_code, sync_code_waits
 
@@ -49,6 +49,9 @@ class Service:
         workers: jobs of each queue to run at once; stands above settings and live tuning.
         max_jobs: stop claiming after so many jobs.
         look_around: say when jobs wait in queues that nobody serves.
+        tasks: those whose jobs it runs; by default those of this process, as are ``stores``.
+        stores: where the stores of the queues are found.
+        runtime: the machine it runs on; each pool runs on that of its store.
 
     Raises ``UnknownQueue`` for a name that is not configured, or if no queue is left.
     """
@@ -62,6 +65,9 @@ class Service:
         workers: int | None = None,
         max_jobs: int | None = None,
         look_around: bool = False,
+        tasks: Registry = tasks,
+        stores: StoreHandler = stores,
+        runtime: Runtime = MACHINE,
     ) -> None:
         settings = get_settings()
         for name in (*(queues or ()), *exclude):
@@ -69,12 +75,20 @@ class Service:
         self.names = [name for name in queues or settings.queues if name not in exclude]
         if not self.names:
             raise UnknownQueue("no queue is left to serve: every one of them is excluded.")
-        slots: dict[str, Slots] = {}
-        self._pool = partial(Pool, kind=kind, workers=workers, slots=slots, budget=Budget(max_jobs))
+        self._runtime = runtime
+        self._pool = partial(
+            Pool,
+            kind=kind,
+            workers=workers,
+            slots=ProcessSlots(runtime),
+            budget=Budget(max_jobs, runtime),
+            tasks=tasks,
+        )
         self._closed = False
         self._supervisors: list[asyncio.Task[None]] = []
-        self.pools = [self._pool(store, served) for store, served in queues_by_store(self.names).items()]
-        self._leftovers = LeftoverWatch([pool.store for pool in self.pools]) if look_around else None
+        by_store = queues_by_store(self.names, stores)
+        self.pools = [self._pool(store, served) for store, served in by_store.items()]
+        self._leftovers = LeftoverWatch(list(by_store), runtime) if look_around else None
 
     def survey(self) -> Mapping[str, QueueStats]:
         """Read every store once, and return how the queues stand.
@@ -129,7 +143,7 @@ class Service:
     async def _assert_seen(self) -> None:
         unseen = as_sync_code(self._unseen)
         if not unseen and sync_code_waits():
-            unseen = await sync_to_async(self._unseen, thread_sensitive=True)()
+            unseen = await self._runtime.sync_to_async(self._unseen, thread_sensitive=True)()
         if unseen:
             raise StoreError(f"workers started here would see no job: {unseen}")
 
@@ -184,9 +198,9 @@ class Service:
     async def _supervise(self, place: int) -> None:
         deaths = 0
         while True:
-            pool, began = self.pools[place], time.monotonic()
+            pool, began = self.pools[place], self._runtime.monotonic()
             error = await pool.died
-            deaths = 1 if time.monotonic() - began >= STEADY else deaths + 1
+            deaths = 1 if self._runtime.monotonic() - began >= STEADY else deaths + 1
             await self._replace(place, error, deaths)
 
     async def _replace(self, place: int, error: BaseException, deaths: int) -> None:
@@ -203,7 +217,7 @@ class Service:
             )
             with contextlib.suppress(Exception):
                 await dead.drain(0)
-            await asyncio.sleep(pause)
+            await self._runtime.asleep(pause)
             pool = self.pools[place] = self._pool(dead.store, list(dead.queues.values()))
             if self._closed:
                 pool.stop_claiming()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Literal
 
 from jobify_django.pool.service import Service
+from jobify_django.runtime import MACHINE, Runtime
 
 
 class Shutdown:
@@ -16,6 +16,8 @@ class Shutdown:
 
     Args:
         one_wish: signals within so many seconds of the first count as one with it.
+        service: what is to end, if there is one already.
+        runtime: the machine it runs on.
 
     Attributes:
         service: what is to end, once there is one.
@@ -23,7 +25,8 @@ class Shutdown:
         hurried: whether it was told to hand its jobs back now.
     """
 
-    def __init__(self, one_wish: float, service: Service | None = None) -> None:
+    def __init__(self, one_wish: float, service: Service | None = None, runtime: Runtime = MACHINE) -> None:
+        self._monotonic = runtime.monotonic
         self._one_wish = one_wish
         self._signalled_at: float | None = None
         self.service = service
@@ -32,7 +35,7 @@ class Shutdown:
 
     def meaning(self) -> Literal["stop", "hurry"] | None:
         """Return what a signal that comes now asks for; ``None`` if it belongs to the first one."""
-        now = time.monotonic()
+        now = self._monotonic()
         if self._signalled_at is None:
             self._signalled_at = now
             return "stop"

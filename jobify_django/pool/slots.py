@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import Iterable
 from typing import Literal
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim
 from jobify_django.pool.loop import tell_loop
+from jobify_django.registry import Registered
+from jobify_django.runtime import Runtime
 from jobify_django.stores.value import QueueState
 
 Ending = Literal["cancel", "release", "lost"]
@@ -19,15 +19,29 @@ Ending = Literal["cancel", "release", "lost"]
 class Running:
     """A job in a worker. To the job's own pushes it is the ``Inside`` that says whether they may wait.
 
-    ``exception`` is what it raised, from its end until that is reported.
+    Attributes:
+        job_task: what it is a call of; ``task`` is the one of asyncio that runs it on the event loop.
+        exception: what it raised, from its end until that is reported.
     """
 
-    __slots__ = ("_waits", "asked", "began", "claim", "ending", "exception", "seconds", "slots", "task")
+    __slots__ = (
+        "_waits",
+        "asked",
+        "began",
+        "claim",
+        "ending",
+        "exception",
+        "job_task",
+        "seconds",
+        "slots",
+        "task",
+    )
 
-    def __init__(self, claim: Claim, slots: Slots) -> None:
+    def __init__(self, claim: Claim, job_task: Registered, slots: Slots) -> None:
         self.claim = claim
+        self.job_task = job_task
         self.slots = slots
-        self.began = time.monotonic()
+        self.began = slots.monotonic()
         self.seconds = 0.0
         self.task: asyncio.Task[None] | None = None
         self.ending: Ending | None = None
@@ -49,7 +63,7 @@ class Running:
             tell_loop(task.get_loop(), task.cancel)
 
     def begin_wait(self, queue: str, *, anyway: bool = False) -> bool:
-        with self.slots.lock:
+        with self.slots.of_process.lock:
             self._waits += 1
             leaves = self._leaves_a_worker(queue)
             if not leaves and not anyway:
@@ -57,7 +71,7 @@ class Running:
             return leaves
 
     def may_go_on(self, queue: str) -> bool:
-        with self.slots.lock:
+        with self.slots.of_process.lock:
             return self._leaves_a_worker(queue)
 
     def _leaves_a_worker(self, queue: str) -> bool:
@@ -65,7 +79,7 @@ class Running:
         return target is None or target.size > sum(job.waits for job in target.jobs())
 
     def end_wait(self) -> None:
-        with self.slots.lock:
+        with self.slots.of_process.lock:
             self._waits -= 1
 
     @property
@@ -74,24 +88,37 @@ class Running:
         return self._waits > 0
 
 
+class ProcessSlots(dict[str, "Slots"]):
+    """The slots of every queue that this process serves, by the queue's name; its pools share them.
+
+    Attributes:
+        runtime: the machine they run on.
+        lock: one for all of them: whether a job may wait can depend on another queue's workers.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__()
+        self.runtime = runtime
+        self.lock = runtime.lock()
+
+
 class Slots:
     """A queue's workers in this process: how many, and what they run.
 
     Args:
         settings: the queue.
         size: how many jobs may run at once; it may change at any time.
-        of_process: the slots of every queue this process serves, by name, these among them.
+        of_process: those of every queue this process serves; these join them.
     """
 
-    # One lock for all slots: whether a job may wait can depend on another queue's workers.
-    lock = threading.Lock()
-
-    def __init__(self, settings: QueueSettings, size: int, of_process: dict[str, Slots]) -> None:
+    def __init__(self, settings: QueueSettings, size: int, of_process: ProcessSlots) -> None:
         self.settings = settings
         self.size = size
         self.version = 0
         self.seen = QueueState(settings.name)
         self.of_process = of_process
+        self.runtime = of_process.runtime
+        self.monotonic = self.runtime.monotonic
         self._running: dict[Running, None] = {}
         self._quarantined: dict[Running, None] = {}
         of_process[settings.name] = self
@@ -121,9 +148,9 @@ class Slots:
         except RuntimeError:  # one ended on its thread meanwhile
             return self.youngest()
 
-    def take(self, claim: Claim) -> Running:
+    def take(self, claim: Claim, job_task: Registered) -> Running:
         """Put a job into a slot."""
-        running = Running(claim, self)
+        running = Running(claim, job_task, self)
         # By itself, not by its id: a job that was lost may come back here while the old attempt still runs.
         self._running[running] = None
         if claim.crashes:
@@ -136,7 +163,7 @@ class Slots:
 
     def leave(self, running: Running) -> None:
         """Free a job's slot."""
-        running.seconds = time.monotonic() - running.began
+        running.seconds = self.monotonic() - running.began
         # The task's context holds this object: the cycle would leave every job to the garbage collector.
         running.task = None
         self._running.pop(running, None)

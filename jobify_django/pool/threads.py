@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from typing import Any
 
 from django.db import connections
 
@@ -14,6 +12,7 @@ from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome
 from jobify_django.pool.execution import Unfinished, run_job
 from jobify_django.pool.slots import Running
+from jobify_django.runtime import Runtime
 
 logger = get_log("jobify.worker")
 
@@ -30,15 +29,20 @@ class Threads:
     Args:
         done: told how a job ended.
         go_on: told what a job has left for the event loop.
+        runtime: the machine they run on.
     """
 
     def __init__(
-        self, done: Callable[[Running, Outcome], None], go_on: Callable[[Running, Unfinished], None]
+        self,
+        done: Callable[[Running, Outcome], None],
+        go_on: Callable[[Running, Unfinished], None],
+        runtime: Runtime,
     ) -> None:
         self._done = done
         self._go_on = go_on
-        self._work: SimpleQueue[Running | None] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._runtime = runtime
+        self._work: Any = runtime.queue()  # of jobs; None ends a thread
+        self._lock = runtime.lock()
         self._idle = 0
         self._total = 0
         self._limit = 0
@@ -48,7 +52,9 @@ class Threads:
     def room(self) -> int | None:
         """How many more jobs may start while the system refuses threads; ``None`` while it does not."""
         refused_at = self._refused_at
-        return None if refused_at is None else self._idle + (time.monotonic() - refused_at >= TRY_AGAIN)
+        return (
+            None if refused_at is None else self._idle + (self._runtime.monotonic() - refused_at >= TRY_AGAIN)
+        )
 
     def resize(self, limit: int) -> None:
         """Keep at most so many threads; surplus ones end when they are idle."""
@@ -72,7 +78,7 @@ class Threads:
     def _add(self) -> bool:
         name = f"jobify-worker-{self._total + 1}"
         try:
-            threading.Thread(target=self._loop, name=name, daemon=True).start()
+            self._runtime.thread(target=self._loop, name=name, daemon=True).start()
         except (RuntimeError, MemoryError) as error:
             if self._refused_at is None:
                 logger.warning(
@@ -80,7 +86,7 @@ class Threads:
                     str(error),
                     self._total,
                 )
-            self._refused_at = time.monotonic()
+            self._refused_at = self._runtime.monotonic()
             return False
         # Only now: one that never was must not count.
         self._total += 1

@@ -44,7 +44,7 @@ class Turn:
     def __post_init__(self) -> None:
         # Not for longer than leases can wait: jobs of a lost reply are handed back by the next turn only.
         longest = min(queue.lease for queue in self.queues.values()) / 3
-        self._backoff = Backoff(self.store.alias, longest)
+        self._backoff = Backoff(self.store.alias, longest, self.store.runtime)
         self._unsure = False
 
     def run(self, phase: Phase) -> float:
@@ -91,7 +91,7 @@ class Turn:
     def _wants(self) -> Mapping[str, int]:
         wants = {name: idle for name, slots in self.workers.slots.items() if (idle := slots.idle)}
         room = self.workers.threads.room
-        return self.budget.limit(wants if room is None else at_most(wants, room))
+        return self.budget.limit(wants if room is None else at_most(wants, room, self.store.runtime))
 
     def _exchange(self, demand: Demand, outcomes: Sequence[Outcome]) -> Claimed:
         self._reconcile()

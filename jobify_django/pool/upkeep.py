@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
-import threading
-import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
@@ -60,8 +58,10 @@ class Upkeep:
     """Called if the thread ends by a bug."""
 
     def __post_init__(self) -> None:
-        self._stop = threading.Event()
-        self._alarm = threading.Event()
+        runtime = self.store.runtime
+        self._monotonic = runtime.monotonic
+        self._stop = runtime.event()
+        self._alarm = runtime.event()
         lease = min(queue.lease for queue in self.queues.values())
         self._beat = Chore(self._report, BEAT_EVERY)
         self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(self.queues) / 3)
@@ -76,14 +76,17 @@ class Upkeep:
             Chore(self._repair, REPAIR_EVERY, first=REPAIR_EVERY),
             Chore(self._prune, PRUNE_EVERY, first=RESCUE_EVERY),
         ]
-        self._trouble = Outage()
-        self._turning = Turning(self.pool, self.store.alias, BEAT_EVERY)
-        self._thread: threading.Thread | None = None
+        now = self._monotonic()
+        for chore in self._chores:
+            chore.due += now
+        self._trouble = Outage(runtime)
+        self._turning = Turning(self.pool, self.store.alias, BEAT_EVERY, runtime)
+        self._thread: Any = None
 
     def start(self, loop: AbstractEventLoop) -> None:
         """Begin, on a thread of its own, and watch the event loop that jobs run on."""
-        self._lag = Lag(loop, self.workers.slots, TUNE_EVERY)
-        thread = threading.Thread(target=self._run, name="jobify-upkeep", daemon=True)
+        self._lag = Lag(loop, self.workers.slots, TUNE_EVERY, self.store.runtime)
+        thread = self.store.runtime.thread(target=self._run, name="jobify-upkeep", daemon=True)
         thread.start()
         self._thread = thread
 
@@ -106,14 +109,14 @@ class Upkeep:
         self.store.open()
         try:
             while not self._stop.is_set():
-                now = time.monotonic()
+                now = self._monotonic()
                 for chore in self._chores:
                     # What is due soon is done along: waking up costs an idle process more than the work.
                     due = chore.due <= now + chore.every * ALONG and not self._stop.is_set()
                     if due and not self._do(chore):
                         break  # a store that is silent takes its time to fail: leases are due first
                 soonest = min(chore.due for chore in self._chores)
-                self._alarm.wait(max(0.0, soonest - time.monotonic()))
+                self._alarm.wait(max(0.0, soonest - self._monotonic()))
                 self._alarm.clear()
         except BaseException as error:
             self.died(error)
@@ -122,7 +125,7 @@ class Upkeep:
 
     def _do(self, chore: Chore) -> bool:
         # Before the work: who hurries a chore while it is done wants it done once more.
-        chore.due = time.monotonic() + chore.every * random.uniform(0.8, 1.0)
+        chore.due = self._monotonic() + chore.every * self.store.runtime.uniform(0.8, 1.0)
         try:
             again = chore.work()
         except Exception as error:
@@ -130,11 +133,11 @@ class Upkeep:
             chore.failing = True
             self.store.close()
             # Twice in a lease's third: so that one who is back in time renews in time.
-            chore.due = time.monotonic() + min(RETRY_AFTER, chore.every / 2)
+            chore.due = self._monotonic() + min(RETRY_AFTER, chore.every / 2)
             return False
         chore.failing = False
         if again is not None:
-            chore.due = time.monotonic() + again
+            chore.due = self._monotonic() + again
         # On a full disk those that only read work all the time.
         if not any(chore.failing for chore in self._chores) and (times := self._trouble.over()):
             logger.info("event=upkeep-back failures=%d: every chore works again", times)
@@ -223,10 +226,10 @@ class Upkeep:
         again = None
         for name, slots in self.workers.slots.items():
             if slots.seen.reordering:
-                began = time.monotonic()
+                began = self._monotonic()
                 moved = self.store.reorder(self.queues[name])
                 # Somebody may hold the rest for long: looking takes one part in twenty.
-                again = 0.0 if moved else max(TUNE_EVERY, 20 * (time.monotonic() - began))
+                again = 0.0 if moved else max(TUNE_EVERY, 20 * (self._monotonic() - began))
         return again
 
     def _repair(self) -> None:
@@ -249,10 +252,13 @@ def longest_lease(queues: Mapping[str, QueueSettings]) -> float:
 
 
 class Chore:
-    """Something to do every so many seconds, or when it returns that it is due again."""
+    """Something to do every so many seconds, or when it returns that it is due again.
+
+    ``due`` is when; before an ``Upkeep`` has taken it over, in how many seconds.
+    """
 
     def __init__(self, work: Callable[[], float | None], every: float, *, first: float = 0.0) -> None:
         self.work = work
         self.every = every
-        self.due = time.monotonic() + first
+        self.due = first
         self.failing = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.phase import Phase, Phases
 from jobify_django.pool.slots import Running, Slots
 from jobify_django.pool.threads import Threads
-from jobify_django.registry import tasks
+from jobify_django.registry import Registry
+from jobify_django.runtime import Runtime
 from jobify_django.stores.value import QueueState
 
 logger = get_log("jobify.worker")
@@ -40,22 +40,25 @@ class Workers:
     phases: Phases
     changed: Callable[[], None]
     """Called when live values were taken over."""
+    tasks: Registry
+    """What they can run."""
+    runtime: Runtime
 
     def __post_init__(self) -> None:
-        self.threads = Threads(self._ended, self._go_on)
+        self.threads = Threads(self._ended, self._go_on, self.runtime)
         self.started = 0
         self._unknown: set[str] = set()
 
     def open(self) -> None:
         """Be ready. The running event loop is the one ``async def`` jobs run on."""
         self._loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
+        self._loop_thread = self.runtime.thread_id()
         self._resize_threads()
 
     @property
     def unknown(self) -> set[str]:
         """The names of tasks whose jobs were claimed and handed back, because this process has none such."""
-        return {name for name in self._unknown if tasks.get(name) is None}
+        return {name for name in self._unknown if self.tasks.get(name) is None}
 
     def apply(self, states: Mapping[str, QueueState]) -> None:
         """Take over live values: more workers start at once, surplus ones end with their job."""
@@ -82,11 +85,11 @@ class Workers:
         on_loop: list[Running] = []
         on_thread: list[Running] = []
         for claim in claims:
-            task = tasks.get(claim.task)
+            task = self.tasks.get(claim.task)
             if task is None:
                 strange.append(claim)
                 continue
-            running = self.slots[claim.queue].take(claim)
+            running = self.slots[claim.queue].take(claim, task)
             self.completer.hold(running)
             (on_loop if task.is_async else on_thread).append(running)
         if strange:
@@ -136,7 +139,7 @@ class Workers:
     def _start_on_loop(self, jobs: Sequence[Running]) -> None:
         if not jobs:
             return
-        if threading.get_ident() == self._loop_thread:
+        if self.runtime.thread_id() == self._loop_thread:
             self._create_tasks(jobs)
         elif not tell_loop(self._loop, self._create_tasks, jobs):
             self._lose_loop(jobs)

@@ -7,8 +7,6 @@ first. No push is refused by what others saw long ago: it looks itself first.
 from __future__ import annotations
 
 import math
-import random
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -49,6 +47,7 @@ class Admission:
     def __init__(self, route: Route, specs: Sequence[JobSpec]) -> None:
         self._route = route
         self._waits = route.waits
+        self._runtime = route.store.runtime
         self._specs = specs
 
     def steps(self, waker: Waker) -> Steps[None]:
@@ -56,7 +55,7 @@ class Admission:
         route = self._route
         # Before the first look: in async code that may have to wait for its turn on a thread.
         if route.timeout is not None:
-            self._deadline = time.monotonic() + route.timeout
+            self._deadline = self._runtime.monotonic() + route.timeout
         if self._overtakes and (yield from self._attempt(self._add_unless_late)):
             return
         if route.timeout == 0:
@@ -100,10 +99,10 @@ class Admission:
                 if (yield from self._attempt(self._add_in_turn)):
                     return
                 poll = waits.shortest_poll if self._taken > before else min(poll * 1.5, waits.longest_poll)
-                seconds = poll * random.uniform(0.5, 1.5)  # so that processes spread out
+                seconds = poll * self._runtime.uniform(0.5, 1.5)  # so that processes spread out
             else:
                 seconds = waits.patience_of(ticket)
-            left = self._deadline - time.monotonic()
+            left = self._deadline - self._runtime.monotonic()
             if (job := inside.get()) is not None:
                 seconds = min(seconds, LOOK_AT_WORKERS)
                 if not job.may_go_on(self._route.queue.name):
@@ -181,7 +180,7 @@ class Admission:
         # Asked here, because only the thread that adds knows its connection.
         self._in_transaction = whole = store.in_transaction()
         rest = self._specs[self._taken :] if self._taken else self._specs
-        patience = None if timeout is None else self._deadline - time.monotonic()
+        patience = None if timeout is None else self._deadline - self._runtime.monotonic()
         return store.add(queue, rest, whole=whole, patience=patience)
 
     def _note(self, added: Added) -> bool:

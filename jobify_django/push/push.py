@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +10,10 @@ from django.db import connections, transaction
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import InvalidPayload, InvalidTask, QueueFull
 from jobify_django.handle import Job
-from jobify_django.job import JobSpec, new_id
+from jobify_django.job import JobSpec
 from jobify_django.payload import encode_call
 from jobify_django.push.admission import Admission
 from jobify_django.push.route import Pushable, Route
-from jobify_django.stores import stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import LiveJob
 from jobify_django.waiting.loop import sync_code_waits
@@ -27,7 +25,7 @@ Calls = Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
 def push(task: Pushable, calls: Calls) -> list[Job[Any]]:
     """Push calls of a task in sync code, and return the jobs."""
     made = begin(task, calls, on_loop=False)
-    return made if isinstance(made, list) else run(made.steps)
+    return made if isinstance(made, list) else run(made.steps, made.route.store.runtime)
 
 
 def begin(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]] | Push:
@@ -56,7 +54,7 @@ def route_of(task: Pushable) -> Route:
     """Return a task's route under the settings in force; raises ``UnknownQueue``, ``UnknownBand``."""
     settings = get_settings()
     route = task._route
-    if route is None or route.settings is not settings or stores.of(route.queue) is not route.store:
+    if route is None or route.settings is not settings or task._stores.of(route.queue) is not route.store:
         route = Route.of(task, settings)
         object.__setattr__(task, "_route", route)
         if task.place.is_only_here:
@@ -99,7 +97,7 @@ class Push:
 
     def _at_commit(self) -> None:
         if not self._given_up:
-            run(self._admit)
+            run(self._admit, self.route.store.runtime)
 
     def _admit(self, waker: Waker) -> Steps[list[Job[Any]]]:
         route = self.route
@@ -140,12 +138,15 @@ def calls_of(calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Calls:
 
 def _specs(route: Route, calls: Calls) -> list[JobSpec]:
     specs: list[JobSpec] = []
+    new_id = route.new_id
     try:
         for args, kwargs in calls:
             if kwargs or not route.fewest <= len(args) <= route.most:
                 route.signature.bind(*args, **kwargs)
             arguments = encode_call(args, kwargs, route.settings.max_payload)
-            specs.append(JobSpec(new_id(), route.task, arguments, route.priority, route.delay, route.at))
+            specs.append(
+                JobSpec(new_id(), route.task, arguments, route.priority, route.delay, route.at)
+            )
     except (InvalidPayload, TypeError) as error:
         if len(calls) == 1:
             raise
@@ -173,7 +174,7 @@ def _handles(
     pushed, or whose store does not tell, go by the clock here."""
     store, name = route.store, route.queue.name
     if len(moments) < len(sources) or not all(moments):
-        moments = [*filter(None, moments)] + [time.time()] * len(sources)
+        moments = [*filter(None, moments)] + [store.runtime.clock()] * len(sources)
     return [Job(store, name, source, moment) for source, moment in zip(sources, moments, strict=False)]
 
 

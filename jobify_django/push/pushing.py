@@ -37,7 +37,8 @@ class Pushing(Coroutine[Any, Any, Any]):
         try:
             made = begin(self._task, self._calls, on_loop=True)
             if not isinstance(made, list):
-                made = yield from arun(made.steps, blocking=made.route.store.blocking).__await__()
+                store = made.route.store
+                made = yield from arun(made.steps, store.runtime, blocking=store.blocking).__await__()
             value = made[0] if self._one else made
         except BaseException as error:
             self._settle(None, error if isinstance(error, Exception) else self._cancelled())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from jobify_django.conf import QueueSettings, Settings
+from jobify_django.job import Ids
 from jobify_django.push.unserved import UnservedWarnings
 from jobify_django.push.waits import PushWaits
 from jobify_django.registry import Registered
-from jobify_django.stores import stores
+from jobify_django.stores import StoreHandler
 from jobify_django.stores.base import Store
 
 UNSET: Any = object()
@@ -23,6 +25,7 @@ class Pushable(Registered, Protocol):
     at: float | None
     timeout: float | None
     on_commit: bool
+    _stores: StoreHandler
     _route: Route | None
 
 
@@ -30,6 +33,7 @@ class Route(NamedTuple):
     """Where a task's pushes go, and what each of its jobs has in common with the others.
 
     Attributes:
+        new_id: makes the ids of its jobs.
         waits: the pushes that wait for room in the queue.
         timeout: seconds a push waits for it.
         fewest: how many arguments a call has at least, if all can be given by position: then counting checks
@@ -40,6 +44,7 @@ class Route(NamedTuple):
     settings: Settings
     queue: QueueSettings
     store: Store
+    new_id: Callable[[], str]
     waits: PushWaits
     unserved: UnservedWarnings
     task: str
@@ -56,12 +61,13 @@ class Route(NamedTuple):
     def of(cls, task: Pushable, settings: Settings) -> Route:
         """Work it out."""
         queue = settings.queue(task.queue)
-        store = stores.of(queue)
+        store = task._stores.of(queue)
         signature = inspect.signature(task.function)
         return cls(
             settings,
             queue,
             store,
+            store.local(Ids).new,
             store.local(PushWaits, queue.name),
             store.local(UnservedWarnings),
             task.name,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 
 from jobify_django.log import get_log, quoted
 from jobify_django.outage import Outage
+from jobify_django.runtime import Runtime
 from jobify_django.stores.base import Store
 from jobify_django.waiting.waker import Call, Steps
 
@@ -20,10 +20,11 @@ class UnservedWarnings:
     """Warns, once a queue, when jobs are pushed that no live pool would run, and once a task, when none
     could."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
+        self._monotonic = runtime.monotonic
         self._next_look: dict[str, float] = {}
         self._told_of: set[str] = set()
-        self._trouble = Outage()
+        self._trouble = Outage(runtime)
 
     def warn_of_main(self, store: Store, task: str, queue: str) -> None:
         """Say that a task is pushed which only this process has, if this process does not serve the queue."""
@@ -40,11 +41,11 @@ class UnservedWarnings:
 
     def is_due(self, queue: str) -> bool:
         """Whether the last look at the queue is old."""
-        return time.monotonic() >= self._next_look.get(queue, 0.0)
+        return self._monotonic() >= self._next_look.get(queue, 0.0)
 
     def look(self, store: Store, queue: str) -> Steps[None]:
         """Look whether a pool serves the queue."""
-        self._next_look[queue] = time.monotonic() + LOOK_EVERY
+        self._next_look[queue] = self._monotonic() + LOOK_EVERY
         try:
             pools = yield Call(store.pools)
         except Exception as error:  # the push itself went through: its caller must not push again
@@ -59,7 +60,7 @@ class UnservedWarnings:
             return
         if times := self._trouble.over():
             logger.info("event=lookout-back store=%s looks=%d", quoted(store.alias), times)
-        if store.notifier.heard("work") and not any(pool.is_here for pool in pools):
+        if store.notifier.heard("work") and not any(pool.is_here(store.runtime) for pool in pools):
             return  # this process's own pool has just started, and not reported itself yet
         if not any(queue in pool.queues for pool in pools):
             self._next_look[queue] = math.inf

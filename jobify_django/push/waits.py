@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 
+from jobify_django.runtime import Runtime
 from jobify_django.stores.value import Added
 from jobify_django.waiting.waitlist import Ticket, WaitList
 
@@ -25,8 +25,8 @@ class PushWaits(WaitList[Ticket]):
     patience = 5.0
     keeps_places = True
 
-    def __init__(self, queue: str) -> None:
-        super().__init__()
+    def __init__(self, runtime: Runtime, queue: str) -> None:
+        super().__init__(runtime)
         self._queue = queue
         self._full_at = -math.inf
         self.figures: tuple[int, int] | None = None
@@ -34,12 +34,12 @@ class PushWaits(WaitList[Ticket]):
     @property
     def seen_full(self) -> bool:
         """Whether somebody found the queue full a moment ago."""
-        return time.monotonic() - self._full_at < A_MOMENT
+        return self._monotonic() - self._full_at < A_MOMENT
 
     def see_full(self, added: Added) -> None:
         """Take down that somebody has found the queue full."""
         self.figures = (added.depth, added.maxsize)
-        self._full_at = time.monotonic()
+        self._full_at = self._monotonic()
 
     def _on_hint(self, queue: object) -> None:
         if queue is None or queue == self._queue:

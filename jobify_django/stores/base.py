@@ -84,13 +84,13 @@ class Store(ABC):
         self._local: dict[object, Any] = {}
 
     def local(self, kind: Callable[..., Local], *args: object) -> Local:
-        """Return what this process keeps for the store: the one ``kind(*args)``, made at first use.
+        """Return what this process keeps for the store: the one ``kind(runtime, *args)``, made at first use.
 
         It ends with the store, so nothing outlives a change of settings or a fork.
         """
         found = self._local.get((kind, args))
         if found is None:
-            found = self._local.setdefault((kind, args), kind(*args))
+            found = self._local.setdefault((kind, args), kind(self.runtime, *args))
         return found  # type: ignore[no-any-return]
 
     # A job's way: add -> claim -> (renew) -> settle

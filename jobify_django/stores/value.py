@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from jobify_django.exceptions import StaleVersion
 from jobify_django.job import Claim, JobRecord, JobStatus
 from jobify_django.ordering import Order
 from jobify_django.outcome import Outcome
+from jobify_django.runtime import Runtime
 
 
 class LiveJob(Protocol):
@@ -184,10 +184,9 @@ class PoolRecord:
     queues: Mapping[str, PoolQueue]
     age: float = 0.0
 
-    @property
-    def is_here(self) -> bool:
+    def is_here(self, runtime: Runtime) -> bool:
         """Whether it is a pool of this process."""
-        return (self.host, self.pid) == (socket.gethostname(), os.getpid())
+        return (self.host, self.pid) == (socket.gethostname(), runtime.process_id())
 
 
 POOL_ALIVE = 7.5

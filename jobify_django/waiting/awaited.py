@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import NamedTuple
 
@@ -73,22 +72,24 @@ class Workers:
         self._queue = queue
         self._job = job
         self._pause = LOOK_AT_WORKERS
-        self.next_look = time.monotonic() + self._pause
+        self._monotonic = awaited.store.runtime.monotonic
+        self.next_look = self._monotonic() + self._pause
 
     def look(self) -> Steps[None]:
         """Look again, if it is time to; raises ``WaitDeadlock``."""
-        if time.monotonic() < self.next_look:
+        if self._monotonic() < self.next_look:
             return
         if not self._job.may_go_on(self._queue):
             yield from self.assert_others()
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self.next_look = time.monotonic() + self._pause
+        self.next_look = self._monotonic() + self._pause
 
     def assert_others(self) -> Steps[None]:
         """Raise ``WaitDeadlock`` if only the workers of this process, which all wait, could run the job."""
-        found = yield Call(self._awaited.store.pools)
+        store = self._awaited.store
+        found = yield Call(store.pools)
         pools = [pool for pool in found if self._queue in pool.queues]
-        others = len(pools) - any(pool.is_here for pool in pools)
+        others = len(pools) - any(pool.is_here(store.runtime) for pool in pools)
         # Read after the pools: one that has started is no matter of workers any more.
         record = yield from self._awaited.read()
         if not others and record.status is not RUNNING and not record.status.ended:

@@ -4,7 +4,6 @@ look of its own."""
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import cast
@@ -12,6 +11,7 @@ from typing import cast
 from jobify_django.current import inside
 from jobify_django.exceptions import WaitTimeout
 from jobify_django.job import JobRecord
+from jobify_django.runtime import Runtime
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import LiveJob
 from jobify_django.waiting.awaited import Awaited, Workers
@@ -47,7 +47,18 @@ def until_ended(
 class ResultWait(Ticket):
     """One wait for one job's end."""
 
-    __slots__ = ("_looked", "_poll", "_timeout", "_until", "_workers", "awaited", "done", "record", "told")
+    __slots__ = (
+        "_looked",
+        "_monotonic",
+        "_poll",
+        "_timeout",
+        "_until",
+        "_workers",
+        "awaited",
+        "done",
+        "record",
+        "told",
+    )
 
     def __init__(
         self, waker: Waker, awaited: Awaited, timeout: float | None, workers: Workers | None = None
@@ -57,8 +68,9 @@ class ResultWait(Ticket):
         self.told = False
         self.done = False
         self.record: JobRecord | None = None
+        self._monotonic = awaited.store.runtime.monotonic
         self._timeout = timeout
-        self._until = math.inf if timeout is None else time.monotonic() + timeout
+        self._until = math.inf if timeout is None else self._monotonic() + timeout
         self._workers = workers
         self._poll = ResultWaits.shortest_poll
         self._looked = True
@@ -81,13 +93,13 @@ class ResultWait(Ticket):
             seconds = (yield from self._ask(waits)) if my_turn else waits.patience_of(self)
             if self.done:
                 return self.awaited.found(self.record)
-            left = self._until - time.monotonic()
+            left = self._until - self._monotonic()
             if left <= 0:
                 return (yield from self._look_last())
             seconds = min(seconds, left)
             if self._workers is not None:
                 yield from self._workers.look()
-                seconds = max(0.0, min(seconds, self._workers.next_look - time.monotonic()))
+                seconds = max(0.0, min(seconds, self._workers.next_look - self._monotonic()))
             yield Pause(seconds)
             self._looked = self.told
             if self.told:
@@ -97,12 +109,12 @@ class ResultWait(Ticket):
 
     def _ask(self, waits: ResultWaits) -> Steps[float]:
         """Ask for all, unless it is too early to; returns the seconds until the next time."""
-        began = time.monotonic()
+        began = self._monotonic()
         if began < waits.not_before:
             return waits.not_before - began
         yield Call(partial(waits.ask, self.awaited.store))
         # However many wait and however often they are woken, asking takes a third of the time.
-        waits.not_before = began + 3 * (time.monotonic() - began)
+        waits.not_before = began + 3 * (self._monotonic() - began)
         self._looked = True
         self._poll = min(self._poll * 1.5, waits.longest_poll)
         return self._poll
@@ -123,8 +135,8 @@ class ResultWaits(WaitList[ResultWait]):
     patience = 15.0
     keeps_places = False
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
         self._by_id: dict[str, list[ResultWait]] = {}
 
     def ask(self, store: Store) -> None:

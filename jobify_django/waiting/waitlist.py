@@ -10,13 +10,12 @@ import bisect
 import contextlib
 import itertools
 import math
-import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import ClassVar, Generic, TypeVar
 
+from jobify_django.runtime import Runtime
 from jobify_django.stores.notifier import Kind, Listener
 from jobify_django.waiting.waker import Waker
 
@@ -63,8 +62,9 @@ class WaitList(ABC, Generic[T]):
     patience: ClassVar[float]
     keeps_places: ClassVar[bool]
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, runtime: Runtime) -> None:
+        self._monotonic = runtime.monotonic
+        self._lock = runtime.lock()
         self._tickets: list[T] = []
         self._arrivals = itertools.count()
         self._asking = 0
@@ -105,7 +105,7 @@ class WaitList(ABC, Generic[T]):
             ticket.key = (ticket.key[0], next(self._arrivals))
             self._insert(ticket)
             if self._first() is ticket:
-                self._due = time.monotonic() + OVERDUE
+                self._due = self._monotonic() + OVERDUE
             if self._unsubscribe is None:
                 self._unsubscribe = listen(self.kind, self._on_hint)
         return True
@@ -118,7 +118,7 @@ class WaitList(ABC, Generic[T]):
             self._remove(ticket)
             if was_first:
                 heir = self._first()
-                self._due = max(time.monotonic(), self.not_before) + OVERDUE
+                self._due = max(self._monotonic(), self.not_before) + OVERDUE
             if not self._tickets:
                 unsubscribe, self._unsubscribe = self._unsubscribe, None
         if heir is not None:
@@ -135,9 +135,9 @@ class WaitList(ABC, Generic[T]):
             ticket.passed_over = False
             if self._first() is ticket:
                 return True
-            if self._asking or time.monotonic() < self._due:
+            if self._asking or self._monotonic() < self._due:
                 return False
-            self._due = time.monotonic() + OVERDUE
+            self._due = self._monotonic() + OVERDUE
             if not self.keeps_places:
                 self._put_first(ticket)
                 return True
@@ -153,19 +153,19 @@ class WaitList(ABC, Generic[T]):
         with self._lock:
             if self._first() is ticket:
                 return 0.0
-            rest = max(0.0, self._due - time.monotonic())
+            rest = max(0.0, self._due - self._monotonic())
             return rest + min(OVERDUE * self._rank(ticket), self.patience)
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
         """The first asks while the block runs; it may take long then."""
-        began = time.monotonic()
+        began = self._monotonic()
         with self._lock:
             self._asking += 1
         try:
             yield
         finally:
-            now = time.monotonic()
+            now = self._monotonic()
             with self._lock:
                 self._asking -= 1
                 self._due = now + self._longest_rest(now - began) + OVERDUE

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from asgiref.sync import sync_to_async
+from jobify_django.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -66,8 +65,8 @@ Steps = Generator[Call | Pause, Any, T]
 
 
 class ThreadWaker(Waker):
-    def __init__(self) -> None:
-        self._event = threading.Event()
+    def __init__(self, runtime: Runtime) -> None:
+        self._event = runtime.event()
 
     def wake(self) -> None:
         self._event.set()
@@ -78,9 +77,10 @@ class ThreadWaker(Waker):
 
 
 class LoopWaker(Waker):
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self._thread_id = runtime.thread_id
+        self._thread = runtime.thread_id()
         self._woken = False
         self._future: asyncio.Future[None] | None = None
 
@@ -91,7 +91,7 @@ class LoopWaker(Waker):
     def wake(self) -> None:
         # On a closed loop nobody waits.
         with contextlib.suppress(RuntimeError):
-            if threading.get_ident() == self._thread:
+            if self._thread_id() == self._thread:
                 self._end()
             else:
                 self._loop.call_soon_threadsafe(self._end)
@@ -114,9 +114,14 @@ class LoopWaker(Waker):
         self._woken = False
 
 
-def run(steps: Callable[[Waker], Steps[T]]) -> T:
-    """Drive a wait in this thread, and return its value."""
-    waker = ThreadWaker()
+def run(steps: Callable[[Waker], Steps[T]], runtime: Runtime) -> T:
+    """Drive a wait in this thread, and return its value.
+
+    Args:
+        steps: makes the wait.
+        runtime: the machine that this thread waits on: that of the store it waits for.
+    """
+    waker = ThreadWaker(runtime)
     generator = steps(waker)
     try:
         step = next(generator)
@@ -135,15 +140,16 @@ def run(steps: Callable[[Waker], Steps[T]]) -> T:
         return stop.value  # type: ignore[no-any-return]
 
 
-async def arun(steps: Callable[[Waker], Steps[T]], *, blocking: bool) -> T:
+async def arun(steps: Callable[[Waker], Steps[T]], runtime: Runtime, *, blocking: bool) -> T:
     """Drive a wait on the running event loop, and return its value.
 
     Args:
         steps: makes the wait.
+        runtime: as for ``run``.
         blocking: whether its calls may block; then they run on Django's thread of this context, so that
             they share its connection.
     """
-    waker = LoopWaker()
+    waker = LoopWaker(runtime)
     generator = steps(waker)
     try:
         step = next(generator)
@@ -154,7 +160,9 @@ async def arun(steps: Callable[[Waker], Steps[T]], *, blocking: bool) -> T:
                     await waker.wait(step.seconds)
                 else:
                     hop = blocking or step.on_thread
-                    result = await _let_end(step.function, owed=step.owed) if hop else step.function()
+                    result = (
+                        await _let_end(step.function, runtime, owed=step.owed) if hop else step.function()
+                    )
             except BaseException as error:
                 step = generator.throw(error)
             else:
@@ -165,29 +173,29 @@ async def arun(steps: Callable[[Waker], Steps[T]], *, blocking: bool) -> T:
         raise asyncio.CancelledError from None
 
 
-async def off_loop(function: Callable[[], T]) -> T:
+async def off_loop(function: Callable[[], T], runtime: Runtime) -> T:
     """Run a blocking function on Django's thread of this context.
 
     When cancelled before its turn comes, it is never run. When cancelled later, it is let end first: a
     database call cannot be taken back half-way.
     """
     try:
-        return await _let_end(function)
+        return await _let_end(function, runtime)
     except Abandoned:
         raise asyncio.CancelledError from None
 
 
-async def _let_end(function: Callable[[], T], *, owed: bool = False) -> T:
+async def _let_end(function: Callable[[], T], runtime: Runtime, *, owed: bool = False) -> T:
     """Run it as ``off_loop`` does; raises ``Abandoned`` with its result when cancelled meanwhile."""
     # Whoever takes it first decides: the thread, or the caller who is gone.
-    fate = threading.Lock()
+    fate = runtime.lock()
 
     def begin() -> T:
         if fate.acquire(blocking=False):
             return function()
         return None  # type: ignore[return-value]  # nobody waits for it any more
 
-    call = asyncio.ensure_future(sync_to_async(begin, thread_sensitive=True)())
+    call = asyncio.ensure_future(runtime.sync_to_async(begin, thread_sensitive=True)())
     try:
         return await asyncio.shield(call)
     except asyncio.CancelledError:
