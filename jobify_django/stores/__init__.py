@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Collection, Iterator
 
 from django.core.exceptions import ImproperlyConfigured
@@ -11,6 +10,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from jobify_django.conf import QueueSettings, get_settings
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 
 BUILT_IN = {
@@ -24,7 +24,8 @@ class StoreHandler:
 
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
-        self._lock = threading.Lock()
+        # The machine's, for there is one of this in a process, and it is older than any store with a runtime.
+        self._lock = MACHINE.lock()
 
     def __getitem__(self, name: str) -> Store:
         """Return the store of this name; raises ``ImproperlyConfigured`` if it cannot be made."""
@@ -40,7 +41,7 @@ class StoreHandler:
 
     def forget(self) -> None:
         """Drop every store: jobs in memory are gone."""
-        self._lock = threading.Lock()
+        self._lock = MACHINE.lock()
         self._stores = {}
 
 
