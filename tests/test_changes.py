@@ -7,8 +7,8 @@ import os
 import sqlite3
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import pytest
 from django.db import connection, connections
 
 from jobify_django import task
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.database import DatabaseStore, changes, sqlite
 from jobify_django.stores.database.changes import Changes, Watch
+from jobify_django.testing import FakeClock
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, database
 
@@ -78,7 +80,7 @@ def wal(tmp_path: Path) -> Iterator[File]:
 @pytest.fixture
 def told(file: File) -> Iterator[Changes]:
     """One that has looked once, and knows by the kernel from then on."""
-    told = Changes(file.version, lambda: Watch(file.log))
+    told = Changes(file.version, lambda: Watch(file.log), MACHINE)
     assert told()
     yield told
     told.close()
@@ -119,7 +121,7 @@ def test_one_who_is_told_of_nothing_hardly_looks(
 def test_a_write_whose_commit_comes_later_is_looked_for_again(
     wal: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Changes(wal.version, lambda: Watch(wal.log))
+    one = Changes(wal.version, lambda: Watch(wal.log), MACHINE)
     assert one()
     monkeypatch.setattr(changes, "WAIT", PATIENCE)
     monkeypatch.setattr(changes, "LINGER", 3600.0)
@@ -148,7 +150,7 @@ def test_a_watcher_that_misses_a_write_goes_by_the_clock_and_asks_again_later(
 
     monkeypatch.setattr(changes, "WAIT", 0.01)
     monkeypatch.setattr(changes, "LINGER", 0.0)
-    one = Changes(wal.version, watch)
+    one = Changes(wal.version, watch, MACHINE)
     assert one()
     wal.write()
     assert one()
@@ -176,7 +178,7 @@ def test_what_was_written_while_the_watch_was_made_is_looked_for(
         return Watch(wal.log)
 
     monkeypatch.setattr(changes, "WAIT", PATIENCE)
-    one = Changes(wal.version, watch)
+    one = Changes(wal.version, watch, MACHINE)
     assert one()
     until(one, "the noticing of a commit that the kernel does not tell of")
     wal.write()
@@ -186,7 +188,7 @@ def test_what_was_written_while_the_watch_was_made_is_looked_for(
 
 
 def test_without_the_kernel_it_goes_by_the_clock(file: File) -> None:
-    one = Changes(file.version, silent)
+    one = Changes(file.version, silent, MACHINE)
     assert one()
     assert not one()
     file.write()
@@ -195,11 +197,10 @@ def test_without_the_kernel_it_goes_by_the_clock(file: File) -> None:
     one.close()
 
 
-def test_only_traffic_makes_the_clock_fast(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_traffic_makes_the_clock_fast(file: File) -> None:
     slept: list[float] = []
-    clock = _Clock(slept.append)
-    monkeypatch.setattr(changes, "time", clock)
-    one = Changes(file.version, silent)
+    clock = FakeClock(0.0)
+    one = Changes(file.version, silent, replace(MACHINE, monotonic=clock, sleep=slept.append))
     one()
     for commits, expected in [(1, changes.QUIET_POLL), (1, changes.POLL), (0, changes.QUIET_POLL)]:
         clock.now += changes.QUIET_AFTER * (0.5 if expected == changes.POLL else 2)
@@ -208,15 +209,6 @@ def test_only_traffic_makes_the_clock_fast(file: File, monkeypatch: pytest.Monke
         one()
         one()
         assert slept[-1] == expected
-
-
-class _Clock:
-    def __init__(self, sleep: Callable[[float], None]) -> None:
-        self.sleep = sleep
-        self.now = time.monotonic()
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 def test_a_file_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:

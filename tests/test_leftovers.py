@@ -132,7 +132,7 @@ def test_a_store_of_ones_own_tells_its_queues_by_its_other_reads() -> None:
     class Own(MemoryStore):
         queues = Store.queues
 
-    store = Own(clock=FakeClock())
+    store = Own(runtime=FakeClock().runtime())
     ground = Ground()
     for name, options in (("a", {}), ("b", {"delay": 60})):
         store.add(a_queue(name), [ground.spec(**options)])

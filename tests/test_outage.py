@@ -20,6 +20,7 @@ from jobify_django.exceptions import StoreError
 from jobify_django.management.heartbeat import Heartbeat
 from jobify_django.outage import FORGOTTEN, LONGEST_SILENCE, MOST_KINDS, SAY_AGAIN, Outage, Word
 from jobify_django.pool import backoff, upkeep
+from jobify_django.runtime import MACHINE
 from jobify_django.stores import watcher
 from jobify_django.stores.database.watchdog import Watchdog
 from jobify_django.stores.memory import MemoryStore
@@ -289,7 +290,7 @@ def test_calls_that_go_without_a_deadline_for_want_of_a_thread_are_told_once(
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    watchdog = Watchdog()
+    watchdog = Watchdog(MACHINE)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         for _ in range(5):

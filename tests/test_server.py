@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from django.test.utils import CaptureQueriesContext
 from jobify_django import QueueFull, queue, task
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobSpec, JobStatus, new_id
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.database.server import ServerClock
 from tests.child import PATIENCE, until
 from tests.claims import claim as take
 from tests.claims import release
@@ -284,16 +287,17 @@ class Slow:
         return (told,)
 
 
+def a_server_clock(now: list[float]) -> Any:
+    """A server's clock as a process knows it that was never asked for it, whose own one shows ``now``."""
+    return ServerClock("SELECT 1", replace(MACHINE, monotonic=lambda: now[0]))
+
+
 @pytest.mark.parametrize(
     ("seconds", "late"), [([0.002], 0.001), ([0.4, 0.002], 0.001), ([0.4, 0.05, 0.2], 0.025)], ids=str
 )
-def test_a_slow_look_at_the_servers_clock_is_taken_again(
-    jobify: Configure, monkeypatch: pytest.MonkeyPatch, seconds: list[float], late: float
-) -> None:
+def test_a_slow_look_at_the_servers_clock_is_taken_again(seconds: list[float], late: float) -> None:
     clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    server_clock: Any = the_store()._server_clock
-    monkeypatch.setattr(server_clock, "reading", None)
+    server_clock = a_server_clock(clock)
     server_clock.measure(Slow(clock, *seconds))
     assert server_clock.reading.ahead == pytest.approx(1000.0 - late)
 
@@ -310,17 +314,10 @@ def test_a_slow_look_at_the_servers_clock_is_taken_again(
     ids=["worse", "as good", "perhaps drifted apart", "set forward", "set back"],
 )
 def test_a_worse_look_at_the_servers_clock_counts_only_when_that_was_set(
-    jobify: Configure,
-    monkeypatch: pytest.MonkeyPatch,
-    later: float,
-    seconds: float,
-    was_set: float,
-    ahead: float,
+    later: float, seconds: float, was_set: float, ahead: float
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    server_clock: Any = the_store()._server_clock
-    monkeypatch.setattr(server_clock, "reading", None)
+    server_clock = a_server_clock(clock)
     server_clock.measure(Slow(clock, 0.002))
     clock[0] += later
     slow = Slow(clock, *[seconds] * 3)

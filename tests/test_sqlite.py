@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jobify_django.exceptions import StoreUnmigrated
 from jobify_django.models import Job as Row
 from jobify_django.models import Queue as QueueRow
 from jobify_django.outcome import succeeded
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import sqlite, sqlite_transaction
 from tests.child import PATIENCE, until
@@ -94,7 +96,7 @@ def test_a_push_waits_for_others_with_short_and_uneven_sleeps(
         if len(slept) == 30:
             other.execute("COMMIT")
 
-    monkeypatch.setattr(the_store(), "_sleep", sleep)  # type: ignore[attr-defined]
+    monkeypatch.setattr(the_store(), "runtime", replace(MACHINE, sleep=sleep))
     other.execute("BEGIN IMMEDIATE")
     note.push()
     assert len(slept) == 30

@@ -333,9 +333,9 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(lambda clock: MemoryStore("memory", clock=clock), id="memory"),
+        pytest.param(lambda clock: MemoryStore("memory", clock.runtime()), id="memory"),
         pytest.param(
-            lambda clock: DatabaseStore("database", clock=clock),
+            lambda clock: DatabaseStore("database", clock.runtime()),
             id="database",
             marks=pytest.mark.django_db(transaction=True),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
@@ -23,6 +23,7 @@ from jobify_django.models import Job as Row
 from jobify_django.models import Pool as PoolRow
 from jobify_django.models import Queue as QueueRow
 from jobify_django.models import QueueChange
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import JobQuery
@@ -148,7 +149,7 @@ def now() -> list[float]:
 
 @pytest.fixture
 def store(now: list[float], jobify: Configure) -> Store:
-    return DatabaseStore("database", clock=lambda: now[0])
+    return DatabaseStore("database", replace(MACHINE, clock=lambda: now[0]))
 
 
 @pytest.fixture

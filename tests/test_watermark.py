@@ -40,7 +40,7 @@ class Always(Watermarks):
     """Watermarks of every queue, which are as high as they can be at every claim."""
 
     def of(self, queue: str, db: Connection) -> Watermark | None:
-        self._marks.setdefault(queue, Watermark(queue)).look(db)
+        self._marks.setdefault(queue, Watermark(queue, self._runtime)).look(db)
         return super().of(queue, db)
 
 
@@ -51,7 +51,7 @@ def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def by_the_watermark(store: DatabaseStore) -> DatabaseStore:
-    store._watermarks = Always()  # type: ignore[attr-defined]
+    store._watermarks = Always(store.runtime)  # type: ignore[attr-defined]
     return store
 
 

@@ -24,6 +24,7 @@ class StoreHandler:
 
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
+        # The machine's: a handler is older than any store, and than a runtime that one is made with.
         self._lock = MACHINE.lock()
 
     def __getitem__(self, name: str) -> Store:

@@ -58,8 +58,11 @@ class Store(ABC):
 
     Args:
         alias: the name it goes by in messages.
-        clock: gives the time in seconds since the epoch. All leases and delays are measured on it.
         runtime: the machine it runs on; whoever works for the store works on it, too.
+
+    Attributes:
+        clock: returns the time in seconds since the epoch, on which all leases and delays are measured: the
+            runtime's, unless the store knows a better one.
     """
 
     blocking: bool = True
@@ -71,14 +74,12 @@ class Store(ABC):
     keeps_changes: bool = False
     """Whether ``changes`` can tell who changed a queue's live values."""
 
-    def __init__(
-        self, alias: str, clock: Callable[[], float] | None = None, runtime: Runtime = MACHINE
-    ) -> None:
+    def __init__(self, alias: str, runtime: Runtime = MACHINE) -> None:
         self.alias = alias
         self.runtime = runtime
-        self.clock = clock or runtime.clock
-        self.notifier = Notifier(alias)
-        self._watcher = Watcher()
+        self.clock: Callable[[], float] = runtime.clock
+        self.notifier = Notifier(alias, runtime)
+        self._watcher = Watcher(runtime)
         self.served: Counter[str] = Counter()
         """How many pools of this process serve each queue."""
         self._local: dict[object, Any] = {}

@@ -8,12 +8,12 @@ thread that made the change: they only set something and return.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal, get_args
 
 from jobify_django.log import get_log, quoted
 from jobify_django.outage import Outage
+from jobify_django.runtime import Runtime
 
 Kind = Literal["work", "room", "ended"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -33,12 +33,13 @@ class Notifier:
 
     Args:
         alias: the store's name in messages.
+        runtime: the machine it runs on.
     """
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, runtime: Runtime) -> None:
         self._alias = alias
         self._listeners: dict[Kind, tuple[Listener, ...]] = {"work": (), "room": (), "ended": ()}
-        self._lock = threading.Lock()
+        self._lock = runtime.lock()
         self._trouble = Outage()
 
     def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:

@@ -6,12 +6,11 @@ One thread for each store, which runs only while somebody listens, and only for 
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import Protocol
 
 from jobify_django.log import get_log, quoted
 from jobify_django.outage import Outage
+from jobify_django.runtime import Runtime
 from jobify_django.stores.notifier import Notifier, Probe
 
 logger = get_log("jobify.store")
@@ -37,10 +36,15 @@ class Watched(Protocol):
 
 
 class Watcher:
-    """The thread that watches a store."""
+    """The thread that watches a store.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    Args:
+        runtime: the machine it runs on.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._lock = runtime.lock()
         self._watching: object | None = None
         """Stands for the thread that watches."""
         self._threadless, self._away = Outage(), Outage()
@@ -52,7 +56,7 @@ class Watcher:
                 return
             watching = object()
             name = f"jobify-watch-{store.alias}"
-            thread = threading.Thread(target=self._run, args=(store, watching), name=name, daemon=True)
+            thread = self._runtime.thread(target=self._run, args=(store, watching), name=name, daemon=True)
             try:
                 thread.start()
             except (RuntimeError, MemoryError) as error:
@@ -89,7 +93,7 @@ class Watcher:
                             exc_info=word.new,
                         )
                     store.close()
-                    time.sleep(RETRY)
+                    self._runtime.sleep(RETRY)
         finally:
             store.close()
 

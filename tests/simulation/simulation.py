@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 from django.db import connections
 from django.test import override_settings
 
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
@@ -95,11 +97,11 @@ class Simulation:
 
     def _make_store(self) -> Store:
         if self.options.store != "database":
-            return MemoryStore("memory", clock=self.world.clock)
+            return MemoryStore("memory", replace(MACHINE, clock=self.world.clock))
         with connections["default"].cursor() as cursor:
             for table in ("job", "queue", "queuechange", "pool"):
                 cursor.execute(f"DELETE FROM jobify_{table}")
-        return DatabaseStore("database", clock=self.world.clock)
+        return DatabaseStore("database", replace(MACHINE, clock=self.world.clock))
 
     def _play(self) -> None:
         world = self.world

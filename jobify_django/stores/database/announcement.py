@@ -24,7 +24,6 @@ ceiling; as long as that fits, a queue whose count took long need not be counted
 from __future__ import annotations
 
 import itertools
-import time
 import zlib
 from collections.abc import Sequence
 
@@ -178,12 +177,12 @@ class Announcing(Adding, Settling):
         *,
         keep: bool,
     ) -> int:
-        began = time.monotonic()
+        began = self.runtime.monotonic()
         waiting, due, delayed = db.execute(COUNT, {"queue": where[1], "now": now}).fetchone()
         if keep:
             # Those announced may have taken smaller numbers; delayed jobs come due without taking another.
             _, _, slow = self._counted.get(where, (0, 0, 0))
-            slow = slow + 1 if time.monotonic() - began > SLOW_COUNT else 0
+            slow = slow + 1 if self.runtime.monotonic() - began > SLOW_COUNT else 0
             self._counted[where] = (waiting + delayed + others, numbers[0] - 1, slow)
         return int(waiting + due)
 

@@ -12,11 +12,11 @@ import ctypes
 import os
 import select
 import sys
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from jobify_django.log import get_log
+from jobify_django.runtime import Runtime
 from jobify_django.stores.notifier import EVERYTHING, News
 
 logger = get_log("jobify.store")
@@ -50,9 +50,13 @@ class Changes:
     Args:
         version: reads ``PRAGMA data_version``.
         watch: begins to watch the file; returns ``None`` where the kernel does not tell.
+        runtime: the machine this process runs on.
     """
 
-    def __init__(self, version: Callable[[], object], watch: Callable[[], Watch | None]) -> None:
+    def __init__(
+        self, version: Callable[[], object], watch: Callable[[], Watch | None], runtime: Runtime
+    ) -> None:
+        self._sleep, self._monotonic = runtime.sleep, runtime.monotonic
         self._version = version
         self._new_watch = watch
         self._watch: Watch | None = None
@@ -67,9 +71,9 @@ class Changes:
         if self._watch is None:
             self._changed = self._look_by_the_clock()
             # Only now, for the first look opens the file that is to be watched.
-            if time.monotonic() >= self._watch_from:
+            if self._monotonic() >= self._watch_from:
                 self._watch = self._new_watch()
-                self._watch_from = time.monotonic() + DEAF_FOR
+                self._watch_from = self._monotonic() + DEAF_FOR
                 self._linger()  # it was perhaps written since that look
         else:
             self._changed = self._look_when_told(self._watch)
@@ -87,10 +91,10 @@ class Changes:
 
     def _look_by_the_clock(self) -> bool:
         # Not Event.wait(): a lock for each look would cost as much as the look.
-        time.sleep(POLL if time.monotonic() < self._brisk_until else QUIET_POLL)
+        self._sleep(POLL if self._monotonic() < self._brisk_until else QUIET_POLL)
         changed = self._look()
         if changed:
-            now = time.monotonic()
+            now = self._monotonic()
             if now - self._changed_at < QUIET_AFTER:
                 self._brisk_until = now + QUIET_AFTER
             self._changed_at = now
@@ -98,11 +102,11 @@ class Changes:
 
     def _look_when_told(self, watch: Watch) -> bool:
         if self._changed:
-            time.sleep(POLL)  # under traffic every write would wake this thread
-        lingering = time.monotonic() < self._linger_until
+            self._sleep(POLL)  # under traffic every write would wake this thread
+        lingering = self._monotonic() < self._linger_until
         told = watch.wait(self._pause if lingering else WAIT)
         if told:
-            time.sleep(WRITING)
+            self._sleep(WRITING)
             watch.drain()
         changed = self._look()
         if told:
@@ -113,11 +117,11 @@ class Changes:
             # A file system that does not tell, a log that is another file now, or a slow disk.
             logger.debug("the kernel did not tell of a write; looking every %g s for now", QUIET_POLL)
             self.close()
-            self._watch_from = time.monotonic() + DEAF_FOR
+            self._watch_from = self._monotonic() + DEAF_FOR
         return changed
 
     def _linger(self) -> None:
-        self._linger_until = time.monotonic() + LINGER
+        self._linger_until = self._monotonic() + LINGER
         self._pause = WRITING
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -15,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from jobify_django.exceptions import StoreUnmigrated
+from jobify_django.runtime import Runtime
 
 APP = "jobify_django"
 ROUTER = "jobify_django.router.JobifyRouter"
@@ -60,20 +60,26 @@ class Statements:
     Args:
         cursor: Django's.
         spell: makes of a statement what the driver wants.
-        until: when, on the monotonic clock, the last of them may have waited for others' locks.
+        runtime: the machine it runs on.
+        until: when, on its monotonic clock, the last of them may have waited for others' locks.
     """
 
     def __init__(
-        self, cursor: CursorWrapper, spell: Callable[[str], str], until: float | None = None
+        self,
+        cursor: CursorWrapper,
+        spell: Callable[[str], str],
+        runtime: Runtime,
+        until: float | None = None,
     ) -> None:
         self._cursor = cursor
         self._spell = spell
+        self._runtime = runtime
         self._until = until
 
     @property
     def patience(self) -> float:
         """Seconds the next statement may wait for others' locks."""
-        return PATIENCE if self._until is None else max(0.0, self._until - time.monotonic())
+        return PATIENCE if self._until is None else max(0.0, self._until - self._runtime.monotonic())
 
     def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
         """Run a statement; what it returns holds until the next one."""

@@ -7,13 +7,13 @@ delivers nothing, so the listener sends itself a word now and then, and says so 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Collection
 from typing import Any
 
 from django.db import connections
 
 from jobify_django.log import get_log
+from jobify_django.runtime import Runtime
 from jobify_django.stores.notifier import EVERYTHING, KINDS, News
 
 logger = get_log("jobify.store")
@@ -44,10 +44,16 @@ SAY_INSIDE = "SELECT pg_notify(%s, %s)"
 
 
 class Speaker:
-    """Says what has changed to other processes, on the calling thread's connection."""
+    """Says what has changed to other processes, on the calling thread's connection.
 
-    def __init__(self, alias: str) -> None:
+    Args:
+        alias: the database's key in ``settings.DATABASES``.
+        runtime: the machine this process runs on.
+    """
+
+    def __init__(self, alias: str, runtime: Runtime) -> None:
         self._alias = alias
+        self._runtime = runtime
         self._said: dict[str, float] = {}
 
     def say(self, kind: str, queue: str = "", *, inside: bool = False) -> None:
@@ -57,7 +63,7 @@ class Speaker:
         """
         word = f"{kind} {queue}"
         if not inside:  # nobody knows how long it is until the commit
-            now = time.monotonic()
+            now = self._runtime.monotonic()
             if now - self._said.get(word, 0.0) < DEBOUNCE:
                 return
             self._said[word] = now
@@ -72,9 +78,11 @@ class Listener:
     Args:
         alias: the database's key in ``settings.DATABASES``.
         say: says the words it listens for to test itself.
+        runtime: the machine this process runs on.
     """
 
-    def __init__(self, alias: str, say: Callable[[str], None]) -> None:
+    def __init__(self, alias: str, say: Callable[[str], None], runtime: Runtime) -> None:
+        self._runtime = runtime
         self._say = say
         self._alias = alias
         self._listen()
@@ -101,7 +109,7 @@ class Listener:
             wait = min(wait, DEBOUNCE)
         words = [notice.payload for notice in self._raw.notifies(timeout=wait, stop_after=1)]
         heard = {news for word in words if (news := self._read(word)) is not None}
-        now = time.monotonic()
+        now = self._runtime.monotonic()
         due = {news for news, at in self._again.items() if at <= now}
         self._again = {news: at for news, at in self._again.items() if at > now}
         fresh = heard | due
@@ -118,7 +126,7 @@ class Listener:
         return next(((known, queue or None) for known in KINDS if known == kind), None)
 
     def _test(self) -> None:
-        now = time.monotonic()
+        now = self._runtime.monotonic()
         if self._asked is not None and now - self._asked > PATIENCE and not self._deaf:
             self._deaf = True
             logger.warning(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-
 from jobify_django.exceptions import StoreError
 from jobify_django.file import File, Identity, has_open, identity, log_beside
 from jobify_django.log import get_log
+from jobify_django.runtime import Runtime
 
 logger = get_log("jobify.store")
 
@@ -16,15 +15,16 @@ class Place:
 
     Args:
         alias: the database's key in ``settings.DATABASES``.
+        runtime: the machine this process runs on.
     """
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, runtime: Runtime) -> None:
         self._alias = alias
         self._path = ""
         self._told: tuple[Identity | None, Identity | None] | None = None
         self._log: int | None = None
         self._index: Identity | None = None
-        self._lock = threading.Lock()
+        self._lock = runtime.lock()
 
     def leave(self, file: File) -> None:
         """Note that a file was replaced, or is gone, before a connection to it is closed; say so once."""

@@ -3,7 +3,6 @@ the dead rows that a held snapshot keeps (``watermark``)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -117,8 +116,8 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._watermarks = Watermarks()
-        self._speaker = Speaker(self._database)
+        self._watermarks = Watermarks(self.runtime)
+        self._speaker = Speaker(self._database, self.runtime)
 
     # A job's way
 
@@ -140,10 +139,10 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
     def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
         watermark = self._watermarks.of(line.queue, db)
         if watermark is None:
-            began = time.monotonic()
+            began = self.runtime.monotonic()
             values = (*line.values, line.want, pool, now, until)
             rows = db.execute(START % (NEXT % line.condition), values).fetchall()
-            self._watermarks.claimed(line.queue, time.monotonic() - began)
+            self._watermarks.claimed(line.queue, self.runtime.monotonic() - began)
         else:
             parts = (*watermark.parts, *line.values, line.want, line.want, pool, now, until)
             rows = db.execute(START % (NEXT_BY_WATERMARK % line.condition), parts).fetchall()
@@ -182,7 +181,9 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
 
     def probe(self) -> Probe | None:
         wrapper: Any = self._wrapper
-        return Listener(self._database, self._tell_others) if wrapper.Database.__name__ == "psycopg" else None
+        if wrapper.Database.__name__ != "psycopg":
+            return None
+        return Listener(self._database, self._tell_others, self.runtime)
 
     def _tell_others(self, kind: str, queue: str = "") -> None:
         with self._deadline():

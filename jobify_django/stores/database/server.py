@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -18,6 +16,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.transaction import TransactionManagementError
 
 from jobify_django.exceptions import StoreBusy, StoreError, StoreUncertain
+from jobify_django.runtime import MACHINE, Runtime
 from jobify_django.stores.database.connection import Connection, Statements, patient, translate, unmigrated
 from jobify_django.stores.database.transaction import Crowded, Transactions
 
@@ -62,8 +61,9 @@ class ServerTransactions(Transactions):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._sleep: Callable[[float], None] = time.sleep
-        self._server_clock = ServerClock(self._select_time)
+        self._server_clock = ServerClock(self._select_time, self.runtime)
+        if self.runtime.clock is MACHINE.clock:  # whoever hands in another one means it
+            self.clock = self._time
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         if self.in_transaction():
@@ -73,7 +73,7 @@ class ServerTransactions(Transactions):
     def _write(
         self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
     ) -> T:
-        until = time.monotonic() + patient(patience)
+        until = self.runtime.monotonic() + patient(patience)
         if self.in_transaction():
             return self._in_theirs(work, until)
         return self._persistently(partial(self._transact, work, until), again=again, until=until)
@@ -92,7 +92,7 @@ class ServerTransactions(Transactions):
                     wrapper.needs_rollback = True
                     wrapper.rollback_exc = error
                 self._explain(error)
-            self._sleep(random.uniform(0.5, 1.0) * FIRST_SLEEP)
+            self._pause(0.5, FIRST_SLEEP)
         raise AssertionError("the last try returns or raises")
 
     def _on_cursor(
@@ -102,13 +102,13 @@ class ServerTransactions(Transactions):
         until: float | None = None,
     ) -> T:
         with self._wrapper.cursor() as cursor, deadline():
-            db = Statements(cursor, self._spell, until)
+            db = Statements(cursor, self._spell, self.runtime, until)
             self._server_clock.measure(db)
             return work(db)
 
     def _transact(self, work: Callable[[Connection], T], until: float) -> T:
         with self._wrapper.cursor() as cursor, self._deadline():
-            db = Statements(cursor, self._spell, until)
+            db = Statements(cursor, self._spell, self.runtime, until)
             self._server_clock.measure(db)
             for statement in self._beginning(db.patience):
                 cursor.execute(statement)
@@ -147,12 +147,16 @@ class ServerTransactions(Transactions):
                 if broken:
                     self.close()  # the next call gets a new one
                 worth_it = (broken and again) or self._collided(error)
-                late = self._collided(error) and time.monotonic() >= until
+                late = self._collided(error) and self.runtime.monotonic() >= until
                 if tried == TRIES or late or not worth_it:
                     self._give_up(error, uncertain)
                 again = again and not broken  # once
-            self._sleep(random.uniform(0.3, 1.0) * min(FIRST_SLEEP * 2**tried, LONGEST_SLEEP))
+            self._pause(0.3, min(FIRST_SLEEP * 2**tried, LONGEST_SLEEP))
         raise AssertionError("the last try returns or raises")
+
+    def _pause(self, least: float, seconds: float) -> None:
+        """Sleep at most so many seconds, and at least this part of them: two who met do not meet again."""
+        self.runtime.sleep(self.runtime.uniform(least, 1.0) * seconds)
 
     def _give_up(self, error: DjangoError, uncertain: Exception | None) -> NoReturn:
         if uncertain is not None:
@@ -213,26 +217,31 @@ class ServerClock:
 
     Args:
         select: a SELECT of the server's clock, in seconds since the epoch.
+        runtime: the machine this process runs on.
     """
 
-    def __init__(self, select: str) -> None:
+    def __init__(self, select: str, runtime: Runtime) -> None:
         self._select = select
+        self._runtime = runtime
         self.reading: Reading | None = None
         self._measured = 0.0
 
     def time(self) -> float:
         """Return the server's time; this host's, as long as the server was never asked."""
-        return time.time() if self.reading is None else time.monotonic() + self.reading.ahead
+        if self.reading is None:
+            return self._runtime.clock()
+        return self._runtime.monotonic() + self.reading.ahead
 
     def measure(self, db: Connection) -> None:
         """Look at the server's clock, if that is due."""
-        if self.reading is not None and time.monotonic() - self._measured <= MEASURE_EVERY:
+        monotonic = self._runtime.monotonic
+        if self.reading is not None and monotonic() - self._measured <= MEASURE_EVERY:
             return
         looks: list[Reading] = []
         while len(looks) < MEASURE_TIMES and not (looks and looks[-1].error < CLOSE_LOOK / 2):
-            began = time.monotonic()
+            began = monotonic()
             (now,) = db.execute(self._select).fetchone()
-            ended = time.monotonic()
+            ended = monotonic()
             error = (ended - began) / 2
             looks.append(Reading(error, float(now) - began - error, ended))
         self._measured = looks[-1].at

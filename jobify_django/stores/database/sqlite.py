@@ -138,7 +138,7 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
             except OSError:
                 return None
 
-        return Changes(version, watch)
+        return Changes(version, watch, self.runtime)
 
     def troubles(self) -> Sequence[Trouble]:
         log = Path(f"{self._wrapper.settings_dict['NAME']}-wal")

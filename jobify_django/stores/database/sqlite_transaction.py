@@ -6,10 +6,7 @@ of a few microseconds each, and the wrappers around a cursor cost more than that
 
 from __future__ import annotations
 
-import random
 import sqlite3
-import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +18,7 @@ from django.db.transaction import TransactionManagementError
 
 from jobify_django.exceptions import StoreBusy, StoreError
 from jobify_django.file import moved
+from jobify_django.runtime import Runtime
 from jobify_django.stores.database.connection import (
     PATIENCE,
     Connection,
@@ -50,18 +48,16 @@ class SQLiteTransactions(Transactions):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._sleep: Callable[[float], None] = time.sleep
         # Threads of one process queue here instead of racing for the file's lock.
-        self._mutex = threading.Lock()
-        self._place = Place(self._database)
+        self._mutex = self.runtime.lock()
+        self._place = Place(self._database, self.runtime)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         wrapper = self._here()
         try:
             raw = raw_connection(wrapper)
-            return _legibly(
-                raw, partial(self._persistently, partial(work, _statements(wrapper, raw)), PATIENCE)
-            )
+            read = partial(work, _statements(wrapper, raw, self.runtime))
+            return _legibly(raw, partial(self._persistently, read, PATIENCE))
         except (sqlite3.Error, DjangoError) as error:
             self._explain(error)
 
@@ -73,7 +69,7 @@ class SQLiteTransactions(Transactions):
         limit = patient(patience)
         try:
             raw = raw_connection(wrapper)
-            db = _statements(wrapper, raw)
+            db = _statements(wrapper, raw, self.runtime)
             if raw.in_transaction or not (wrapper.autocommit or wrapper.in_atomic_block):
                 self._take_lock(raw, wrapper, limit)
                 return _legibly(raw, partial(work, db))
@@ -89,11 +85,11 @@ class SQLiteTransactions(Transactions):
         wrapper: BaseDatabaseWrapper,
         limit: float,
     ) -> T:
-        until = time.monotonic() + limit
+        until = self.runtime.monotonic() + limit
         if not self._mutex.acquire(timeout=limit):
             raise self._busy(limit)
         try:
-            self._begin(raw, wrapper, until - time.monotonic())
+            self._begin(raw, wrapper, until - self.runtime.monotonic())
             try:
                 value = work(db)
                 self._persistently(partial(raw.execute, "COMMIT"), limit)
@@ -154,14 +150,15 @@ class SQLiteTransactions(Transactions):
         except sqlite3.OperationalError as error:
             if not _locked(error) or self.in_transaction():
                 raise
-        deadline = time.monotonic() + limit
+        runtime = self.runtime
+        deadline = runtime.monotonic() + limit
         sleep = FIRST_SLEEP
         while True:
-            self._sleep(random.uniform(0.3, 1.0) * sleep)
+            runtime.sleep(runtime.uniform(0.3, 1.0) * sleep)
             try:
                 return call()
             except sqlite3.OperationalError as error:
-                if not _locked(error) or time.monotonic() > deadline:
+                if not _locked(error) or runtime.monotonic() > deadline:
                     raise
             sleep = min(sleep * 1.3, LONGEST_SLEEP)
 
@@ -222,9 +219,9 @@ def raw_connection(wrapper: BaseDatabaseWrapper) -> sqlite3.Connection:
     return raw  # type: ignore[no-any-return]
 
 
-def _statements(wrapper: BaseDatabaseWrapper, raw: sqlite3.Connection) -> Connection:
+def _statements(wrapper: BaseDatabaseWrapper, raw: sqlite3.Connection, runtime: Runtime) -> Connection:
     if wrapper.execute_wrappers:  # the project looks at each statement, and may refuse it
-        return Statements(wrapper.cursor(), translate)
+        return Statements(wrapper.cursor(), translate, runtime)
     connection: Any = raw
     return connection  # type: ignore[no-any-return]
 

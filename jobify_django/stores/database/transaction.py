@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -178,7 +177,3 @@ class Transactions(Store):
                 return set(wrapper.introspection.table_names(cursor)) >= TABLES
         except Exception:  # the database's, and whoever keeps this thread from it: a test case, an event loop
             return False
-
-    def _time(self) -> float:
-        """Return the time that leases and delays are measured on, in seconds since the epoch."""
-        return time.time()

@@ -14,10 +14,10 @@ is fast again, the watermarks are forgotten. Under LIFO they are of no use, and 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from jobify_django.ordering import HIGHEST_PRIORITY, LOWEST_PRIORITY
+from jobify_django.runtime import Runtime
 from jobify_django.stores.database.connection import Connection
 
 SLOW = 0.010
@@ -71,9 +71,14 @@ READ = "SELECT coalesce(pg_stat_get_xact_tuples_returned('jobify_job_waiting'::r
 
 
 class Watermarks:
-    """The watermarks of the queues whose claims are slow, as this process knows them."""
+    """The watermarks of the queues whose claims are slow, as this process knows them.
 
-    def __init__(self) -> None:
+    Args:
+        runtime: the machine this process runs on.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._marks: dict[str, Watermark] = {}
         self._next_try: dict[str, float] = {}
 
@@ -85,14 +90,14 @@ class Watermarks:
         watermark = self._marks.get(queue)
         if watermark is None or watermark.look(db):
             return watermark
-        self._next_try[queue] = time.monotonic() + LONGEST_PAUSE
+        self._next_try[queue] = self._runtime.monotonic() + LONGEST_PAUSE
         self._marks.pop(queue, None)
         return None
 
     def claimed(self, queue: str, seconds: float) -> None:
         """Take down how long a claim took that went the usual way."""
-        if seconds > SLOW and time.monotonic() >= self._next_try.get(queue, 0.0):
-            self._marks.setdefault(queue, Watermark(queue))
+        if seconds > SLOW and self._runtime.monotonic() >= self._next_try.get(queue, 0.0):
+            self._marks.setdefault(queue, Watermark(queue, self._runtime))
 
     def note_below(self, queue: str, places: Sequence[Place]) -> None:
         """Take down where jobs of a queue have come to wait, above the watermark or below it."""
@@ -101,10 +106,16 @@ class Watermarks:
 
 
 class Watermark:
-    """Where the waiting jobs of one queue begin, for each priority."""
+    """Where the waiting jobs of one queue begin, for each priority.
 
-    def __init__(self, queue: str) -> None:
+    Args:
+        queue: the queue's name.
+        runtime: the machine this process runs on.
+    """
+
+    def __init__(self, queue: str, runtime: Runtime) -> None:
         self._queue = queue
+        self._runtime = runtime
         self._begin()
 
     def _begin(self) -> None:
@@ -118,7 +129,7 @@ class Watermark:
 
     def look(self, db: Connection) -> bool:
         """Do the looks that are due; return whether it is worthwhile to go by the watermarks."""
-        now = time.monotonic()
+        now = self._runtime.monotonic()
         raising = now >= self._raise_at
         sweeping = self._others > 0 and now >= self._sweep_at
         full = sweeping or (raising and not self._others)  # a raise from 0 walks over all there is
@@ -131,13 +142,13 @@ class Watermark:
             self._sweep(db)
         if not full:
             return True
-        ended = time.monotonic()
+        ended = self._runtime.monotonic()
         self._sweep_at = ended + min(PAUSE * (ended - now), LONGEST_PAUSE)
         return _read(db) - read > MANY
 
     def _raise(self, db: Connection) -> bool:
         number, lifo = db.execute(NUMBER, {"queue": self._queue}).fetchone()
-        self._raise_at = time.monotonic() + RAISE_EVERY
+        self._raise_at = self._runtime.monotonic() + RAISE_EVERY
         found = self._find(db, [(key, self._mark(key), END) for key in KEYS], each=1)
         # Whoever took a number before the last time, and has not committed since, is late.
         self._others, self._given_out = self._given_out, number

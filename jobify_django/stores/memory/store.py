@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +23,7 @@ from jobify_django.job import (
 )
 from jobify_django.ordering import Order, order_key
 from jobify_django.outcome import LOST_REPLY, Next, Outcome, lease_ran_out, released, retried, what_becomes
+from jobify_django.runtime import MACHINE, Runtime
 from jobify_django.stores.base import Store
 from jobify_django.stores.memory.line import Line, take
 from jobify_django.stores.memory.row import Row
@@ -57,14 +56,19 @@ KEPT = 1_000
 
 
 class MemoryStore(Store):
-    """Jobs in dictionaries and heaps behind one lock, for pushes from any thread or event loop."""
+    """Jobs in dictionaries and heaps behind one lock, for pushes from any thread or event loop.
+
+    Args:
+        alias: the name it goes by in messages.
+        runtime: the machine it runs on.
+    """
 
     blocking = False
     shared = False
 
-    def __init__(self, alias: str = "memory", clock: Callable[[], float] = time.time) -> None:
-        super().__init__(alias, clock)
-        self._lock = threading.Lock()
+    def __init__(self, alias: str = "memory", runtime: Runtime = MACHINE) -> None:
+        super().__init__(alias, runtime)
+        self._lock = runtime.lock()
         self._lines: dict[str, Line] = {}
         self._live: dict[str, Row] = {}
         self._ended: OrderedDict[str, Row] = OrderedDict()
