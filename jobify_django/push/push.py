@@ -144,9 +144,7 @@ def _specs(route: Route, calls: Calls) -> list[JobSpec]:
             if kwargs or not route.fewest <= len(args) <= route.most:
                 route.signature.bind(*args, **kwargs)
             arguments = encode_call(args, kwargs, route.settings.max_payload)
-            specs.append(
-                JobSpec(new_id(), route.task, arguments, route.priority, route.delay, route.at)
-            )
+            specs.append(JobSpec(new_id(), route.task, arguments, route.priority, route.delay, route.at))
     except (InvalidPayload, TypeError) as error:
         if len(calls) == 1:
             raise

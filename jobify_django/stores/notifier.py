@@ -40,7 +40,7 @@ class Notifier:
         self._alias = alias
         self._listeners: dict[Kind, tuple[Listener, ...]] = {"work": (), "room": (), "ended": ()}
         self._lock = runtime.lock()
-        self._trouble = Outage()
+        self._trouble = Outage(runtime)
 
     def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` at each hint of this kind until the returned function is called."""

@@ -47,7 +47,7 @@ class Watcher:
         self._lock = runtime.lock()
         self._watching: object | None = None
         """Stands for the thread that watches."""
-        self._threadless, self._away = Outage(), Outage()
+        self._threadless, self._away = Outage(runtime), Outage(runtime)
 
     def watch(self, store: Watched) -> None:
         """Begin, unless it watches already; it ends by itself when nobody listens any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,7 @@ class Pools:
 
     def start(self, name: str, queues: tuple[str, ...] = QUEUES, *, old: bool = False) -> None:
         """Start a process; one of an old release is followed by one of the new."""
-        process = self.simulation.process(name)
-        process.old = old
+        process = self.simulation.process(name, old=old)
         process.again = partial(self.start, name, queues)
         start_loop(process).start(self._serve(process, queues))
 
@@ -59,7 +59,7 @@ class Pools:
 
     async def _serve(self, process: Process, queues: tuple[str, ...]) -> None:
         process.stop = stop = asyncio.Event()  # type: ignore[attr-defined]
-        process.service = Service(queues)
+        process.service = Service(queues, tasks=process.tasks, stores=process.stores, runtime=process.runtime)
         for pool in process.service.pools:
             self._watch(process, pool)
         await process.service.start()
@@ -146,7 +146,7 @@ class Pools:
         self.world.note(f"job {claim.id[-4:]}#{claim.attempt} begins")
         if key not in process.view.given:
             self.world.fail(f"job {key} begins in {process.name}, which was not given it")
-        if process.old and claim.task.endswith(".fresh"):
+        if process.tasks.get(claim.task) is None:
             self.world.fail(f"job {claim.id} begins in {process.name}, which does not know its task")
         if key in self.started:
             self.world.fail(f"attempt {key} begins twice")
@@ -181,6 +181,11 @@ class Pools:
         if kind == "crash" and not self.simulation.healed:
             assert self.world.current is not None
             self.world.current.process.crash("poison")
+
+    def task(self, function: Callable[..., Any]) -> Any:
+        """Return the task that a function is in the current process."""
+        assert self.world.current is not None
+        return self.world.current.process.tasks[work.name_of(function)]
 
     def child(self) -> tuple[Any, ...]:
         """Return the arguments of the job that a job pushes."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from jobify_django.exceptions import StoreError
-from jobify_django.runtime import MACHINE, Runtime
 from jobify_django.stores.base import Store
 from jobify_django.stores.notifier import EVERYTHING, News, Probe
 from jobify_django.stores.value import Claimed, Demand
 from tests.simulation.shared import Shared
-from tests.simulation.stand_in import Event, Lock, Thread, Time
 from tests.simulation.story import answered, told
-from tests.simulation.world import Over, Process, World
+from tests.simulation.world import Over, Process
 
 UNTOLD = frozenset(["sync", "pools", "stats", "beat", "repair", "query", "position"])
 LOOK = 0.02
@@ -60,7 +56,7 @@ class View(Store):
         self.fault = fault
         self.blocking = blocking
         self.shared = watched  # only then somebody looks for what other processes have written
-        super().__init__(whole.store.alias, _runtime(whole.world))
+        super().__init__(whole.store.alias, process.runtime)
         self.given: dict[tuple[str, int], float] = {}
         self.watch_claim: Callable[[Demand], None] = lambda demand: None
         self.blocked: list[float] = []
@@ -139,19 +135,6 @@ class View(Store):
     def _tell(self, verb: str, args: tuple[Any, ...], what: str) -> None:
         if verb not in UNTOLD:
             self.world.note(f"{verb} {told(args)} -> {what}")
-
-
-def _runtime(world: World) -> Runtime:
-    time = Time(world)
-    return replace(
-        MACHINE,
-        clock=world.clock,
-        monotonic=time.monotonic,
-        sleep=time.sleep,
-        lock=partial(Lock, world),
-        event=partial(Event, world),
-        thread=partial(Thread, world),
-    )
 
 
 def _verb(name: str) -> Callable[..., Any]:

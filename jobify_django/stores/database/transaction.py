@@ -45,7 +45,7 @@ class Transactions(Store):
 
     def _set_up(self) -> None:
         """Make what this store keeps in mind, once its database is known."""
-        self._unheard = Outage()
+        self._unheard = Outage(self.runtime)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads, and return its value; raises ``StoreError``."""

@@ -36,7 +36,7 @@ class Watchdog:
         self._awake = runtime.event()
         self._thread: object = None
         self._lock = runtime.lock()
-        self._threadless = Outage()
+        self._threadless = Outage(runtime)
 
     @contextlib.contextmanager
     def limit(self, connection: Any, seconds: float) -> Iterator[None]:
