@@ -18,6 +18,7 @@ from jobify_django import JobStatus, QueueFull, queue, task
 from jobify_django.models import Job, Queue
 from jobify_django.outcome import released
 from jobify_django.push.waits import PushWaits
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import Added
 from jobify_django.waiting.waitlist import Ticket
@@ -135,7 +136,7 @@ def test_a_delay_too_short_for_the_clock_finds_no_room_in_a_full_queue(jobify: C
 def test_a_moment_that_has_passed_overtakes_nobody_in_line(jobify: Configure) -> None:
     jobify(MAXSIZE=1, PUSH_TIMEOUT=0)
     line = queue().store.local(PushWaits, "default")
-    ticket = Ticket(ThreadWaker())
+    ticket = Ticket(ThreadWaker(MACHINE))
     assert line.join(ticket, queue().store.listen, 10)
     try:
         for late in (note.using(delay=1e-9), note.using(at=datetime.now(UTC) - timedelta(minutes=1))):

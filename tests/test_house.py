@@ -1,9 +1,11 @@
 """The house itself: the ground that every other test stands on."""
 
+import ast
 import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +15,39 @@ from django.core.management import call_command
 from django.db import connection
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "jobify_django"
+
+OF_THE_MACHINE = frozenset(
+    {"_thread", "concurrent", "queue", "random", "sched", "secrets", "threading", "time"}
+)
+"""Modules that give time, chance and threads."""
+
+CALLS_OF_THE_MACHINE = frozenset(
+    {
+        "asgiref.sync.sync_to_async",
+        "datetime.now",
+        "datetime.utcnow",
+        "date.today",
+        "os.getpid",
+        "os.urandom",
+        "timezone.now",
+        "uuid.uuid1",
+        "uuid.uuid4",
+    }
+)
+"""The same, from modules that are good for more."""
+
+BY_THEMSELVES = (
+    "runtime.py",  # the one place
+    "pool/forking.py",  # what forks is this very process, whatever machine a pool was handed
+    # Doors and tools: each is a process's own, and what they start is handed to nobody.
+    "asgi.py",
+    "apps.py",
+    "checks.py",
+    "admin/",
+    "management/",
+    "testing/",
+)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -59,3 +94,57 @@ def test_the_changelog_knows_this_version() -> None:
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
     assert headings[0] in {"Unreleased", version("jobify-django")}
+
+
+def taken_from_the_machine(source: str) -> Iterator[str]:
+    """Yield what a module takes from the machine by itself, instead of from a ``Runtime``."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names = [f"{node.value.id}.{node.attr}"]
+        else:
+            continue
+        for name in names:
+            module = isinstance(node, ast.Import | ast.ImportFrom) and name.split(".")[0] in OF_THE_MACHINE
+            if module or name in CALLS_OF_THE_MACHINE:
+                yield name
+
+
+def test_time_chance_and_threads_come_from_the_runtime_alone() -> None:
+    # Or a simulation would have to replace modules, and a test could not hand in a clock.
+    modules = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+    taken = {
+        name: sorted(set(taken_from_the_machine(path.read_text())))
+        for name, path in modules.items()
+        if not name.startswith(BY_THEMSELVES)
+    }
+
+    assert {name: what for name, what in taken.items() if what} == {}
+    assert len(taken) > 80
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time",
+        "import threading as t",
+        "def f():\n    from random import uniform",
+        "import concurrent.futures",
+        "from asgiref.sync import AsyncToSync, sync_to_async",
+        "from os import getpid",
+        "import os\nos.urandom(9)",
+        "from django.utils import timezone\ntimezone.now()",
+    ],
+)
+def test_what_is_taken_from_the_machine_is_seen(source: str) -> None:
+    assert len(list(taken_from_the_machine(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["import os\nos.path.join", "import asyncio", "from asgiref.sync import AsyncToSync"]
+)
+def test_what_is_not_of_the_machine_is_let_be(source: str) -> None:
+    assert list(taken_from_the_machine(source)) == []

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Collection
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from jobify_django.models import Job as Row
 from jobify_django.pool import serving
 from jobify_django.pool.leftover_watch import LeftoverWatch
 from jobify_django.registry import tasks
+from jobify_django.runtime import MACHINE
 from jobify_django.stores import every_store, stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.memory import MemoryStore
@@ -450,18 +452,14 @@ def test_a_store_that_is_away_keeps_nobody_from_looking_into_the_others(
 
 
 def test_no_room_for_its_thread_keeps_no_worker_from_starting(
-    settings: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings.JOBIFY = {}
-    watch = LeftoverWatch([])
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == "jobify-upkeep-unserved":
+    class Refused(threading.Thread):
+        def start(self) -> None:
             raise RuntimeError("can't start new thread")
-        start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    settings.JOBIFY = {}
+    watch = LeftoverWatch([], replace(MACHINE, thread=Refused))
     watch.start()
     watch.stop()
     watch.join()

@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from jobify_django import outage, queue
+from jobify_django import queue
 from jobify_django.admin import reading
 from jobify_django.exceptions import StoreError
 from jobify_django.management.heartbeat import Heartbeat
@@ -39,10 +40,13 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(outage, "time", made)
-    return made
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def trouble(clock: Clock) -> Outage:
+    return Outage(replace(MACHINE, monotonic=clock.monotonic))
 
 
 def told_over(trouble: Outage, clock: Clock, seconds: int) -> list[int]:
@@ -55,15 +59,14 @@ def told_over(trouble: Outage, clock: Clock, seconds: int) -> list[int]:
     return told
 
 
-def test_an_outage_is_told_at_once_and_then_at_a_falling_rate(clock: Clock) -> None:
-    told = told_over(Outage(), clock, 24 * 3600)
+def test_an_outage_is_told_at_once_and_then_at_a_falling_rate(trouble: Outage, clock: Clock) -> None:
+    told = told_over(trouble, clock, 24 * 3600)
     assert told[:4] == [0, SAY_AGAIN, 3 * SAY_AGAIN, 7 * SAY_AGAIN]
     assert len(told) < 35
     assert max(b - a for a, b in itertools.pairwise(told)) == LONGEST_SILENCE
 
 
-def test_another_error_is_told_at_once_and_two_that_alternate_are_told_once_each(clock: Clock) -> None:
-    trouble = Outage()
+def test_another_error_is_told_at_once_and_two_that_alternate_are_told_once_each(trouble: Outage) -> None:
     errors = [StoreError("gone"), PermissionError("denied")] * 20
     words = [trouble.fail(error) for error in errors]
     assert words[:2] == [Word(True, 1), Word(True, 2)]
@@ -71,9 +74,8 @@ def test_another_error_is_told_at_once_and_two_that_alternate_are_told_once_each
 
 
 def test_errors_that_differ_in_numbers_are_one_and_many_that_never_read_the_same_are_not_all_told(
-    clock: Clock,
+    trouble: Outage,
 ) -> None:
-    trouble = Outage()
     assert [trouble.fail(StoreError(f"process {pid} blocks")) is None for pid in range(3)] == [
         False,
         True,
@@ -83,8 +85,7 @@ def test_errors_that_differ_in_numbers_are_one_and_many_that_never_read_the_same
     assert sum(word is not None for word in told) == MOST_KINDS - 1
 
 
-def test_after_its_end_or_a_long_silence_it_is_a_new_one(clock: Clock) -> None:
-    trouble = Outage()
+def test_after_its_end_or_a_long_silence_it_is_a_new_one(trouble: Outage, clock: Clock) -> None:
     assert trouble.over() == 0
     trouble.fail("x")
     assert trouble.fail("x") is None
@@ -97,12 +98,12 @@ def test_after_its_end_or_a_long_silence_it_is_a_new_one(clock: Clock) -> None:
     assert trouble.fail("x") == Word(True, 1)
 
 
-def test_an_error_whose_text_cannot_be_read_is_told_too(clock: Clock) -> None:
+def test_an_error_whose_text_cannot_be_read_is_told_too(trouble: Outage) -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise ValueError
 
-    assert Outage().fail(Mute()) == Word(True, 1)
+    assert trouble.fail(Mute()) == Word(True, 1)
 
 
 # The loops
@@ -214,8 +215,8 @@ def test_a_push_that_cannot_look_for_workers_says_so_once(
 
 
 @pytest.fixture
-def admin(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(reading, "_unreadable", Outage())
+def admin(admin_client: Client, trouble: Outage, monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setattr(reading, "_unreadable", trouble)
     return admin_client
 
 

@@ -34,6 +34,7 @@ from tests.workshop import (
     at_work,
     both,
     database,
+    do,
     faulty,
     held,
     memory,
@@ -802,7 +803,7 @@ def a_pool_with_a_job() -> tuple[Pool, Running]:
     served, store = a_queue(), MemoryStore("memory")
     store.add(served, [JobSpec("a", "app.tasks.a", "[[],{}]")])
     pool = Pool(store, [served])
-    running = pool.slots["default"].take(*claim(store, pool=pool.id))
+    running = pool.slots["default"].take(*claim(store, pool=pool.id), do)
     pool.completer.hold(running)
     return pool, running
 

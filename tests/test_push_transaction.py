@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from jobify_django.exceptions import StoreError
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job as Row
 from jobify_django.models import Pool as PoolRow
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.database import connection as limits
@@ -254,13 +256,11 @@ def test_an_awaited_push_can_be_sent_before_the_commit(jobify: Configure) -> Non
 
 
 @memory
-async def test_in_memory_a_push_on_a_plain_event_loop_needs_no_thread(
-    jobify: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_in_memory_a_push_on_a_plain_event_loop_needs_no_thread(jobify: Configure) -> None:
     def no_thread(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("it went to a thread")
 
-    monkeypatch.setattr("jobify_django.waiting.waker.sync_to_async", no_thread)
+    jobify.run_on(replace(MACHINE, sync_to_async=no_thread))
     await note.apush(1)
     await note.apush_many([(2,), (3,)])
     assert waiting() == 3

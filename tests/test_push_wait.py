@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from jobify_django.job import JobSpec, new_id
 from jobify_django.push.admission import Admission
 from jobify_django.push.push import route_of
 from jobify_django.push.waits import PushWaits
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import JobQuery
@@ -147,13 +148,11 @@ def test_a_push_that_waited_too_long_says_how_full_the_queue_is(jobify: Configur
     assert not line().busy
 
 
-def test_the_time_until_a_push_finds_the_queue_full_counts_too(
-    jobify: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_until_a_push_finds_the_queue_full_counts_too(jobify: Configure) -> None:
+    now = 1000.0
+    jobify.run_on(replace(MACHINE, monotonic=lambda: now))
     jobify(MAXSIZE=1)
     note.push(1)
-    now = 1000.0
-    monkeypatch.setattr("jobify_django.push.admission.time", SimpleNamespace(monotonic=lambda: now))
     spec = JobSpec(new_id(), note.name, "[[2], {}]")
     steps = Admission(route_of(note.using(timeout=10)), [spec]).steps(Quiet())
     step = next(steps)

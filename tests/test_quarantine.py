@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from jobify_django import Job, JobStatus, queue
 from jobify_django.job import Claim
-from jobify_django.pool import dryness, quarantine, slots
+from jobify_django.pool import dryness, quarantine
 from jobify_django.pool.quarantine import LOOK_AGAIN, QUARANTINE, QuarantineRule
-from jobify_django.pool.slots import Slots
+from jobify_django.pool.slots import ProcessSlots, Slots
+from jobify_django.runtime import MACHINE
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import a_queue
 from tests.child import PATIENCE, until
 from tests.claims import claim, die
-from tests.workshop import Configure, Gate, at_work, both, database, held, pushed
+from tests.workshop import Configure, Gate, at_work, both, database, do, held, pushed
 
 HOUR = 3600.0
 
@@ -202,23 +203,21 @@ def test_a_queue_with_a_job_in_quarantine_that_has_to_wait_is_not_dry(
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def clock() -> FakeClock:
     """The clock that processes measure their own time on."""
-    clock = FakeClock(0.0)
-    for module in (quarantine, slots):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
-    return clock
+    return FakeClock(0.0)
 
 
 def a_process(clock: FakeClock) -> tuple[QuarantineRule, Slots]:
     """Return the rule of a process with one queue, and its slots."""
-    made = Slots(a_queue(), 10, of_process := {})
+    of_process = ProcessSlots(replace(MACHINE, monotonic=clock))
+    made = Slots(a_queue(), 10, of_process)
     return QuarantineRule(of_process), made
 
 
 def start(slots: Slots, crashes: int = 0) -> None:
     """Let a job start now."""
-    slots.take(Claim("id", 1, "default", "app.tasks.a", "[[],{}]", 0, 0.0, 0.0, 0.0, crashes))
+    slots.take(Claim("id", 1, "default", "app.tasks.a", "[[],{}]", 0, 0.0, 0.0, 0.0, crashes), do)
 
 
 def test_nothing_starts_for_as_long_as_a_quarantine_takes(clock: FakeClock) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +19,11 @@ from jobify_django.conf import get_settings
 from jobify_django.job import JobSpec, new_id
 from jobify_django.outcome import succeeded
 from jobify_django.pool.slots import Running
-from jobify_django.push import admission, waits
 from jobify_django.push.admission import Admission
 from jobify_django.push.push import route_of
 from jobify_django.push.waits import PushWaits
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
-from jobify_django.waiting import result, waitlist
 from jobify_django.waiting.result import ResultWaits, until_ended
 from jobify_django.waiting.waker import Call, LoopWaker, Pause, Steps, Waker, arun
 from tests.child import PATIENCE
@@ -100,10 +100,9 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(jobify: Configure) -> Clock:
     made = Clock()
-    for module in (admission, waits, result, waitlist):
-        monkeypatch.setattr(module, "time", made)
+    jobify.run_on(replace(MACHINE, monotonic=made.monotonic))
     return made
 
 
@@ -487,7 +486,7 @@ def left_behind(steps: Callable[[Waker], Steps[Any]], joined: Callable[[], bool]
     loop = asyncio.new_event_loop()
 
     async def begin() -> asyncio.Task[Any]:
-        wait = loop.create_task(arun(steps, blocking=False))
+        wait = loop.create_task(arun(steps, MACHINE, blocking=False))
         while not joined():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
         return wait
@@ -527,7 +526,7 @@ def test_a_waker_of_a_closed_loop_wakes_nobody() -> None:
     loop = asyncio.new_event_loop()
 
     async def begin() -> tuple[LoopWaker, Any]:
-        waker = LoopWaker()
+        waker = LoopWaker(MACHINE)
         return waker, loop.create_task(waker.wait(None))
 
     waker, wait = loop.run_until_complete(begin())

@@ -15,11 +15,15 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.module_loading import import_string
 
 from jobify_django import Job, task
+from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.pool import Service
 from jobify_django.pool.pool import Pool
+from jobify_django.runtime import MACHINE, Runtime
+from jobify_django.stores import BUILT_IN, stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
@@ -46,7 +50,30 @@ both = _on("memory", "database")
 faulty = _on("tests.workshop.FaultyMemory", "tests.workshop.FaultyDatabase")
 """The same two, which fail when ``trouble`` says so."""
 
-Configure = Callable[..., None]
+
+class Configure:
+    """The settings of a test; call it to change them.
+
+    Args:
+        django: Django's settings, as pytest-django lends them.
+        store: where the jobs of all queues wait.
+    """
+
+    def __init__(self, django: Any, store: str) -> None:
+        self._django = django
+        self._store = store
+        self._runtime = MACHINE
+
+    def __call__(self, **values: Any) -> None:
+        self._django.JOBIFY = {"STORE": self._store, "PUSH_TIMEOUT": 0, **values}
+        if self._runtime is not MACHINE:
+            self.run_on(self._runtime)
+
+    def run_on(self, runtime: Runtime) -> None:
+        """Make the stores of all queues on a machine that a test hands in: now, and after each change."""
+        self._runtime = runtime
+        for name in {queue.store for queue in get_settings().queues.values()}:
+            stores.put(import_string(BUILT_IN.get(name, name))(name, runtime=runtime))
 
 
 # Jobs that do what a test says
