@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,9 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from jobify_django import QueueFull, queue, task
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobSpec, JobStatus, new_id
-from jobify_django.runtime import MACHINE
 from jobify_django.stores.database import DatabaseStore
-from jobify_django.stores.database.server import ServerClock
 from tests.child import PATIENCE, until
 from tests.claims import claim as take
 from tests.claims import release
@@ -269,61 +266,6 @@ def test_leases_are_measured_on_the_servers_clock(jobify: Configure, monkeypatch
     (claim,) = take(store)
     assert list(store.rescue()) == []
     assert abs(claim.started_at - before) < PATIENCE
-
-
-class Slow:
-    """A connection that tells a time, and takes so many seconds for it, the clock's error among them."""
-
-    def __init__(self, clock: list[float], *seconds: float) -> None:
-        self._clock, self._seconds = clock, list(seconds)
-        self.was_set = 0.0
-
-    def execute(self, statement: str, values: Any = ()) -> Slow:
-        return self
-
-    def fetchone(self) -> tuple[float]:
-        told = 1000.0 + self._clock[0] + self.was_set
-        self._clock[0] += self._seconds.pop(0)  # all of it on the way back
-        return (told,)
-
-
-def a_server_clock(now: list[float]) -> Any:
-    """A server's clock as a process knows it that was never asked for it, whose own one shows ``now``."""
-    return ServerClock("SELECT 1", replace(MACHINE, monotonic=lambda: now[0]))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "late"), [([0.002], 0.001), ([0.4, 0.002], 0.001), ([0.4, 0.05, 0.2], 0.025)], ids=str
-)
-def test_a_slow_look_at_the_servers_clock_is_taken_again(seconds: list[float], late: float) -> None:
-    clock = [0.0]
-    server_clock = a_server_clock(clock)
-    server_clock.measure(Slow(clock, *seconds))
-    assert server_clock.reading.ahead == pytest.approx(1000.0 - late)
-
-
-@pytest.mark.parametrize(
-    ("later", "seconds", "was_set", "ahead"),
-    [
-        (20.0, 0.5, 0.0, 999.999),
-        (20.0, 0.01, 0.0, 999.995),
-        (2000.0, 0.5, 0.0, 999.75),
-        (20.0, 0.5, 60.0, 1059.75),
-        (20.0, 0.5, -60.0, 939.75),
-    ],
-    ids=["worse", "as good", "perhaps drifted apart", "set forward", "set back"],
-)
-def test_a_worse_look_at_the_servers_clock_counts_only_when_that_was_set(
-    later: float, seconds: float, was_set: float, ahead: float
-) -> None:
-    clock = [0.0]
-    server_clock = a_server_clock(clock)
-    server_clock.measure(Slow(clock, 0.002))
-    clock[0] += later
-    slow = Slow(clock, *[seconds] * 3)
-    slow.was_set = was_set
-    server_clock.measure(slow)
-    assert server_clock.reading.ahead == pytest.approx(ahead)
 
 
 @postgresql
