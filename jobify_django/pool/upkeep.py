@@ -78,7 +78,7 @@ class Upkeep:
         ]
         now = self._monotonic()
         for chore in self._chores:
-            chore.due += now
+            chore.due = now + chore.first
         self._trouble = Outage(runtime)
         self._turning = Turning(self.pool, self.store.alias, BEAT_EVERY, runtime)
         self._thread: Any = None
@@ -254,11 +254,15 @@ def longest_lease(queues: Mapping[str, QueueSettings]) -> float:
 class Chore:
     """Something to do every so many seconds, or when it returns that it is due again.
 
-    ``due`` is when; before an ``Upkeep`` has taken it over, in how many seconds.
+    Args:
+        work: does it; may return in how many seconds it is due again.
+        every: seconds between two times.
+        first: seconds until the first time.
     """
 
     def __init__(self, work: Callable[[], float | None], every: float, *, first: float = 0.0) -> None:
         self.work = work
         self.every = every
-        self.due = first
+        self.first = first
+        self.due = 0.0
         self.failing = False
