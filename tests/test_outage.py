@@ -285,18 +285,15 @@ def test_a_listener_that_raises_at_each_hint_is_told_once(shaky: dict[str, Excep
     assert one.exc_info is not None
 
 
-def test_calls_that_go_without_a_deadline_for_want_of_a_thread_are_told_once(
-    monkeypatch: pytest.MonkeyPatch, said: Said
-) -> None:
-    def refuse(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+def test_calls_that_go_without_a_deadline_for_want_of_a_thread_are_told_once(said: Said) -> None:
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
 
-    watchdog = Watchdog(MACHINE)
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        for _ in range(5):
-            with watchdog.limit(SimpleNamespace(), 1.0):
-                pass
+    watchdog = Watchdog(replace(MACHINE, thread=Refused))
+    for _ in range(5):
+        with watchdog.limit(SimpleNamespace(), 1.0):
+            pass
     assert len(said("event=no-thread")) == 1
 
 
