@@ -1,7 +1,23 @@
 """The contract every store keeps. ``jobify_django.testing.StoreConformance`` is its executable form.
 
-Verbs are plural and one round trip each. They are synchronous: the ORM is, and a push must share the
-caller's transaction. A store reads time from the ``clock`` it was made with, and starts no thread.
+Verbs are plural: one call, however many jobs it is about. They are synchronous: the ORM is, and a push must
+share the caller's transaction. Time, randomness, locks and threads are those of the ``runtime`` that a store
+was made with.
+
+**Round trips.** The memory store makes none. In a database, a verb that only looks is one statement; so is
+a ``claim`` or a ``rescue`` that finds nothing to do. ``stats`` is three, and so is a ``query`` for the
+newest ends of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A verb that changes
+something is a transaction of three to nine statements, its begin and its commit included. On a server each
+statement is a round trip, and on PostgreSQL each hint to other processes is one more. Up to 500 jobs that
+are alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one, which is
+no round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` look before they
+begin a transaction; ``cancel`` and ``retry`` take one for each 1,000 jobs, and a ``tune`` that changes the
+order one for each 5,000.
+
+**Threads.** A verb runs on the thread that calls it. ``listen`` starts a thread if the store is ``shared``.
+It looks for what other processes have written, and ends soon after nobody listens any more. A process with a
+PostgreSQL store has one more, from the first call on: it ends calls that would wait for ever on a silent
+network.
 
 **Attempts.** Each claim gives a job its next attempt number. Every later write of the pool carries that
 number and is refused when the job has moved on, so a pool that was frozen past its lease changes nothing.
