@@ -1,4 +1,4 @@
-"""How many statements a verb takes, as ``stores/base.py`` tells: few, and as many for many jobs as for one."""
+"""How many statements a verb takes, as ``stores/base.py`` says: few, and no more for many than for one."""
 
 from __future__ import annotations
 
