@@ -14,7 +14,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
+
+from tests.simulation.syntax import names_set, passing_on, same, spots, words
 
 PACKAGE = "jobify_django"
 ALIKE = 0.5
@@ -44,34 +46,6 @@ class Mutant(NamedTuple):
 
 class Misfit(Exception):
     """A mutant that cannot be planted; says why, and what is nearest to what it looks for."""
-
-
-class Spot(NamedTuple):
-    """Where in the tree a piece of code stands: a field of a node, or a part of the list in that field."""
-
-    owner: ast.AST
-    field: str
-    part: slice | None
-
-    @property
-    def nodes(self) -> Sequence[ast.AST]:
-        """What stands there."""
-        value = getattr(self.owner, self.field)
-        return [value] if self.part is None else list(value[self.part])
-
-    def put(self, nodes: Sequence[ast.AST]) -> None:
-        """Put something else there."""
-        if self.part is None:
-            setattr(self.owner, self.field, nodes[0])
-        else:
-            getattr(self.owner, self.field)[self.part] = nodes
-
-
-class Rest(NamedTuple):
-    """What ``...`` stood for: arguments of a call."""
-
-    args: Sequence[ast.expr]
-    keywords: Sequence[ast.keyword]
 
 
 def plant(mutant: Mutant, house: Path) -> None:
@@ -170,23 +144,18 @@ def _qualified(outer: ast.AST) -> Iterator[list[str]]:
 
 def _change_code(mutant: Mutant, places: Sequence[ast.AST], tree: ast.Module) -> None:
     old, new = _parse(mutant, mutant.old), _parse(mutant, mutant.new)
-    if strange := sorted(_words(new) - _words([tree]) - _set(new) - set(dir(builtins))):
+    if strange := sorted(words(new) - words([tree]) - names_set(new) - set(dir(builtins))):
         raise Misfit(f"{mutant.name}: nothing in the module of {mutant.place} is called {strange[0]}")
+    kind: type[ast.AST] = ast.stmt
     if _is_expression(old) and _is_expression(new):
-        old, new = [old[0].value], [new[0].value]
-    spots = list(
-        _spots(places, type_=ast.expr if isinstance(old[0], ast.expr) else ast.stmt, number=len(old))
-    )
-    found: list[tuple[Spot, list[Rest]]] = []
-    for spot in spots:
-        rest: list[Rest] = []
-        if _same(old, spot.nodes, rest):
-            found.append((spot, rest))
+        old, new, kind = [old[0].value], [new[0].value], ast.expr
+    looked_at = list(spots(places, kind, len(old)))
+    found = [(spot, rest) for spot in looked_at if same(old, spot.nodes, rest := [])]
     if len(found) != 1:
-        pieces = ((_line(spot.nodes[0]), "\n".join(map(ast.unparse, spot.nodes))) for spot in spots)
+        pieces = ((_line(spot.nodes[0]), "\n".join(map(ast.unparse, spot.nodes))) for spot in looked_at)
         raise _misfit(mutant, [_line(spot.nodes[0]) for spot, _ in found], pieces)
     spot, rest = found[0]
-    spot.put([_PassOn(rest).visit(node) for node in new])
+    spot.put([passing_on(node, rest) for node in new])
 
 
 def _parse(mutant: Mutant, piece: str) -> list[Any]:
@@ -196,83 +165,8 @@ def _parse(mutant: Mutant, piece: str) -> list[Any]:
         raise Misfit(f"{mutant.name}: `{_short(piece)}` is no Python: {error.msg}") from error
 
 
-def _words(nodes: Iterable[ast.AST]) -> set[str]:
-    """Return what is called by a name in some code."""
-    words: set[str] = set()
-    for node in itertools.chain.from_iterable(map(ast.walk, nodes)):
-        words.update(
-            value
-            for name in ("id", "attr", "arg", "name", "asname")
-            if isinstance(value := getattr(node, name, None), str)
-        )
-    return words
-
-
-def _set(nodes: Iterable[ast.AST]) -> set[str]:
-    """Return the names that some code gives values to."""
-    every = itertools.chain.from_iterable(map(ast.walk, nodes))
-    return {node.id for node in every if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-
-
 def _is_expression(nodes: Sequence[ast.AST]) -> bool:
     return len(nodes) == 1 and isinstance(nodes[0], ast.Expr)
-
-
-def _spots(places: Iterable[ast.AST], type_: type[ast.AST], number: int) -> Iterator[Spot]:
-    """Return where so many nodes of a type stand, one after the other."""
-    for owner in itertools.chain.from_iterable(map(ast.walk, places)):
-        for field, value in ast.iter_fields(owner):
-            if isinstance(value, type_) and number == 1:
-                yield Spot(owner, field, None)
-            elif isinstance(value, list):
-                for first in range(len(value) - number + 1):
-                    part = slice(first, first + number)
-                    if all(isinstance(node, type_) for node in value[part]):
-                        yield Spot(owner, field, part)
-
-
-def _same(piece: Any, found: Any, rest: list[Rest]) -> bool:
-    """Whether a piece of code is the same as the one that was found, but for how it is written."""
-    if isinstance(piece, list):
-        pairs = zip(piece, found, strict=False)
-        return len(piece) == len(found) and all(_same(one, other, rest) for one, other in pairs)
-    if type(piece) is not type(found):
-        return False
-    if _leaves_rest(piece):
-        args, named = piece.args[:-1], {keyword.arg for keyword in piece.keywords}
-        rest.append(Rest(found.args[len(args) :], [one for one in found.keywords if one.arg not in named]))
-        return (
-            _same(piece.func, found.func, rest)
-            and _same(args, found.args[: len(args)], rest)
-            and _same(piece.keywords, [one for one in found.keywords if one.arg in named], rest)
-        )
-    if isinstance(piece, ast.AST):
-        return all(
-            _same(getattr(piece, name, None), getattr(found, name, None), rest) for name in piece._fields
-        )
-    return bool(piece == found)
-
-
-def _leaves_rest(node: Any) -> TypeGuard[ast.Call]:
-    if not isinstance(node, ast.Call) or not node.args:
-        return False
-    last = node.args[-1]
-    return isinstance(last, ast.Constant) and last.value is ...
-
-
-class _PassOn(ast.NodeTransformer):
-    """Puts what ``...`` stood for back in its place."""
-
-    def __init__(self, rest: Sequence[Rest]) -> None:
-        self._rest = rest
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        self.generic_visit(node)
-        if _leaves_rest(node):
-            (rest,) = self._rest
-            node.args[-1:] = rest.args
-            node.keywords += rest.keywords
-        return node
 
 
 # Text
@@ -284,11 +178,10 @@ def _change_text(mutant: Mutant, places: Sequence[ast.AST]) -> None:
     found = [(node, match) for node in texts for match in piece.finditer(node.value)]
     if len(found) != 1:
         number = len(mutant.old.split())
-        words = ((_line(node), node.value.split()) for node in texts)
         pieces = (
-            (line, " ".join(some[first : first + number]))
-            for line, some in words
-            for first in range(max(1, len(some) - number + 1))
+            (_line(node), " ".join(some[first : first + number]))
+            for node in texts
+            for first in range(max(1, len(some := node.value.split()) - number + 1))
         )
         raise _misfit(mutant, [_line(node) for node, _ in found], pieces)
     node, match = found[0]
@@ -308,13 +201,13 @@ def _texts(places: Iterable[ast.AST]) -> list[Any]:
 
 def _pattern(piece: str) -> re.Pattern[str]:
     """Return what finds a piece of SQL whatever the white space in it, and nothing that goes on in a word."""
-    words = re.findall(r"\w+|[^\w\s]", piece)
+    parts = re.findall(r"\w+|[^\w\s]", piece)
     pattern = "".join(
-        re.escape(word) + (r"\s+" if _is_word(word) and _is_word(after) else r"\s*")
-        for word, after in itertools.pairwise(words)
+        re.escape(part) + (r"\s+" if _is_word(part) and _is_word(after) else r"\s*")
+        for part, after in itertools.pairwise(parts)
     )
-    first, last = (r"\b" if _is_word(word) else "" for word in (words[0], words[-1]))
-    return re.compile(first + pattern + re.escape(words[-1]) + last)
+    first, last = (r"\b" if _is_word(part) else "" for part in (parts[0], parts[-1]))
+    return re.compile(first + pattern + re.escape(parts[-1]) + last)
 
 
 def _is_word(piece: str) -> bool:
@@ -325,13 +218,15 @@ def _is_word(piece: str) -> bool:
 
 
 def _misfit(mutant: Mutant, lines: Sequence[int], pieces: Iterable[tuple[int, str]]) -> Misfit:
-    looked_for = f"{mutant.name}: {mutant.place} has `{_short(mutant.old)}`"
+    """Say that what a mutant looks for is in several lines, or in none of these pieces."""
+    name, place, old = mutant.name, mutant.place, _short(mutant.old)
     if lines:
-        return Misfit(f"{looked_for} {len(lines)} times, in lines {', '.join(map(str, lines))}")
-    where = {piece: line for line, piece in pieces}
-    nearest = _alike(mutant.old, where)
-    told = f"; nearest, in line {where[nearest[0]]}: `{_short(nearest[0])}`" if nearest else ""
-    return Misfit(f"{looked_for.replace(' has `', ' has no `', 1)}{told}")
+        where = ", ".join(map(str, lines))
+        return Misfit(f"{name}: {place} has `{old}` {len(lines)} times, in lines {where}")
+    line_of = {piece: line for line, piece in pieces}
+    nearest = _alike(mutant.old, line_of)
+    told = f"; nearest, in line {line_of[nearest[0]]}: `{_short(nearest[0])}`" if nearest else ""
+    return Misfit(f"{name}: {place} has no `{old}`{told}")
 
 
 def _alike(piece: str, among: Iterable[str]) -> list[str]:
