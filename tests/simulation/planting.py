@@ -181,7 +181,8 @@ def _change_text(mutant: Mutant, places: Sequence[ast.AST]) -> None:
         pieces = (
             (_line(node), " ".join(some[first : first + number]))
             for node in texts
-            for first in range(max(1, len(some := node.value.split()) - number + 1))
+            for some in [node.value.split()]
+            for first in range(max(1, len(some) - number + 1))
         )
         raise _misfit(mutant, [_line(node) for node, _ in found], pieces)
     node, match = found[0]

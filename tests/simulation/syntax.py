@@ -93,7 +93,8 @@ def same(piece: Any, found: Any, rest: list[Rest]) -> bool:
 
 def passing_on(node: ast.AST, rest: Sequence[Rest]) -> ast.AST:
     """Return a piece of code with what ``...`` stood for in its place."""
-    return _PassOn(rest).visit(node)
+    whole: ast.AST = _PassOn(rest).visit(node)
+    return whole
 
 
 class _PassOn(ast.NodeTransformer):
