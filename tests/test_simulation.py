@@ -14,7 +14,7 @@ import pytest
 from django.db import connection
 
 from jobify_django.pool.completer import Completer
-from tests.simulation.mutants import BLIND_BEFORE, MUTANTS
+from tests.simulation.mutants import BLIND_SPOTS, MUTANTS
 from tests.simulation.options import STORES
 from tests.simulation.planting import PACKAGE, misfits, planted
 from tests.simulation.simulation import Simulation
@@ -126,7 +126,9 @@ def _written_otherwise(source: str) -> str:
 
 
 def test_the_tests_that_look_for_mutants_are_there() -> None:
-    assert [name for name in BLIND_BEFORE if not (ROOT / name).is_file()] == []
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *BLIND_SPOTS]
+
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
 
 
 def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

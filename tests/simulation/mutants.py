@@ -19,7 +19,6 @@ from typing import NamedTuple
 from tests.simulation.planting import Mutant, misfits, plant
 
 ROOT = Path(__file__).parent.parent.parent
-MAY_ESCAPE = 1
 PATIENCE = 300
 """Seconds one hunt may take; then the next has its turn."""
 
@@ -48,6 +47,12 @@ MUTANTS = (
         "a job that somebody cancelled runs again after a release",
         "outcome.what_becomes",
         "if cancel_requested: return Next(CANCELLED, None, crashes)",
+        "pass",
+    ),
+    Mutant(
+        "a retried job keeps its crashes",
+        "outcome.what_becomes",
+        'if outcome.happened == "retried": return Next(WAITING, None, 0)',
         "pass",
     ),
     Mutant(
@@ -339,15 +344,22 @@ MUTANTS = (
     ),
 )
 
-BLIND_BEFORE = ("tests/test_woken.py", "tests/test_retried_order.py", "tests/test_deferred_push.py")
-"""What sees bugs that the others cannot: in the simulator a poll stands in for every lost wake-up."""
+BLIND_SPOTS = (
+    "tests/test_woken.py",
+    "tests/test_retried_order.py",
+    "tests/test_deferred_push.py",
+    "tests/test_pool.py::test_a_job_that_a_stopping_pool_hands_back_is_not_reported_lost",
+)
+"""What sees bugs that the others cannot: in the simulator a poll stands in for every lost wake-up, and its
+seeds do not meet everything."""
 
+PYTEST = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
 HUNTS = (
     ("simulator", ["-m", "tests.simulation", "--seeds", "0:150"]),
     ("crowded simulator", ["-m", "tests.simulation", "--seeds", "0:200", "--profile", "crowded"]),
-    ("state machine", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/test_state_machine.py"]),
-    ("conformance", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/test_conformance.py"]),
-    ("wake-ups and orders", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *BLIND_BEFORE]),
+    ("tests of its blind spots", [*PYTEST, *BLIND_SPOTS]),
+    ("state machine", [*PYTEST, "tests/test_state_machine.py"]),
+    ("conformance", [*PYTEST, "tests/test_conformance.py"]),
 )
 
 
@@ -379,7 +391,7 @@ def main(names: list[str]) -> int:
         f"{len(found) - len(escaped)} of {len(found)} found in {time.monotonic() - began:.0f} s"
         + (f"; not found: {'; '.join(escaped)}" if escaped else "")
     )
-    return int(len(escaped) > MAY_ESCAPE)
+    return int(bool(escaped))
 
 
 def hunt(mutant: Mutant | None, scratch: Path) -> Found:
