@@ -133,6 +133,16 @@ def test_code_that_is_in_its_place_twice_is_told_with_its_lines(house: Path) -> 
     assert said == "a bug: shop.shelf.Shelf.add has `self.room > 0` 2 times, in lines 19, 24"
 
 
+def test_sql_that_is_in_its_place_twice_is_told_with_its_lines(house: Path) -> None:
+    said = misfit(house, "shop.shelf.FULL", "=", "<>", sql=True)
+
+    assert said == "a bug: shop.shelf.FULL has `=` 2 times, in lines 4, 4"
+
+
+def test_a_call_with_other_arguments_is_another_piece(house: Path) -> None:
+    assert "has no `self.items.append()`" in misfit(house, "shop.shelf.Shelf.add", "self.items.append()")
+
+
 def test_code_that_is_not_in_its_place_is_told_with_the_nearest(house: Path) -> None:
     said = misfit(house, "shop.shelf.Shelf.add", "self.items.append(thing)")
 
@@ -158,9 +168,13 @@ def test_a_place_that_is_not_there_is_told_with_the_nearest(house: Path) -> None
 
 
 def test_a_place_that_has_moved_to_another_module_is_told_with_that(house: Path) -> None:
-    said = misfit(house, "store.rack.Shelf.add", "self.room")
+    other = house / PACKAGE / "warehouse" / "rack.py"
+    other.parent.mkdir()
+    other.write_text("class Shelves:\n    def add(self): pass\n")
 
-    assert said == "a bug: no module holds store.rack.Shelf.add; nearest: shop.shelf.Shelf.add"
+    said = misfit(house, "warehouse.racks.Shelf.add", "self.room")
+
+    assert said == "a bug: no module holds warehouse.racks.Shelf.add; nearest: shop.shelf.Shelf.add"
 
 
 def test_a_bug_with_a_name_that_its_module_does_not_know_would_only_crash(house: Path) -> None:
