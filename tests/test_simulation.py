@@ -126,9 +126,9 @@ def _written_otherwise(source: str) -> str:
 
 
 def test_the_tests_that_look_for_mutants_are_there() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *BLIND_SPOTS]
-
-    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    for named in BLIND_SPOTS:
+        file, _, test = named.partition("::")
+        assert f"def {test}" in (ROOT / file).read_text()
 
 
 def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
