@@ -17,7 +17,9 @@ def problems(version: str, root: Path = ROOT) -> list[str]:
         found.append(f"pyproject.toml has version {said}")
     if (said := version_of((root / "jobify_django/__init__.py").read_text())) != version:
         found.append(f"jobify_django.__version__ is {said}")
-    newest = next(iter(re.findall(r"^## (.+)$", (root / "CHANGELOG.md").read_text(), re.MULTILINE)), "nothing")
+    newest = next(
+        iter(re.findall(r"^## (.+)$", (root / "CHANGELOG.md").read_text(), re.MULTILINE)), "nothing"
+    )
     if not re.fullmatch(rf"{re.escape(version)} - \d{{4}}-\d\d-\d\d", newest):
         found.append(f"CHANGELOG.md begins with {newest!r}, not with '{version} - YYYY-MM-DD'")
     return found
