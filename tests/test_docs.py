@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+from django.apps import apps
 from django.core.management.base import CommandParser
 
 import jobify_django
@@ -113,6 +115,62 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
     text = (REFERENCE / "api.md").read_text() + (REFERENCE / "errors.md").read_text()
 
     assert re.search(rf"\b{name}\b", text)
+
+
+# What is public
+
+PUBLIC = sections(REFERENCE / "stability.md", 2)["Names in Python"]
+DIRECTIVE = re.compile(r"^\.\. auto(?:class|function):: (jobify_django[\w.]*)\.(\w+)", re.MULTILINE)
+MEMBERS = re.compile(r"^\.\. automodule:: (jobify_django[\w.]*)\n +:members: (.+)$", re.MULTILINE)
+IMPORT = re.compile(r"^ *from (jobify_django[\w.]*) import ([\w, ]+)$", re.MULTILINE)
+
+
+def public_names() -> set[tuple[str, str]]:
+    """Return each name in a module that the page about stability calls public, with that module."""
+    rows = re.findall(r"^\| `(jobify_django\.[\w.]+)` \| ([^:|]+)", PUBLIC, re.MULTILINE)
+    return {(module, name) for module, names in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def documented_names() -> set[tuple[str, str]]:
+    """Return each name in a module that the reference documents, or a page imports."""
+    reference = (REFERENCE / "api.md").read_text()
+    found = set(DIRECTIVE.findall(reference))
+    pages = "".join(page.read_text() for page in PAGES)
+    for module, names in [*MEMBERS.findall(reference), *IMPORT.findall(pages)]:
+        found |= {(module, name.strip()) for name in names.split(",")}
+    return {(module, name) for module, name in found if module != "jobify_django"}
+
+
+def test_every_name_of_the_package_is_said_to_be_public_and_none_invented() -> None:
+    (line,) = re.findall(r"^From `jobify_django` itself:\n\n(.+?)\n\n", PUBLIC, re.MULTILINE | re.DOTALL)
+
+    assert re.findall(r"`(\w+)`", line) == jobify_django.__all__
+
+
+def test_every_documented_name_of_a_module_is_said_to_be_public_and_none_invented() -> None:
+    assert public_names() == documented_names()
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(public_names()))
+def test_a_public_name_is_where_it_is_said_to_be(module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(module), name)
+
+
+def test_the_tables_and_loggers_that_are_said_to_be_public_are_those_there_are() -> None:
+    rows = dict(
+        re.findall(
+            r"^\| (.+?) \| (.+) \|$", sections(REFERENCE / "stability.md", 2)["What is not Python"], re.M
+        )
+    )
+    models = apps.get_app_config("jobify_django").get_models()
+    package = Path(str(jobify_django.__file__)).parent
+    source = "".join(page.read_text() for page in package.rglob("*.py"))
+
+    assert set(re.findall(r"`(jobify_\w+)`", rows["the database"])) == {one._meta.db_table for one in models}
+    assert set(re.findall(r"`(jobify[.a-z]*)`", rows["[the log](commands.md#the-log)"])) == {
+        "jobify",
+        *re.findall(r'get_log\("([\w.]+)"\)', source),
+    }
 
 
 # Commands
