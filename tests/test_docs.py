@@ -226,6 +226,26 @@ def test_every_logged_event_is_documented_and_none_invented() -> None:
     assert {event for row in rows for event in re.findall(r"`([a-z-]+)`", row)} == logged
 
 
+# Decisions
+
+DECISIONS = sorted(page for page in (DOCS / "decisions").glob("*.md") if page.name != "index.md")
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_a_decision_says_why_what_follows_and_what_was_measured(page: Path) -> None:
+    assert list(sections(page, 2)) == ["Context", "Decision", "Consequences", "What was measured"]
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_each_figure_of_a_decision_stands_on_a_page_that_it_names(page: Path) -> None:
+    measured = sections(page, 2)["What was measured"]
+    targets = [target.partition("#")[0] for target in LINK.findall(measured)]
+    sources = "".join((page.parent / target).read_text() for target in targets)
+    figures = re.findall(r"\d[\d,.]*\d", measured)
+
+    assert [one for one in figures if not re.search(rf"(?<![\d,.]){re.escape(one)}(?![\d])", sources)] == []
+
+
 # Links
 
 
