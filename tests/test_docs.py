@@ -16,7 +16,8 @@ from django.apps import apps
 from django.core.management.base import CommandParser
 
 import jobify_django
-from jobify_django import JobifyError, checks, conf, exceptions
+from jobify_django import JobifyError, JobStatus, checks, conf, exceptions, outcome
+from jobify_django.job import Claim
 from jobify_django.management.commands import jobs, runjobs
 from tests.blocks.page import DOCS, FENCE, PAGES, blocks, relative
 
@@ -224,6 +225,74 @@ def test_every_logged_event_is_documented_and_none_invented() -> None:
     rows += re.findall(r"^\| `event` \|(.*)\|$", jobs, re.MULTILINE)
 
     assert {event for row in rows for event in re.findall(r"`([a-z-]+)`", row)} == logged
+
+
+# The states of a job
+
+STATES = sections(DOCS / "explanation" / "how-it-works.md", 2)["The states of a job"]
+
+
+def documented_ways() -> set[tuple[str, str, str]]:
+    """Return what the table says: from which state, to which, by which verb."""
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:4]] for line in STATES.splitlines() if line[:2] == "| "
+    ]
+    return {
+        (one, other, verb)
+        for before, after, verbs in rows[1:]
+        for one in before.split(", ")
+        for other in after.split(", ")
+        for verb in verbs.split(", ")
+    }
+
+
+def ways_of_the_rule() -> set[tuple[str, str, str]]:
+    """Return what the rule makes of each outcome: of a running job, and of one that is retried."""
+    job = Claim("1", 1, "default", "task", "[[], {}]", 0, pushed_at=0.0, eligible_at=0.0, started_at=0.0)
+    settled = [
+        outcome.succeeded(job),
+        outcome.failed(job),
+        outcome.cancelled(job),
+        outcome.released(job, "its pool stopped"),
+        outcome.released(job, "later", until=9.0),
+    ]
+    rescued = [outcome.lease_ran_out(job, 3.0, None), outcome.lease_ran_out(job, 3.0, (2.0, 4.0))]
+    verbs = {"settle": settled, "rescue": rescued, "reconcile": [outcome.released(job, outcome.LOST_REPLY)]}
+    running = {
+        (JobStatus.RUNNING, outcome.what_becomes(one, crashes=crashes, cancel_requested=asked, now=5.0), verb)
+        for verb, outcomes in verbs.items()
+        for one in outcomes
+        for crashes in range(outcome.CRASH_LIMIT)
+        for asked in (False, True)
+    }
+    retried = outcome.what_becomes(outcome.retried(job), crashes=2, cancel_requested=True, now=5.0)
+    return {(before, then.status, verb) for before, then, verb in running} | {
+        (before, retried.status, "retry") for before in (JobStatus.FAILED, JobStatus.CANCELLED)
+    }
+
+
+def test_the_states_of_a_job_are_those_of_the_rule() -> None:
+    documented = documented_ways()
+    others = {
+        ("", "waiting", "push"),
+        ("", "delayed", "push"),
+        ("delayed", "waiting", "claim"),
+        ("waiting", "running", "claim"),
+        ("waiting", "cancelled", "cancel"),
+        ("delayed", "cancelled", "cancel"),
+        *((status, "", "prune") for status in JobStatus if status.ended),
+    }
+
+    assert documented == ways_of_the_rule() | others
+
+
+def test_the_picture_has_every_state_and_every_verb() -> None:
+    picture = (DOCS / "images" / "states.svg").read_text()
+    states = re.findall(r'<g class="state \w+"><rect [^>]*/><text [^>]*>(\w+)<', picture)
+    verbs = re.findall(r'<tspan class="verb">(\w+)<', picture)
+
+    assert sorted(states) == sorted(JobStatus)
+    assert set(verbs) == {verb for _, _, verb in documented_ways()}
 
 
 # Decisions
