@@ -135,13 +135,12 @@ def test_a_hook_runs_a_tool_of_the_projects_own() -> None:
 # Addresses
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "pyproject.toml", *GITHUB.rglob("*.*")], ids=str
-)
+PAGES = [*ROOT.glob("*.md"), ROOT / "pyproject.toml", *GITHUB.rglob("*.*")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_project_has_one_address(page: Path) -> None:
-    named = re.findall(
-        r"https://(?:raw\.githubusercontent|github)\.com/([\w-]+/[\w-]+)", (ROOT / page).read_text()
-    )
+    named = re.findall(r"https://(?:raw\.githubusercontent|github)\.com/([\w-]+/[\w-]+)", page.read_text())
 
     assert {f"https://github.com/{one}" for one in named} <= {PROJECT["urls"]["Source"]}
 
