@@ -135,7 +135,7 @@ def test_a_hook_runs_a_tool_of_the_projects_own() -> None:
 # Addresses
 
 
-PAGES = [*ROOT.glob("*.md"), ROOT / "pyproject.toml", *GITHUB.rglob("*.*")]
+PAGES = [*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "docs/conf.py", *GITHUB.rglob("*.*")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
