@@ -48,7 +48,8 @@ class Pushing(Coroutine[Any, Any, Any]):
             value = made[0] if self._one else made
         except BaseException as error:
             self._finish(None, error if isinstance(error, Exception) else self._cancelled_error())
-            del self  # or there was a cycle: the error, its traceback, this frame, this object, the error
+            # The error holds its traceback, this frame and what the frame holds; this object holds the error.
+            del self  # breaks that cycle
             raise
         self._end = value, None
         if self._late:

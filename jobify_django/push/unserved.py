@@ -1,7 +1,7 @@
 """Warning when jobs are pushed that no worker would run.
 
-That is so if no pool that is alive serves their queue, and if their task is declared where only this process
-can import it. (A pool is what runs jobs in one process, on its workers.)
+There are two such cases: no pool that is alive serves the queue of the jobs, or their task is declared where
+only this process can import it. (A pool is what runs jobs in one process: its workers for some queues.)
 """
 
 from __future__ import annotations
