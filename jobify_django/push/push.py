@@ -50,7 +50,7 @@ def begin(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]] | Pu
         return Push(route, specs, sync_caller=True)
     if on_loop and route.store.blocking:
         return Push(route, specs)
-    # The jobs are in no store before the commit, and in none at all if the queue has no room for them then.
+    # Left to a commit, the jobs are in no store before it, and in none after it if there is no room then.
     if not on_loop and route.on_commit and (database := _open_elsewhere(route.store)) is not None:
         Push(route, specs).leave_to_commit(database)
         return _handles(route, specs)
