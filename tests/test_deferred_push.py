@@ -143,11 +143,16 @@ def test_a_push_refused_at_the_commit_ends_the_block_with_an_error_and_later_hoo
 ) -> None:
     jobify(MAXSIZE=1, PUSH_TIMEOUT=0)
     ran: list[str] = []
-    with pytest.raises(QueueFull) as full, transaction.atomic(using=OTHER):
-        Group.objects.using(OTHER).create(name="committed")
-        transaction.on_commit(lambda: ran.append("before"), using=OTHER)
-        push_two()
-        transaction.on_commit(lambda: ran.append("after"), using=OTHER)
+
+    def order() -> None:
+        with transaction.atomic(using=OTHER):
+            Group.objects.using(OTHER).create(name="committed")
+            transaction.on_commit(lambda: ran.append("before"), using=OTHER)
+            push_two()
+            transaction.on_commit(lambda: ran.append("after"), using=OTHER)
+
+    with pytest.raises(QueueFull) as full:
+        order()
     assert (full.value.taken, waiting()) == (1, 1)
     assert Group.objects.using(OTHER).filter(name="committed").exists()
     assert ran == ["before"]
