@@ -86,7 +86,7 @@ class Admission:
         """Cancel the accepted jobs, because the caller was cancelled and gets no handles of them."""
         if self.accepted:
             ids = [spec.id for spec in self._specs[: self.accepted]]
-            yield Call(partial(self._route.store.cancel, ids), owed=True)  # although the caller is cancelled
+            yield Call(partial(self._route.store.cancel, ids), owed=True)
 
     def _wait(self, waker: Waker) -> Steps[None]:
         """Stand in line until the jobs are added."""
