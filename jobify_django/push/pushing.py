@@ -1,4 +1,4 @@
-"""What a push returns in async code."""
+"""The awaitable that a push returns in async code."""
 
 from __future__ import annotations
 
@@ -15,25 +15,32 @@ logger = get_log("jobify.push")
 
 
 class Pushing(Coroutine[Any, Any, Any]):
-    """The awaitable of a push: it pushes once, and gives the same job, or error, to all who await it.
+    """The awaitable of a push. However often it is awaited, it pushes once: each await gives the same job, or
+    raises the same error.
 
-    One that is dropped without being awaited is reported: it pushed nothing.
+    If it is dropped without being awaited, an error is logged: nothing was pushed.
+
+    Args:
+        pushed: the task.
+        calls: the calls of it.
+        one: whether an await gives a job; otherwise it gives a list of jobs.
     """
 
-    __slots__ = ("_calls", "_driven", "_end", "_one", "_others", "_task")
+    __slots__ = ("_calls", "_driven", "_end", "_late", "_one", "_started", "_task")
 
     def __init__(self, pushed: Pushable, calls: Calls, *, one: bool) -> None:
         self._task = pushed
         self._calls = calls
         self._one = one
-        self._end: tuple[Any, Exception | None] | None = None
-        self._others: tuple[asyncio.Future[None], ...] | None = None
+        self._started = False
+        self._end: tuple[Any, Exception | None] | None = None  # the value, or the error
+        self._late: tuple[asyncio.Future[None], ...] = ()  # of those who await it while the push goes on
         self._driven: dict[object, Generator[Any, Any, Any]] | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        if self._others is not None:
-            return (yield from self._again())
-        self._others = ()
+        if self._started:
+            return (yield from self._await_end())
+        self._started = True
         try:
             made = begin(self._task, self._calls, on_loop=True)
             if not isinstance(made, list):
@@ -41,51 +48,55 @@ class Pushing(Coroutine[Any, Any, Any]):
                 made = yield from arun(made.steps, store.runtime, blocking=store.blocking).__await__()
             value = made[0] if self._one else made
         except BaseException as error:
-            self._settle(None, error if isinstance(error, Exception) else self._cancelled())
-            del self  # the error holds this frame, and must not hold what holds the error
+            self._finish(None, error if isinstance(error, Exception) else self._cancelled_error())
+            # The error holds its traceback, this frame and what the frame holds; this object holds the error.
+            del self  # breaks that cycle
             raise
         self._end = value, None
-        if self._others:
-            self._settle(value, None)
+        if self._late:
+            self._finish(value, None)
         return value
 
-    def _again(self) -> Generator[Any, Any, Any]:
-        """Give what the push gave to one who came later."""
+    def _await_end(self) -> Generator[Any, Any, Any]:
+        """Wait for the end of a push that is started, and return or raise what it gave."""
         if self._end is None:
             ended = asyncio.get_running_loop().create_future()
-            self._others = (*self._others, ended)  # type: ignore[misc]
+            self._late = (*self._late, ended)
             yield from ended
         value, error = self._end  # type: ignore[misc]
         if error is not None:
             raise error
         return value
 
-    def _settle(self, value: Any, error: Exception | None) -> None:
+    def _finish(self, value: Any, error: Exception | None) -> None:
+        """Keep what the push gave, and wake those who wait for it."""
+        self._started = True
         self._end = value, error
-        others, self._others = self._others or (), ()
-        for ended in others:
+        late, self._late = self._late, ()
+        for ended in late:
             if not ended.done() and not ended.get_loop().is_closed():
                 ended.set_result(None)
 
-    def _cancelled(self) -> RuntimeError:
+    def _cancelled_error(self) -> RuntimeError:
         return RuntimeError(
             f"this push of task {self._task.name} was cancelled before it had ended, so nothing was pushed. "
             "Push again."
         )
 
-    # As a coroutine, for asyncio.create_task and what uses it. Each task has a run of its own.
+    # As a coroutine, for asyncio.create_task and what uses it. Each asyncio task that drives this object gets
+    # a generator of its own: the first one pushes, those of the others wait for its end.
 
     def send(self, value: Any) -> Any:
         return self._drive("send", value)
 
     def throw(self, *error: Any) -> Any:
-        if self._others is None:  # cancelled before its first step
-            self._settle(None, self._cancelled())
+        if not self._started:  # cancelled before its first step
+            self._finish(None, self._cancelled_error())
         return self._drive("throw", *error)
 
     def close(self) -> None:
-        if self._others is None:
-            self._settle(None, self._cancelled())
+        if not self._started:
+            self._finish(None, self._cancelled_error())
         for steps in list((self._driven or {}).values()):
             steps.close()
 
@@ -101,7 +112,7 @@ class Pushing(Coroutine[Any, Any, Any]):
             raise
 
     def __del__(self) -> None:
-        if self._others is None:
+        if not self._started:
             logger.error(
                 "a push of task %s was never awaited, so nothing was pushed: write 'await %s.push(...)'",
                 quoted(self._task.name),

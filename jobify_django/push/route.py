@@ -1,4 +1,4 @@
-"""The way of a task's pushes: to which queue and store, checked how. Worked out once, not at every push."""
+"""What all pushes of a task have in common, computed once and not at every push."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from jobify_django.stores import StoreHandler
 from jobify_django.stores.base import Store
 
 UNSET: Any = object()
+"""Stands for a value that was not given, where ``None`` means something."""
 
 
 class Pushable(Registered, Protocol):
-    """A task, as a push knows it."""
+    """What a push needs of a task."""
 
     __name__: str
     delay_seconds: float
@@ -30,15 +31,25 @@ class Pushable(Registered, Protocol):
 
 
 class Route(NamedTuple):
-    """Where a task's pushes go, and what each of its jobs has in common with the others.
+    """Everything about the pushes of a task that does not depend on the arguments of the call.
 
     Attributes:
+        queue: the queue its jobs go to, as the settings have it.
+        store: the store that keeps that queue.
         new_id: makes the ids of its jobs.
-        waits: the pushes that wait for room in the queue.
-        timeout: seconds a push waits for it.
-        fewest: how many arguments a call has at least, if all can be given by position: then counting checks
-            it. Otherwise no call has so few or so many.
-        most: how many at most.
+        waits: the line of this process's pushes that wait for room in the queue.
+        unserved: warns if no pool would run the jobs.
+        task: the task's name.
+        priority: a number, also where the task names a band.
+        delay: seconds from the push until the job is eligible.
+        at: when the job is eligible, in seconds since the epoch; ``None`` if ``delay`` says it.
+        timeout: seconds a push waits for room.
+        on_commit: whether a push waits for the commit of a transaction on another database.
+        signature: the function's.
+        fewest: how many positional arguments a call has at least. Within ``fewest`` and ``most`` a call
+            without keyword arguments fits the signature. Where counting cannot tell (keyword-only parameters,
+            ``*args``, ``**kwargs``), they are 0 and -1, between which no number is.
+        most: how many positional arguments a call has at most.
     """
 
     settings: Settings
@@ -59,7 +70,7 @@ class Route(NamedTuple):
 
     @classmethod
     def of(cls, task: Pushable, settings: Settings) -> Route:
-        """Work it out."""
+        """Return the route of a task's pushes; raises ``UnknownQueue``, ``UnknownBand``."""
         queue = settings.queue(task.queue)
         store = task._stores.of(queue)
         signature = inspect.signature(task.function)
@@ -77,11 +88,12 @@ class Route(NamedTuple):
             queue.push_timeout if task.timeout is UNSET else task.timeout,
             task.on_commit,
             signature,
-            *_positional(signature),
+            *_argument_counts(signature),
         )
 
 
-def _positional(signature: inspect.Signature) -> tuple[int, int]:
+def _argument_counts(signature: inspect.Signature) -> tuple[int, int]:
+    """Return ``fewest`` and ``most``."""
     parameters = signature.parameters.values()
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if any(p.kind not in plain for p in parameters):

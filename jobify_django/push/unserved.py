@@ -1,4 +1,8 @@
-"""Warning of pushes that nobody would run: no live pool serves the queue, or none elsewhere has the task."""
+"""Warning when jobs are pushed that no worker would run.
+
+There are two such cases: no pool that is alive serves the queue of the jobs, or their task is declared where
+only this process can import it. (A pool is what runs jobs in one process: its workers for some queues.)
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,11 @@ from jobify_django.waiting.waker import Call, Steps
 logger = get_log("jobify.push")
 
 LOOK_EVERY = 2.5
-"""Seconds between two looks of one process at one queue."""
+"""Seconds between two checks of one process whether a queue is served."""
 
 
 class UnservedWarnings:
-    """Warns, once a queue, when jobs are pushed that no live pool would run, and once a task, when none
-    could."""
+    """Warns once of each queue that no live pool serves, and once of each task that only this process has."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._monotonic = runtime.monotonic
@@ -27,7 +30,7 @@ class UnservedWarnings:
         self._trouble = Outage(runtime)
 
     def warn_of_main(self, store: Store, task: str, queue: str) -> None:
-        """Say that a task is pushed which only this process has, if this process does not serve the queue."""
+        """Warn that only this process has a task that is pushed, unless it serves the task's queue itself."""
         if not store.shared or task in self._told_of or store.served[queue] > 0:
             return
         self._told_of.add(task)
@@ -40,28 +43,29 @@ class UnservedWarnings:
         )
 
     def is_due(self, queue: str) -> bool:
-        """Whether the last look at the queue is old."""
+        """Whether it is time to check again that a pool serves the queue."""
         return self._monotonic() >= self._next_look.get(queue, 0.0)
 
     def look(self, store: Store, queue: str) -> Steps[None]:
-        """Look whether a pool serves the queue."""
+        """Check that a pool serves the queue, and warn if none does."""
         self._next_look[queue] = self._monotonic() + LOOK_EVERY
         try:
             pools = yield Call(store.pools)
         except Exception as error:  # the push itself went through: its caller must not push again
-            if (word := self._trouble.fail(error)) is not None:
+            if (news := self._trouble.fail(error)) is not None:  # ``None``: this error was logged just now
                 logger.warning(
                     "event=lookout-failed store=%s queue=%s looks=%d: cannot tell whether a worker is alive",
                     quoted(store.alias),
                     quoted(queue),
-                    word.times,
-                    exc_info=word.new,
+                    news.times,
+                    exc_info=news.new,
                 )
             return
         if times := self._trouble.over():
             logger.info("event=lookout-back store=%s looks=%d", quoted(store.alias), times)
+        # A pool of this process listens for work: it has just started, and the store does not know it yet.
         if store.notifier.heard("work") and not any(pool.is_here(store.runtime) for pool in pools):
-            return  # this process's own pool has just started, and not reported itself yet
+            return
         if not any(queue in pool.queues for pool in pools):
             self._next_look[queue] = math.inf
             logger.warning(

@@ -8,17 +8,19 @@ from jobify_django.runtime import Runtime
 from jobify_django.stores.value import Added
 from jobify_django.waiting.waitlist import Ticket, WaitList
 
-A_MOMENT = 0.5
-"""Seconds for which a queue that was seen full counts as full; a first that can ask looks more often."""
+FULL_FOR = 0.5
+"""Seconds for which a queue counts as full after a push found it full. The first in line, while it is able to
+try, tries more often than that."""
 
 
 class PushWaits(WaitList[Ticket]):
-    """Who waits for room in one queue, and what was seen of it.
+    """The line of pushes that wait for room in one queue, and what a push found there last.
 
     Attributes:
-        figures: how deep the queue was when somebody saw it full last, and its bound then.
+        figures: how many jobs waited in the queue when a push last found it full, and its ``maxsize`` then.
     """
 
+    # What ``WaitList`` asks for.
     kind = "room"
     shortest_poll = 0.02
     longest_poll = 0.25
@@ -33,11 +35,11 @@ class PushWaits(WaitList[Ticket]):
 
     @property
     def seen_full(self) -> bool:
-        """Whether somebody found the queue full a moment ago."""
-        return self._monotonic() - self._full_at < A_MOMENT
+        """Whether a push found the queue full within the last ``FULL_FOR`` seconds."""
+        return self._monotonic() - self._full_at < FULL_FOR
 
     def see_full(self, added: Added) -> None:
-        """Take down that somebody has found the queue full."""
+        """Record that a push has found the queue full."""
         self.figures = (added.depth, added.maxsize)
         self._full_at = self._monotonic()
 

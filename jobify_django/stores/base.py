@@ -88,7 +88,7 @@ class Store(ABC):
     """Whether other processes see the same jobs, and jobs outlive the process."""
 
     keeps_changes: bool = False
-    """Whether ``changes`` can tell who changed a queue's live values."""
+    """Whether ``changes`` can tell who changed a queue's live values (what ``tune`` changes, see there)."""
 
     def __init__(self, alias: str, runtime: Runtime = MACHINE) -> None:
         self.alias = alias
@@ -110,7 +110,7 @@ class Store(ABC):
             found = self._local.setdefault((kind, args), kind(self.runtime, *args))
         return found  # type: ignore[no-any-return]
 
-    # A job's way: add -> claim -> (renew) -> settle
+    # The life of a job: add -> claim -> (renew) -> settle
 
     @abstractmethod
     def add(
@@ -121,51 +121,57 @@ class Store(ABC):
         whole: bool = False,
         patience: float | None = None,
     ) -> Added:
-        """Take as many of the jobs as there is room for, in order, in one commit.
+        """Accept as many of the jobs as there is room for, in order, in one commit.
 
-        A delayed job always finds room. A job whose id is known already counts as taken and changes
-        nothing. Inside the caller's transaction on this store's database the jobs are part of it.
+        A queue has room while fewer jobs wait in it than its ``maxsize``. A delayed job needs none. A job
+        whose id the store holds already counts as accepted and changes nothing. Inside a transaction of the
+        caller's on this store's database the jobs are part of it.
 
         Args:
-            queue: the queue's settings; its live values win.
+            queue: the queue's settings. Where a live value is set, it holds instead of the setting.
             specs: the jobs.
-            whole: take all or none.
-            patience: seconds to wait for other transactions that hold what it needs (not for room, for
-                which it never waits); ``None`` leaves it to the store, and a short wait is always allowed.
+            whole: accept all of the jobs or none.
+            patience: seconds to wait for locks of other transactions (never for room); ``None`` leaves it to
+                the store, and a short wait is always allowed.
 
-        Raises ``StoreBusy`` when they held it for longer. Inside a transaction of the caller's that can only
-        be rolled back, Django's ``TransactionManagementError``.
+        Raises ``StoreBusy`` if others held the locks for longer; Django's ``TransactionManagementError``
+        inside a transaction of the caller's that can only be rolled back.
         """
 
     @abstractmethod
     def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
-        """Start the first jobs of each lane, after storing ``outcomes`` as ``settle`` would, in one commit.
+        """Store ``outcomes`` as ``settle`` does, then start the first jobs of each queue, in one commit.
 
-        Paused queues give nothing. With nothing to store and nothing eligible it writes nothing.
+        What may be started is in ``demand``: for each queue a ``Lane`` with its limits. A job is started if
+        it is eligible (its delay, if it had one, is over). No job of a paused queue is. Without outcomes and
+        without jobs to start nothing is written.
         """
 
     @abstractmethod
     def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
-        """Extend the leases of the jobs (id to attempt number) a pool runs.
+        """Extend the leases of the jobs in ``held`` (id to attempt number) by ``lease`` seconds from now.
 
-        Returns those it no longer holds, and those somebody asked to cancel.
+        Returns which of them the pool holds no longer, and which somebody has asked to cancel.
         """
 
     @abstractmethod
     def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Store how attempts ended, each only if it still holds its job; return the refused ones.
+        """Store how attempts ended, each only if it still holds its job; return the refused outcomes.
 
-        What becomes of a job is the rule of ``jobify_django.outcome.what_becomes``. Outcomes that end a job
-        without flags read no row first; the others lock theirs. Jobs that wait again keep their place.
+        What becomes of a job is the rule of ``jobify_django.outcome.what_becomes``. An outcome that ends its
+        job is stored without reading the row first, unless the job has flags (bits of ``JobSpec.flags``: they
+        are kept for capabilities that need more done at the end of a job; no push sets one so far). For the
+        other outcomes the row is locked and read. Jobs that wait again keep their place in the queue.
         """
 
-    # A job's ways back
+    # Putting jobs right, and deleting them
 
     @abstractmethod
     def reconcile(self, pool: str, held: Collection[str]) -> Collection[str]:
-        """Release the running jobs of this pool that it does not hold, by their ids; return those of them.
+        """Release the jobs that are running in this pool, as the store has it, and not in ``held``.
 
-        They come from a claim whose commit went through while its reply was lost.
+        Such jobs come from a claim that was committed while its reply was lost: the pool does not know that
+        it has them. Returns their ids.
         """
 
     @abstractmethod
@@ -181,24 +187,25 @@ class Store(ABC):
         They wait again at their old place; at ``CRASH_LIMIT`` crashes they are failed instead.
 
         Args:
-            limit: how many at most.
-            away: two times on the store's clock. A lease that ran out between them is no crash, and not
-                counted as one: its pool may only have been kept from renewing it.
-            longest: seconds that a lease may have left. One that says more was written by a clock that was
-                wrong, or the clock was set back since. Where its pool is not known to be alive it is cut down
-                to so much: a pool that lives after all renews it, and otherwise it runs out.
+            limit: how many jobs at most.
+            away: when the store was away (from, until), on its clock. A lease that ran out then counts as no
+                crash: its pool may be alive and was only kept from renewing it.
+            longest: how many seconds a lease may have left at most. A lease with more left was written by a
+                wrong clock, or the clock was set back since. If its pool is not known to be alive, the lease
+                is shortened to ``longest``: a pool that is alive after all renews it, and otherwise it runs
+                out.
         """
 
     @abstractmethod
     def cancel(self, ids: Collection[str]) -> Mapping[str, JobStatus]:
-        """Cancel jobs that have not started, and ask for the end of those that run.
+        """Cancel jobs that have not started, and ask the pools of those that run to cancel them.
 
-        Returns each known job's status before the call.
+        Returns the status that each job the store holds had before the call.
         """
 
     @abstractmethod
     def retry(self, ids: Collection[str]) -> Collection[str]:
-        """Make failed and cancelled jobs wait again, with their crashes forgotten; return their ids."""
+        """Make failed and cancelled jobs wait again, with their crashes set to 0; return their ids."""
 
     @abstractmethod
     def prune(self, *, older_than: float, failed_older_than: float, limit: int = 500) -> int:
@@ -207,7 +214,7 @@ class Store(ABC):
         ``failed_older_than`` is for failed and cancelled jobs.
         """
 
-    # Looking
+    # Reading
 
     @abstractmethod
     def query(self, query: JobQuery) -> Sequence[JobRecord]:
@@ -223,17 +230,17 @@ class Store(ABC):
 
     @abstractmethod
     def position(self, id: str) -> int | None:
-        """Return how many jobs of its queue will be claimed before it; ``None`` if it does not wait."""
+        """Return how many jobs of its queue will be claimed before a job; ``None`` if it does not wait."""
 
     @abstractmethod
     def stats(self, queues: Sequence[QueueSettings]) -> Mapping[str, QueueStats]:
-        """Return the state of queues, by name."""
+        """Return what queues hold, what is in force for them and who serves them, by name."""
 
     def queues(self) -> Collection[str]:
-        """Return the names of the queues that hold jobs which have not ended, whatever settings say of them.
+        """Return the names of the queues with jobs that have not ended, whether in the settings or not.
 
-        As it stands here it goes through the first jobs of each status (``LOOKED_THROUGH``), so a queue whose
-        jobs all stand behind those of others is not seen; a store that has its queues at hand overrides it.
+        This default reads the first ``LOOKED_THROUGH`` jobs of each status, so it misses a queue whose jobs
+        all stand behind those of other queues. A store that knows its queues overrides it.
         """
         return {
             record.queue
@@ -242,14 +249,14 @@ class Store(ABC):
         }
 
     def is_set_up(self) -> bool:
-        """Return whether jobs may be in it: it answers, and has what it keeps them in. It never raises."""
+        """Return whether the store answers, and has what it keeps jobs in (its tables, say); never raises."""
         return True
 
     # Live values and pools
 
     @abstractmethod
     def sync(self, pool: str, queues: Collection[str]) -> Synced:
-        """Return what a pool must know of what others did: live values of queues, and cancels of its jobs.
+        """Return what others changed that a pool must know: live values of queues, and cancels of its jobs.
 
         Args:
             pool: the pool's id; empty for the live values alone.
@@ -267,38 +274,39 @@ class Store(ABC):
         expected: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> QueueState:
-        """Change live values (``workers``, ``maxsize``, ``order``, ``paused``; ``None`` resets one).
+        """Change a queue's live values: ``workers``, ``maxsize``, ``order`` and ``paused``.
 
-        The version grows. A changed order re-orders the jobs that wait. The values were checked.
+        A live value holds instead of the queue's setting, from now on and in all processes, until it is reset
+        with ``None``. Each change gives the queue's live values a higher version. A changed order re-orders
+        the jobs that wait. The caller has checked the values.
 
         Args:
             queue: the queue's settings.
-            changes: the values to change.
-            actor: who changed them, for the audit trail.
-            source: the door: ``"admin"``, ``"command"`` or ``"code"``.
+            changes: the new values, by name.
+            actor: who changes them, for the audit trail.
+            source: where the change comes from: ``"admin"``, ``"command"`` or ``"code"``.
             expected: change them only from this version. It is compared in the transaction that changes
                 them, so of several changes from one version exactly one is made.
-
             progress: called with how many jobs were re-ordered so far, now and then.
 
         Raises ``StaleVersion`` for a queue that has another version than ``expected``.
         """
 
     def changes(self, queue: str, limit: int = 10) -> Sequence[QueueChange]:
-        """Return the newest changes of a queue's live values, the newest first; none where none are kept."""
+        """Return the last changes of a queue's live values, the newest first; nothing if none are kept."""
         return ()
 
     def reorder(self, queue: QueueSettings) -> int:
-        """Put some of the jobs that an order from before has placed where the order in force wants them.
+        """Move some of the jobs that still stand where an earlier order has put them to their new place.
 
-        Pools call it while the queue's state is ``reordering``; a store that does it all in ``tune`` needs
+        Pools call it while the queue's state is ``reordering``. A store that moves all jobs in ``tune`` needs
         nothing here. Returns how many jobs it has moved.
         """
         return 0
 
     @abstractmethod
     def beat(self, pool: PoolRecord) -> None:
-        """Record that a pool is alive, and what it does."""
+        """Record that a pool is alive, which queues it serves, and with how many workers."""
 
     @abstractmethod
     def retire(self, pool: str) -> None:
@@ -334,28 +342,30 @@ class Store(ABC):
         return False
 
     def unseen(self, id: str = "") -> str:
-        """Return why nobody else sees what this thread has added, and what to do, in sentences; an empty text
-        where it is seen at once.
+        """Return why others do not see yet what this thread has added, and what to do, in sentences; an empty
+        text if they see it.
 
         Args:
-            id: only if this job is among it.
+            id: a job; then only an answer that concerns it. Empty for all that this thread has added.
         """
         return ""
 
     def repair(self) -> bool:
-        """Look for and mend bookkeeping that a hand has put wrong; return whether any was found."""
+        """Mend counts that no longer fit the jobs, because rows were changed by hand; return whether any did
+        not fit."""
         return False
 
     def troubles(self) -> Sequence[Trouble]:
-        """Look for what makes the store slow or unsafe, for ``manage.py jobs doctor``."""
+        """Return what makes the store slow or unsafe, for ``manage.py jobs doctor``."""
         return ()
 
     def open(self) -> None:  # noqa: B027 - most stores hold nothing
-        """Prepare this thread, which will do nothing but serve the store until it ends.
+        """Prepare this thread, which from now on works for the store alone.
 
-        What it connects to may go away without a word, and it should notice. What it connects with must be
-        its own: whatever jobs and requests use up, claims, renewals and hints go on.
+        Its connection must be one of its own, so that claims, renewals and hints go on whatever connections
+        jobs and requests use up. It should notice, too, when the server is gone without closing the
+        connection.
         """
 
     def close(self) -> None:  # noqa: B027 - most stores hold nothing
-        """Give back what this thread holds (a connection, say); the next call takes it anew."""
+        """Close what this thread holds for the store (a connection, say); the next call opens it anew."""
