@@ -121,7 +121,7 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
 # What is public
 
 PUBLIC = sections(REFERENCE / "stability.md", 2)["Names in Python"]
-DIRECTIVE = re.compile(r"^\.\. auto(?:class|function):: (jobify_django[\w.]*)\.(\w+)", re.MULTILINE)
+DIRECTIVE = re.compile(r"^\.\. auto(?:class|data|function):: (jobify_django[\w.]*)\.(\w+)", re.MULTILINE)
 MEMBERS = re.compile(r"^\.\. automodule:: (jobify_django[\w.]*)\n +:members: (.+)$", re.MULTILINE)
 IMPORT = re.compile(r"^ *from (jobify_django[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 
