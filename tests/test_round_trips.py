@@ -1,4 +1,4 @@
-"""How many statements a verb takes, as ``stores/base.py`` tells: few, and as many for many jobs as for one."""
+"""How many statements a verb takes, as the store contract tells: few, and as many for many jobs as for one job."""
 
 from __future__ import annotations
 
