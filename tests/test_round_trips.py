@@ -1,4 +1,4 @@
-"""How many statements a verb takes, as ``stores/base.py`` says: few, and no more for many than for one."""
+"""How many statements a verb takes: few, and as many for many jobs as for one, as the contract tells."""
 
 from __future__ import annotations
 
