@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from jobify_django.stores.database import listener
 from jobify_django.stores.database.listener import DEBOUNCE, ECHO, WAIT, Listener
 from jobify_django.stores.notifier import EVERYTHING
 from tests.child import until
@@ -19,6 +20,9 @@ class Mouth:
         self.waits: list[float] = []
         self.closed = 0
 
+    def execute(self, statement: str) -> None:
+        assert statement == "LISTEN jobify"
+
     def notifies(self, *, timeout: float, stop_after: int) -> list[SimpleNamespace]:
         self.waits.append(timeout)
         heard, self.words = self.words[:stop_after], self.words[stop_after:]
@@ -31,44 +35,46 @@ class Mouth:
 @pytest.fixture
 def mouth(monkeypatch: pytest.MonkeyPatch) -> Mouth:
     mouth = Mouth()
-    monkeypatch.setattr(Listener, "_listen", lambda self: setattr(self, "_raw", mouth))
+    driver = SimpleNamespace(connect=lambda **parameters: mouth)
+    wrapper = SimpleNamespace(Database=driver, get_connection_params=dict)
+    monkeypatch.setattr(listener, "connections", {"default": wrapper})
     return mouth
 
 
 def test_what_was_said_before_it_listened_is_looked_for(mouth: Mouth) -> None:
-    listener = Listener("default", mouth.words.append)
-    assert listener() == EVERYTHING
+    one = Listener("default", mouth.words.append)
+    assert one() == EVERYTHING
     assert mouth.waits == []
-    assert listener() == set()
+    assert one() == set()
 
 
 def test_a_listener_looks_again_for_what_was_not_said_a_second_time(mouth: Mouth) -> None:
     # A process says a thing once in a while: a job that was pushed right after another was not announced.
-    listener = Listener("default", lambda word: None)
-    listener()
+    one = Listener("default", lambda word: None)
+    one()
     mouth.words.append("work default")
-    assert listener() == {("work", "default")}
+    assert one() == {("work", "default")}
     mouth.waits.clear()
-    until(lambda: listener() == {("work", "default")}, "the second look", patience=10)
+    until(lambda: one() == {("work", "default")}, "the second look", patience=10)
     assert max(mouth.waits) <= DEBOUNCE
     mouth.waits.clear()
-    assert listener() == set()
+    assert one() == set()
     assert mouth.waits == [WAIT]
 
 
 def test_words_heard_between_are_looked_for_again_too(mouth: Mouth) -> None:
-    listener = Listener("default", lambda word: None)
-    listener()
+    one = Listener("default", lambda word: None)
+    one()
     mouth.words += ["work default", "room mail"]
-    assert [listener(), listener()] == [{("work", "default")}, {("room", "mail")}]
+    assert [one(), one()] == [{("work", "default")}, {("room", "mail")}]
     again: set[object] = set()
-    until(lambda: again.update(listener()) or len(again) == 2, "the second looks", patience=10)
+    until(lambda: again.update(one()) or len(again) == 2, "the second looks", patience=10)
     assert again == {("work", "default"), ("room", "mail")}
 
 
 def test_a_word_of_its_own_tells_nobody_anything(mouth: Mouth) -> None:
-    listener = Listener("default", mouth.words.append)
-    listener()
-    assert listener() == set()  # it has heard its own word
+    one = Listener("default", mouth.words.append)
+    one()
+    assert one() == set()  # it has heard its own word
     mouth.words += [ECHO, "gossip default"]
-    assert [listener(), listener()] == [set(), set()]
+    assert [one(), one()] == [set(), set()]

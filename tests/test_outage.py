@@ -214,7 +214,7 @@ def test_a_push_that_cannot_look_for_workers_says_so_once(
 
 @pytest.fixture
 def admin(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(reading, "_unreadable", Outage())
+    monkeypatch.setattr(reading, "unreadable", Outage())
     return admin_client
 
 

@@ -56,7 +56,7 @@ def fill(rows: int, row: str = ROW) -> None:
 def plan(statement: str, values: list[Any]) -> str:
     """Return how the database would run a statement, as text."""
     explain = "EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN "
-    spell = mysql.MySQLStore._spell if connection.vendor == "mysql" else translate
+    spell = mysql.spell if connection.vendor == "mysql" else translate
     with connection.cursor() as cursor:
         cursor.execute(explain + spell(statement), values)
         return "\n".join(" ".join(str(cell) for cell in row) for row in cursor.fetchall())

@@ -18,7 +18,7 @@ import pytest
 
 from chaos.database import MariaDB, PostgreSQL, Server
 from chaos.proxy import Proxy
-from tests.child import PATIENCE, Child, until
+from tests.child import Child, until
 from tests.requirement import need_module, need_success
 from tests.servers.crash import SETTINGS, Setting, crash, environment, running
 
@@ -176,7 +176,7 @@ def through_proxy(server: Server) -> Iterator[Proxy]:
     deafen = proxy.deafen
 
     def remember() -> int:
-        links.update(proxy._links)
+        links.update(proxy.links)
         return deafen()
 
     proxy.deafen = remember  # type: ignore[method-assign]
@@ -293,7 +293,7 @@ def test_a_full_disk_loses_no_acknowledged_push_and_is_got_over(small_disk: Path
         refused = pushing.seen("refused:")
         until(lambda: len(pushing.lines) > refused + 3, "pushes after it")
         pushing.end(signal.SIGKILL)
-        pushing._reader.join(PATIENCE)
+        pushing.read_out()
         told = {line for line in pushing.lines if len(line) == 36 and " " not in line}
         with closing(sqlite3.connect(database)) as look:
             count = "SELECT count(*) FROM jobify_job WHERE status <> 'successful'"

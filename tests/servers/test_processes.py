@@ -229,7 +229,7 @@ def test_killed_producers_lose_no_job_they_were_told_of_and_leak_no_room(pushing
             until(lambda pusher=pusher, many=many: len(pusher.lines) > many, "some pushes")
             pusher.end(signal.SIGKILL)
         for pusher in pushers:
-            pusher._reader.join(PATIENCE)
+            pusher.read_out()
             told = {line for line in pusher.lines if len(line) == 36}
             assert told <= set(Row.objects.values_list("id", flat=True))
     stores["database"].repair()
