@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobify_django.stores.database import listener
+from jobify_django.stores.database import listener as module
 from jobify_django.stores.database.listener import DEBOUNCE, ECHO, WAIT, Listener
 from jobify_django.stores.notifier import EVERYTHING
 from tests.child import until
@@ -37,44 +37,44 @@ def mouth(monkeypatch: pytest.MonkeyPatch) -> Mouth:
     mouth = Mouth()
     driver = SimpleNamespace(connect=lambda **parameters: mouth)
     wrapper = SimpleNamespace(Database=driver, get_connection_params=dict)
-    monkeypatch.setattr(listener, "connections", {"default": wrapper})
+    monkeypatch.setattr(module, "connections", {"default": wrapper})
     return mouth
 
 
 def test_what_was_said_before_it_listened_is_looked_for(mouth: Mouth) -> None:
-    one = Listener("default", mouth.words.append)
-    assert one() == EVERYTHING
+    listener = Listener("default", mouth.words.append)
+    assert listener() == EVERYTHING
     assert mouth.waits == []
-    assert one() == set()
+    assert listener() == set()
 
 
 def test_a_listener_looks_again_for_what_was_not_said_a_second_time(mouth: Mouth) -> None:
     # A process says a thing once in a while: a job that was pushed right after another was not announced.
-    one = Listener("default", lambda word: None)
-    one()
+    listener = Listener("default", lambda word: None)
+    listener()
     mouth.words.append("work default")
-    assert one() == {("work", "default")}
+    assert listener() == {("work", "default")}
     mouth.waits.clear()
-    until(lambda: one() == {("work", "default")}, "the second look", patience=10)
+    until(lambda: listener() == {("work", "default")}, "the second look", patience=10)
     assert max(mouth.waits) <= DEBOUNCE
     mouth.waits.clear()
-    assert one() == set()
+    assert listener() == set()
     assert mouth.waits == [WAIT]
 
 
 def test_words_heard_between_are_looked_for_again_too(mouth: Mouth) -> None:
-    one = Listener("default", lambda word: None)
-    one()
+    listener = Listener("default", lambda word: None)
+    listener()
     mouth.words += ["work default", "room mail"]
-    assert [one(), one()] == [{("work", "default")}, {("room", "mail")}]
+    assert [listener(), listener()] == [{("work", "default")}, {("room", "mail")}]
     again: set[object] = set()
-    until(lambda: again.update(one()) or len(again) == 2, "the second looks", patience=10)
+    until(lambda: again.update(listener()) or len(again) == 2, "the second looks", patience=10)
     assert again == {("work", "default"), ("room", "mail")}
 
 
 def test_a_word_of_its_own_tells_nobody_anything(mouth: Mouth) -> None:
-    one = Listener("default", mouth.words.append)
-    one()
-    assert one() == set()  # it has heard its own word
+    listener = Listener("default", mouth.words.append)
+    listener()
+    assert listener() == set()  # it has heard its own word
     mouth.words += [ECHO, "gossip default"]
-    assert [one(), one()] == [set(), set()]
+    assert [listener(), listener()] == [set(), set()]
