@@ -100,6 +100,10 @@ class Child:
         self._reader.join(LAST_LINES)
         return code
 
+    def read_out(self) -> None:
+        """Wait until all of its output has been read, however slow the machine is."""
+        self._reader.join(PATIENCE)
+
     def __enter__(self) -> Self:
         return self
 

@@ -26,8 +26,8 @@ from jobify_django.waiting.waker import ThreadWaker
 from tests.child import PATIENCE, until
 from tests.claims import claim as take
 from tests.claims import release
-from tests.test_server import elsewhere, the_store
-from tests.workshop import Configure, both, database
+from tests.test_server import the_store
+from tests.workshop import Configure, both, database, elsewhere
 
 servers = pytest.mark.skipif(
     connection.vendor == "sqlite", reason="needs a database server: set DATABASE_URL"

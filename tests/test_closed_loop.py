@@ -13,6 +13,7 @@ from jobify_django.pool.loop import tell_loop
 from jobify_django.pool.pool import Pool
 from jobify_django.stores.memory import MemoryStore
 from jobify_django.testing.conformance.ground import a_queue
+from tests.workshop import elsewhere
 
 
 @task
@@ -37,8 +38,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     monkeypatch.setattr("jobify_django.pool.pool.AsyncClaimLoop", Unstarted)
     monkeypatch.setattr("jobify_django.pool.upkeep.Upkeep.start", lambda upkeep, loop: None)
     pool = Pool(MemoryStore("memory"), [a_queue()])
-    asyncio.run(pool.start())
-    pool.workers._loop_thread = -1
+    elsewhere(lambda: asyncio.run(pool.start()))
     return pool
 
 

@@ -23,6 +23,7 @@ from django.test import override_settings
 from jobify_django import DuplicateTask, InvalidTask, JobifyError, task
 from jobify_django.checks import check_settings
 from jobify_django.registry import tasks
+from tests.workshop import only_these_tasks
 
 Write = Callable[..., None]
 
@@ -33,8 +34,9 @@ def _memory(settings: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_tasks", dict(tasks._tasks))
+def _registry() -> Iterator[None]:
+    with only_these_tasks(*tasks):
+        yield
 
 
 @pytest.fixture

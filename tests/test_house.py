@@ -16,6 +16,13 @@ from django.db import connection
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jobify_django"
+OURS = ("jobify_django", "chaos", "benchmarks", "project", "tests")
+PRIVATE = re.compile(r"_[a-zA-Z][a-zA-Z0-9_]*")
+MADE = re.compile(r"(?:def|class) (_\w+)|\b(?:self|cls)\.(_\w+)|^ *(_\w+)\b.* =", re.MULTILINE)
+"""Where a private name is given to a function, a class, an attribute or a variable."""
+
+PUBLIC = {"_replace", "_asdict", "_fields", "_meta"}
+"""Names of named tuples and of Django's models that are public although they look private."""
 
 OF_THE_MACHINE = frozenset(
     {"_thread", "concurrent", "queue", "random", "sched", "secrets", "threading", "time"}
@@ -94,6 +101,72 @@ def test_the_changelog_knows_this_version() -> None:
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
     assert headings[0] in {"Unreleased", version("jobify-django")}
+
+
+REACHED: dict[str, str] = {}
+"""What a test may reach into although it is private, and why."""
+
+
+def test_tests_do_not_reach_into_privates() -> None:
+    """They read what everybody may read, or break something real: a private may go at any time."""
+    files = [file for folder in OURS for file in (ROOT / folder).rglob("*.py")]
+    private = {name for file in files for names in MADE.findall(file.read_text()) for name in names}
+    assert {"_upkeep", "_tasks", "_spell"} <= private
+    found: dict[str, list[str]] = {}
+    for file in sorted([*(ROOT / "tests").rglob("*.py"), *(PACKAGE / "testing").rglob("*.py")]):
+        # The simulator plants bugs, and looks at every moment of what it simulates.
+        if "simulation" not in file.parts:
+            for name, line in reached(ast.parse(file.read_text())):
+                if name in private and name not in PUBLIC:
+                    place = file.relative_to(ROOT).as_posix()
+                    found.setdefault(f"{place} {name}", []).append(f"{place}:{line} {name}")
+
+    assert [at for what, places in found.items() if what not in REACHED for at in places] == []
+    assert REACHED.keys() <= found.keys(), "not reached into any more"
+
+
+def test_a_reach_into_a_private_is_found() -> None:
+    source = """
+from somewhere import _a
+from somewhere import _b as b
+x._c.d
+x._e = 1
+setattr(x, "_f", 1)
+monkeypatch.setattr("some.where._g", 1)
+patch.object(x, "_h")
+getattr(x, "_i", None)
+vars(x)["_j"]
+super()._k()
+self._l = self.m._n
+"""
+
+    assert {name for name, _ in reached(ast.parse(source))} == {f"_{letter}" for letter in "abcefghijn"}
+
+
+def reached(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield the private names that a module reaches into, and the lines: not a class's own, by ``self``,
+    ``cls`` or ``super()``; those of a class it derives from are its own."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                continue
+            case ast.Attribute(value=ast.Call(func=ast.Name(id="super"))):
+                continue
+            case ast.Attribute(attr=name):
+                names = [name]
+            case ast.ImportFrom(names=aliases):
+                names = [alias.name for alias in aliases]
+            case ast.Call(args=[_, ast.Constant(value=str(name)), *_]):
+                names = [name]
+            case ast.Call(args=[ast.Constant(value=str(path)), *_]) if "." in path:
+                names = [path.rpartition(".")[2]]
+            case ast.Subscript(value=ast.Call(), slice=ast.Constant(value=str(name))):
+                names = [name]
+            case _:
+                continue
+        for name in names:
+            if PRIVATE.fullmatch(name):
+                yield name, node.lineno
 
 
 def taken_from_the_machine(source: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.management import CommandError, call_command
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from jobify_django import Job, JobNotFound, JobStatus, StoreError, UnknownQueue, aget_job, get_job, task
 from jobify_django.asgi import lifespan
+from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job as Row
 from jobify_django.pool import serving
 from jobify_django.pool.leftover_watch import LeftoverWatch
-from jobify_django.registry import tasks
 from jobify_django.runtime import MACHINE
 from jobify_django.stores import every_store, stores
 from jobify_django.stores.base import Store
@@ -31,6 +33,7 @@ from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import Ground, a_queue
 from tests.child import Child, until
 from tests.test_lifespan import Host, forbidden
+from tests.workshop import only_these_tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -41,8 +44,9 @@ def add(a: int, b: int = 2) -> int:
 
 
 @pytest.fixture(autouse=True)
-def only_the_tasks_of_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_tasks", {add.name: add})
+def only_the_tasks_of_this_module() -> Iterator[None]:
+    with only_these_tasks(add):
+        yield
 
 
 @pytest.fixture(params=["taken out", "moved", "all moved"])
@@ -434,11 +438,8 @@ def test_a_queue_is_said_once_and_again_when_it_was_gone(
 def test_a_store_that_is_away_keeps_nobody_from_looking_into_the_others(
     settings: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.JOBIFY = {"STORE": "memory", "QUEUES": {"old": {}}}
-    add.using(queue="old").push(1)
-    memory = stores["memory"]
     settings.JOBIFY = {"QUEUES": {"visits": {"STORE": "memory"}}}
-    monkeypatch.setitem(stores._stores, "memory", memory)
+    stores["memory"].add(a_queue("old"), [JobSpec(new_id(), add.name, "[[1],{}]")])
 
     def away() -> Collection[str]:
         raise StoreError("the database is away.")
@@ -525,16 +526,20 @@ def test_running_jobs_of_a_dead_pool_are_rescued_from_a_store_that_has_no_pool_l
 
 
 def test_looking_leaves_no_connection_behind(old: list[Job[int]]) -> None:
-    left: list[bool] = []
-    watch = LeftoverWatch([])
+    made: list[BaseDatabaseWrapper] = []
 
-    def look() -> None:
-        watch.stop()
-        watch._run()
-        left.append(any(one.connection is not None for one in connections.all(initialized_only=True)))
+    def note(connection: BaseDatabaseWrapper, **named: object) -> None:
+        if threading.current_thread().name == "jobify-upkeep-unserved":
+            made.append(connection)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join()
+    connection_created.connect(note)
+    try:
+        watch = LeftoverWatch([])
+        watch.start()
+        watch.stop()  # after the look that is under way
+        until(lambda: made and not any(one.connection for one in made), "the end of the connections")
+        watch.join()
+    finally:
+        connection_created.disconnect(note)
 
-    assert left == [False]
+    assert [one.connection for one in made] == [None] * len(made)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobify_django.runtime import MACHINE
+from jobify_django.stores.database import listener as module
 from jobify_django.stores.database.listener import DEBOUNCE, ECHO, WAIT, Listener
 from jobify_django.stores.notifier import EVERYTHING
 from tests.child import until
@@ -20,6 +21,9 @@ class Mouth:
         self.waits: list[float] = []
         self.closed = 0
 
+    def execute(self, statement: str) -> None:
+        assert statement == "LISTEN jobify"
+
     def notifies(self, *, timeout: float, stop_after: int) -> list[SimpleNamespace]:
         self.waits.append(timeout)
         heard, self.words = self.words[:stop_after], self.words[stop_after:]
@@ -32,7 +36,9 @@ class Mouth:
 @pytest.fixture
 def mouth(monkeypatch: pytest.MonkeyPatch) -> Mouth:
     mouth = Mouth()
-    monkeypatch.setattr(Listener, "_listen", lambda self: setattr(self, "_raw", mouth))
+    driver = SimpleNamespace(connect=lambda **parameters: mouth)
+    wrapper = SimpleNamespace(Database=driver, get_connection_params=dict)
+    monkeypatch.setattr(module, "connections", {"default": wrapper})
     return mouth
 
 

@@ -216,7 +216,7 @@ def test_a_push_that_cannot_look_for_workers_says_so_once(
 
 @pytest.fixture
 def admin(admin_client: Client, trouble: Outage, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(reading, "_unreadable", trouble)
+    monkeypatch.setattr(reading, "unreadable", trouble)
     return admin_client
 
 

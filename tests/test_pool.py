@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from jobify_django.signals import job_ended
 from jobify_django.stores import stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import PoolRecord, Renewed
 from jobify_django.testing.conformance.ground import a_queue, outcome
 from tests.child import PATIENCE, until
 from tests.claims import claim, die, release
@@ -611,12 +614,15 @@ def test_a_pool_whose_upkeep_dies_is_replaced(
     with at_work() as shop:
         dead = shop.pool
 
-        def bug() -> None:
-            raise SystemExit
+        beat = dead.store.beat
+
+        def bug(pool: PoolRecord) -> None:
+            if pool.id == dead.id:
+                raise SystemExit
+            beat(pool)
 
         until(lambda: dead.turns, "its first turn")
-        monkeypatch.setattr(dead._upkeep._beat, "work", bug)
-        dead._upkeep.hurry()
+        monkeypatch.setattr(dead.store, "beat", bug)
         until(lambda: shop.pool is not dead, "another pool")
         assert ended(pushed(lambda: None)) is JobStatus.SUCCESSFUL
 
@@ -787,7 +793,7 @@ def test_one_service_runs_the_queues_of_several_stores(jobify: Configure) -> Non
         assert {pool.store.alias for pool in shop.service.pools} == {"database", "memory"}
         jobs = [pushed(lambda: 1), pushed(lambda: 2, queue="quick")]
         assert {ended(job) for job in jobs} == {JobStatus.SUCCESSFUL}
-    assert stores["memory"] is jobs[1]._store
+    assert set(stores["memory"].get([job.id for job in jobs])) == {jobs[1].id}
 
 
 def test_a_service_needs_a_queue_it_knows(settings: Any) -> None:
@@ -799,8 +805,8 @@ def test_a_service_needs_a_queue_it_knows(settings: Any) -> None:
 
 
 def a_pool_with_a_job() -> tuple[Pool, Running]:
-    """A pool that has not started, and the job it runs."""
-    served, store = a_queue(), MemoryStore("memory")
+    """A pool that has not started, and the job it runs, whose lease is renewed again and again."""
+    served, store = a_queue(lease=0.03), MemoryStore("memory")
     store.add(served, [JobSpec("a", "app.tasks.a", "[[],{}]")])
     pool = Pool(store, [served])
     running = pool.slots["default"].take(*claim(store, pool=pool.id), do)
@@ -808,25 +814,64 @@ def a_pool_with_a_job() -> tuple[Pool, Running]:
     return pool, running
 
 
-def test_a_job_that_has_ended_here_is_not_reported_lost(caplog: pytest.LogCaptureFixture) -> None:
+@contextlib.contextmanager
+def upkeep_of(pool: Pool, monkeypatch: pytest.MonkeyPatch, *, stops: bool = False) -> Iterator[list[Renewed]]:
+    """Do what a pool does beside claiming, and yield what its renewals brought; it ``stops`` during one."""
+    renewed: list[Renewed] = []
+    renew = pool.store.renew
+
+    def watched(*given: Any) -> Renewed:
+        answer = renew(*given)
+        if stops:
+            beside.stop()
+        renewed.append(answer)
+        return answer
+
+    monkeypatch.setattr(pool.store, "renew", watched)
+    beside = upkeep.Upkeep(
+        pool.id,
+        pool.store,
+        pool.queues,
+        pool.workers,
+        pool.completer,
+        turns=lambda: 0,
+        record=pool.record,
+        died=lambda error: None,
+    )
+    loop = asyncio.new_event_loop()
+    loop.close()  # no job runs on it
+    beside.start(loop)
+    try:
+        yield renewed
+    finally:
+        beside.stop()
+        beside.join(PATIENCE)
+
+
+def test_a_job_that_has_ended_here_is_not_reported_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     # Its outcome is stored, and the reply is still on its way when its lease is to be renewed.
     pool, running = a_pool_with_a_job()
     pool.store.settle([outcome(running.claim)])
     running.slots.leave(running)
 
-    pool._upkeep._renew()
+    with upkeep_of(pool, monkeypatch) as renewed:
+        until(lambda: len(renewed) >= 2, "what follows a renewal")
 
+    assert list(renewed[0].lost) == [running.claim.id]
     assert "event=lost" not in caplog.text
 
 
 def test_a_job_that_a_stopping_pool_hands_back_is_not_reported_lost(
-    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # The renewal was under way when the pool said its last words.
     pool, running = a_pool_with_a_job()
     release(pool.store, [running.claim], pool.id)
-    pool._upkeep.stop()
 
-    pool._upkeep._renew()
+    with upkeep_of(pool, monkeypatch, stops=True) as renewed:
+        until(lambda: renewed, "the renewal")
 
+    assert list(renewed[0].lost) == [running.claim.id]
     assert "event=lost" not in caplog.text

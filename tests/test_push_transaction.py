@@ -101,13 +101,11 @@ def test_an_error_in_a_push_of_a_servers_transaction_marks_it_for_rollback(
     if connection.vendor == "sqlite":
         pytest.skip("about servers: a lost deadlock undoes all that was done, and the rest would commit")
 
-    def fail(*args: Any) -> Any:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT no_such_column FROM jobify_job")
+    def fail(execute: Any, statement: str, *given: Any) -> Any:
+        return execute(statement.replace("INTO jobify_job", "INTO no_such_table"), *given)
 
-    monkeypatch.setattr(the_store(), "_room", fail)  # type: ignore[attr-defined]
     with transaction.atomic():
-        with pytest.raises(StoreError):
+        with connection.execute_wrapper(fail), pytest.raises(StoreError):
             note.push(1)
         assert transaction.get_rollback()
 

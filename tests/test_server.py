@@ -19,7 +19,7 @@ from jobify_django.stores.database import DatabaseStore
 from tests.child import PATIENCE, until
 from tests.claims import claim as take
 from tests.claims import release
-from tests.workshop import Configure, database
+from tests.workshop import Configure, database, elsewhere
 
 pytestmark = [
     database,
@@ -36,27 +36,6 @@ def the_store() -> DatabaseStore:
     store = queue().store
     assert isinstance(store, DatabaseStore)
     return store
-
-
-def elsewhere(work: Any) -> Any:
-    """Run something on a thread, and so on a connection, of its own; return what it returned."""
-    answers: list[Any] = []
-
-    def run() -> None:
-        try:
-            answers.append(work())
-        except BaseException as error:
-            answers.append(error)
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(PATIENCE)
-    assert answers, "it did not end"
-    if isinstance(answers[0], BaseException):
-        raise answers[0]
-    return answers[0]
 
 
 class OpenPush:
@@ -156,12 +135,11 @@ def test_a_queue_keeps_its_bound_without_being_counted_at_every_push(
     monkeypatch.setattr(f"jobify_django.stores.database.announcement.{name}", value)
     jobify(MAXSIZE=40, PUSH_TIMEOUT=0)
     store = the_store()
-    counts: list[int] = []
-    count = store._count  # type: ignore[attr-defined]
-    monkeypatch.setattr(store, "_count", lambda *given, **named: counts.append(1) or count(*given, **named))
-    for _ in range(40):
-        note.push()
-    assert len(counts) < 15
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(40):
+            note.push()
+    counts = [one for one in queries.captured_queries if "count(*)" in one["sql"]]
+    assert 0 < len(counts) < 15
     with pytest.raises(QueueFull):
         note.push()
     # Jobs that come back take numbers, so the ceiling knows of them.

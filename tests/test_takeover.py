@@ -55,26 +55,27 @@ class Waiter:
         self.calls = 0
         self._steps: Generator[Any, Any, Any] = steps(self.waker)
         self.step: Any = None
-        self._send(None)
+        self.go_on()
 
     def call(self, times: int | None = None) -> Waiter:
         """Run so many of its calls, or all until it pauses or ends."""
         while isinstance(self.step, Call) and times != 0:
             self.calls += 1
-            self._send(self.step.function())
+            self.go_on(self.step.function())
             times = None if times is None else times - 1
         return self
 
     def wake(self) -> Waiter:
         """Let its pause end, and run its calls."""
         assert isinstance(self.step, Pause)
-        self._send(None)
+        self.go_on()
         return self.call()
 
     def close(self) -> None:
         self._steps.close()
 
-    def _send(self, value: Any) -> None:
+    def go_on(self, value: Any = None) -> None:
+        """Let it go on to what it needs next."""
         try:
             self.step = self._steps.send(value)
         except StopIteration as stop:
@@ -109,8 +110,7 @@ def clock(jobify: Configure) -> Clock:
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     """No hint arrives, as between processes on a store without any."""
-    monkeypatch.setattr(ResultWaits, "_on_hint", lambda waits, ids: None)
-    monkeypatch.setattr(PushWaits, "_on_hint", lambda waits, queue: None)
+    monkeypatch.setattr(Store, "listen", lambda store, kind, listener: lambda: None)
 
 
 def the_store() -> Store:
@@ -451,7 +451,7 @@ def test_of_many_that_time_out_together_behind_a_head_that_cannot_ask_one_looks(
     monkeypatch.setattr(the_store(), "add", count)
     clock.now += 0.9
     for push in pushes:
-        push._send(None)  # all of them before any has its turn on a thread
+        push.go_on()  # all of them before any has its turn on a thread
     for push in pushes:
         push.call()
     assert {figures(push) for push in pushes} == {(7, 2)}

@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 logger = get_log("jobify.admin")
 
-_unreadable = Outage()
+unreadable = Outage()
+"""What pages could not read: told once, not for each page and poll."""
 
 UNREADABLE_FOR = 10.0
 """Seconds after the last failure until a page that could read everything says so: others may ask for more."""
@@ -81,7 +82,7 @@ def answers(
 
 def problem(error: Exception) -> str:
     """Return what a page may say about an error; the log has all of it, once."""
-    if (word := _unreadable.fail(error)) is not None:
+    if (word := unreadable.fail(error)) is not None:
         logger.warning(
             "event=store-unreadable times=%d: an admin page could not read a store",
             word.times,
@@ -94,5 +95,5 @@ def problem(error: Exception) -> str:
 
 def readable() -> None:
     """Note that a page could read all it wanted."""
-    if times := _unreadable.over(UNREADABLE_FOR):
+    if times := unreadable.over(UNREADABLE_FOR):
         logger.info("event=store-readable times=%d: an admin page could read every store again", times)

@@ -49,6 +49,11 @@ class Threads:
         self._refused_at: float | None = None
 
     @property
+    def idle(self) -> int:
+        """How many threads wait for a job."""
+        return self._idle
+
+    @property
     def room(self) -> int | None:
         """How many more jobs may start while the system refuses threads; ``None`` while it does not."""
         refused_at = self._refused_at

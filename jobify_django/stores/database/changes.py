@@ -66,6 +66,11 @@ class Changes:
         self._changed_at = self._brisk_until = self._linger_until = 0.0
         self._pause = POLL
 
+    @property
+    def watches(self) -> bool:
+        """Whether the kernel tells of writes to the file, and is believed; otherwise it goes by the clock."""
+        return self._watch is not None
+
     def __call__(self) -> Collection[News]:
         """Wait, look, and return hints at whatever may have changed."""
         if self._watch is None:

@@ -117,7 +117,7 @@ class MySQLStore(ServerTransactions, DatabaseStore):
 
     @staticmethod
     def _spell(statement: str) -> str:
-        return TASK_IN.sub(EXACT_TASK, translate(statement).replace('"', "`"))
+        return spell(statement)
 
     # A push holds the row's lock until its transaction ends, and so must whoever else goes by the order.
     @property
@@ -206,6 +206,11 @@ class MySQLStore(ServerTransactions, DatabaseStore):
         found = {id: bool(cancel) for id, attempt, cancel in rows if attempts[id] == attempt}
         change_by_ids(db, RENEW, list(found), until)
         return found
+
+
+def spell(statement: str) -> str:
+    """Return a statement of the store's as the server takes it."""
+    return TASK_IN.sub(EXACT_TASK, translate(statement).replace('"', "`"))
 
 
 def _by_size(jobs: Sequence[columns.NewJob]) -> Iterator[Sequence[columns.NewJob]]:
