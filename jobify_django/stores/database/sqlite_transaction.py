@@ -6,6 +6,7 @@ of a few microseconds each, and the wrappers around a cursor cost more than that
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +33,9 @@ from jobify_django.stores.database.place import Place
 from jobify_django.stores.database.transaction import Transactions
 
 T = TypeVar("T")
+
+LACKING = re.compile(r"no such table: jobify_|no such column|table jobify_\w+ has no column")
+"""What SQLite says where a table or a column is missing."""
 
 # SQLite's own busy handler sleeps up to 100 ms at a time, so under many writers the unlucky one waits for
 # seconds. Short, jittered sleeps of our own keep the waits short and fair.
@@ -179,7 +183,7 @@ class SQLiteTransactions(Transactions):
                     "= 'IMMEDIATE' for this database."
                 ) from error
             raise self._busy(limit) from error
-        if "no such table: jobify_" in str(error) or "no such column" in str(error):
+        if LACKING.search(str(error)):
             raise unmigrated(self._database, str(error)) from error
         raise StoreError(f"database {self._database!r} failed: {error}.") from error
 
