@@ -120,8 +120,11 @@ def _written_otherwise(source: str) -> str:
     """Return the same program without its comments, with other quotes and line breaks, also in its SQL."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if text and re.search("UPDATE|SELECT", node.value):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.search("UPDATE|SELECT", node.value)
+        ):
             node.value = re.sub(r"\s+(?=\S)", "\n\t", node.value)
     return ast.unparse(tree)
 
