@@ -1,4 +1,4 @@
-"""What a running job tells of itself to the pushes and waits that it makes."""
+"""The job that the calling code is part of: its pushes and waits ask it whether they may wait."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Inside(Protocol):
-    """The job that runs, as its own pushes and waits know it."""
+    """The running job, as far as its own pushes and waits need it."""
 
     def begin_wait(self, queue: str, *, anyway: bool = False) -> bool:
-        """Say that this job is about to wait for the queue.
+        """Note that this job is about to wait for the queue.
 
         Returns ``False`` if no worker of it is left; then the wait counts only if it goes on ``anyway``.
         """
@@ -19,7 +19,7 @@ class Inside(Protocol):
         """Whether a worker is left still: live tuning may have taken the others meanwhile."""
 
     def end_wait(self) -> None:
-        """Say that the wait is over."""
+        """Note that the wait is over."""
 
 
 LOOK_AT_WORKERS = 1.0

@@ -1,5 +1,5 @@
-"""Jobs that wait where no setting looks for them: in a queue that was taken out of the settings, or in the
-store that a queue has left.
+"""Queues with jobs in a store where the settings do not have them: the queue was taken out of the settings,
+or was given another store.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jobify_django.stores.value import QueueStats
 
 @dataclass(frozen=True)
 class Leftover:
-    """A queue with jobs that have not ended, in a store where this process's settings do not look for it.
+    """A queue with jobs that have not ended, in a store where this process's settings do not have it.
 
     Attributes:
         store: where the jobs are.

@@ -19,7 +19,8 @@ from typing import Any
 PLAIN = re.compile(r"[\w.:/@+-]+")
 
 WITNESS = "jobify.witness"
-"""A logger that nobody names and nothing uses. Whoever switches it off means all loggers, and not one."""
+"""A logger that no project names and nothing uses. If it is disabled, a configuration has disabled all
+loggers that it did not name."""
 
 
 class Log(logging.LoggerAdapter[logging.Logger]):

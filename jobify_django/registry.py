@@ -102,7 +102,7 @@ def _module(frame: FrameType) -> str:
 
 
 class Registered(Protocol):
-    """A task, as those know it who run it, check it or list it."""
+    """A task, as far as pools, checks and commands need it."""
 
     function: Callable[..., Any]
     name: str

@@ -1,7 +1,6 @@
-"""This command once more, in a process of its own, and what ties it to the one that started it.
+"""Child processes that run this command, and the sockets that connect each of them with its parent.
 
-Each holds one end of a pair of sockets. What the child says there tells how far it is; the end of the stream
-tells it that its parent is gone, however that went.
+The child sends how far it is. When the parent ends, in whatever way, the child reads the end of the stream.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def heeded(names: Iterable[str]) -> list[int]:
 
 
 LISTENING, READY, BEAT = b"l", b"r", b"b"
-"""What a child says: its signal handlers are there; nothing is in the way of its pools; they still turn."""
+"""What a child sends: its signal handlers are there; its pools are about to start; they still turn."""
 
 
 class Child:
@@ -52,7 +51,7 @@ class Child:
         started: when it was started, on the monotonic clock.
         listening: whether it handles signals.
         ready: whether its pools run, or are about to.
-        beat: when it last said that they turn, on the monotonic clock.
+        beat: when its last heartbeat arrived, on the monotonic clock.
     """
 
     def __init__(self, number: int = 0, environment: Mapping[str, str] | None = None) -> None:
@@ -87,7 +86,7 @@ class Child:
         self.process.send_signal(number)
 
     def hear(self) -> None:
-        """Take in what it has said."""
+        """Read what it has sent."""
         with contextlib.suppress(OSError):  # there is no more, or the child has gone
             while said := self._socket.recv(4096):
                 self.listening = True
@@ -100,13 +99,13 @@ class Child:
         return self.process.wait()
 
     def close(self) -> None:
-        """Hear the last of it."""
+        """Read the rest of what it has sent, and close the socket."""
         self.hear()
         self._socket.close()
 
 
 class Lifeline:
-    """The other process, as its child sees it.
+    """The parent process, as its child sees it.
 
     Args:
         descriptor: the number of the socket that the child was given.
@@ -119,7 +118,7 @@ class Lifeline:
         self._socket.set_inheritable(False)  # what jobs start is no business of the parent
 
     def say(self, what: bytes) -> None:
-        """Tell the parent, unless it is gone or has not listened for long."""
+        """Send something to the parent, unless it is gone or has not read for long."""
         with contextlib.suppress(OSError):
             self._socket.send(what, socket.MSG_DONTWAIT)
 

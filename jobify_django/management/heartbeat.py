@@ -1,4 +1,4 @@
-"""The sign that a worker process still turns: a file whose age tells, or a word to the process above it."""
+"""The sign that a worker process still turns: a file that it touches, or a message to its parent process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Pulse(ABC):
 
 
 class Told(Pulse):
-    """Tells the parent process."""
+    """Sends it to the parent process."""
 
     def __init__(self, parent: Lifeline) -> None:
         self._parent = parent
@@ -56,7 +56,7 @@ class Told(Pulse):
         self._parent.say(BEAT)
 
     def end(self) -> None:
-        pass  # its own end tells
+        pass  # the parent notices the end of the process itself
 
 
 class Heartbeat(Pulse):

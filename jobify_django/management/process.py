@@ -33,7 +33,7 @@ TO_RELEASE = 1.0
 """Seconds that a process whose event loop is stuck takes to hand its jobs back from another thread."""
 
 TO_LEAVE = 0.5
-"""Seconds Python has to shut down once all is said."""
+"""Seconds Python has to shut down once the pools have stopped."""
 
 ONE_WISH = 0.25
 """Signals within so many seconds count as one: ``timeout`` signals its child and then its group, and foreman
@@ -145,7 +145,7 @@ class Process:
         self._end_within(TO_LEAVE)
 
     def orphaned(self) -> None:
-        """Stop: the process above is gone, and nobody else would end this one."""
+        """Stop: the parent process is gone, and nothing else would end this one."""
         if not self._shutdown.begun:
             self.stop(min(self._grace, ORPHANS_GRACE), GONE)
         else:

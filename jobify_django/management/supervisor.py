@@ -31,7 +31,7 @@ LONGEST_PAUSE = 30.0
 """Seconds until a child that dies again and again is replaced, at most."""
 
 PULSE = 5.0
-"""Seconds after which a child that has not said that it turns counts as stuck."""
+"""Seconds after which a child that has sent no heartbeat counts as stuck."""
 
 
 def pause(deaths: int) -> float:
@@ -112,7 +112,7 @@ class Supervisor:
     def _code(self) -> int:
         if any(place.code not in (0, LEFT) for place in self._places):
             return 1
-        # Who ended last has seen what is left in the end.
+        # The last one that ended knows what was left in the end.
         return 0 if self._stopping else self._last
 
     # Children

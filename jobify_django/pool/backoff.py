@@ -1,4 +1,4 @@
-"""What a pool does while its store is away: it tries again, less and less often, and says so."""
+"""What a pool does while its store is away: it tries again, less and less often, and logs that."""
 
 from __future__ import annotations
 

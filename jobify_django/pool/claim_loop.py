@@ -1,4 +1,4 @@
-"""What makes a pool turn: a thread where the store may block, the event loop where it cannot."""
+"""The loop that runs a pool's turns: on a thread where the store may block, else on the event loop."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class ClaimLoop(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Begin to turn."""
+        """Begin to run turns."""
 
     @abstractmethod
     def wake(self) -> None:
-        """Turn soon; may be called from any thread."""
+        """Run a turn soon; any thread may call it."""
 
     def wake_soon(self) -> None:
-        """Turn within ``GATHER`` seconds: more may come together by then, to be done in one turn."""
+        """Run a turn within ``GATHER`` seconds: by then there may be more outcomes for it."""
         self.wake()
 
     @abstractmethod
     async def stop(self, patience: float) -> bool:
-        """Turn no more, and close; return whether that was done within ``patience`` seconds."""
+        """Run no more turns, and close; return whether that was done within ``patience`` seconds."""
 
 
 GATHER = 0.001
@@ -56,7 +56,7 @@ makes one commit of ten, and leaves the database to the producers meanwhile."""
 
 
 class ThreadClaimLoop(ClaimLoop):
-    """Turns on a thread of its own."""
+    """Runs turns on a thread of its own."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -111,7 +111,7 @@ class ThreadClaimLoop(ClaimLoop):
 
 
 class AsyncClaimLoop(ClaimLoop):
-    """Turns on the event loop, between its other work."""
+    """Runs turns on the event loop, between its other work."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -55,7 +55,7 @@ class Completer:
         self._ended.extendleft(reversed(outcomes))
 
     def settle(self, id: str, attempt: int) -> Running | None:
-        """Forget a job whose end is stored, or that is no longer ours."""
+        """Forget a job whose end is stored, or that this pool does not hold any more."""
         running = self._held.get(id)
         if running is None or running.claim.attempt != attempt:
             return self._lost.pop((id, attempt), None)

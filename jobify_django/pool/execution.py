@@ -37,7 +37,7 @@ LONGEST_TRACEBACK = 32_000
 HERE = os.path.join(os.path.dirname(__file__), "")
 
 LONGEST_CHAIN = 100
-"""Exceptions that an exception is followed by, or made of, whose frames are cleared."""
+"""How many causes and members of one exception have their frames cleared, at most."""
 
 Work = Coroutine[Any, Any, Any]
 
@@ -70,8 +70,8 @@ def run_job(running: Running) -> Outcome | Unfinished:
 
 
 async def arun_job(running: Running, work: Work | None = None) -> Outcome:
-    """Run an ``async def`` job, or what ``run_job`` left of one; the caller gives each its own task, and its
-    context.
+    """Run an ``async def`` job, or the rest of one that ``run_job`` began. Each call needs an asyncio task
+    and a context of its own.
 
     Raises ``CancelledError`` only when the job was cancelled from outside before it had ended.
     """
@@ -126,7 +126,8 @@ async def _end_thread(own: ThreadSensitiveContext, running: Running) -> None:
 
 
 _unused: list[ThreadSensitiveContext] = []
-"""What jobs that made no ORM calls leave to those to come: making it takes longer than all else here."""
+"""Contexts that have no thread yet, for the next jobs: a job that made no ORM calls puts its own back. Making
+one takes longer than all else here."""
 
 
 def _call(running: Running) -> Any:
@@ -147,7 +148,7 @@ def _returned(running: Running, value: Any) -> Outcome:
 
 
 def raised(running: Running, error: BaseException) -> Outcome:
-    """Return the outcome of a job that raised, and take the exception down for the report."""
+    """Return the outcome of a job that raised, and keep the exception for the report."""
     with contextlib.suppress(Exception):
         error.__traceback__ = _its_own(error.__traceback__)
     described = describe(error)
@@ -165,8 +166,8 @@ def _its_own(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _clear_frames(error: BaseException) -> None:
-    """Let go of the variables in an exception's frames: they would keep everything the job held. What it
-    came from, and what a group is made of, has frames too."""
+    """Clear the variables in the frames of an exception, of its causes, and of the members of a group: they
+    would keep everything alive that the job held."""
     seen: dict[int, BaseException] = {}
     left: list[BaseException | None] = [error]
     while left and len(seen) < LONGEST_CHAIN:

@@ -1,4 +1,4 @@
-"""Saying that jobs wait where neither the settings of this process nor a live pool looks for them."""
+"""Warning of jobs in queues that neither the settings of this process nor a live pool serve."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from jobify_django.stores.base import Store
 logger = get_log("jobify.worker")
 
 LOOK_EVERY = 60.0
-"""Seconds between two looks. A queue is said once, and again when it was gone meanwhile."""
+"""Seconds between two checks. A queue is logged once, and again if it was gone meanwhile."""
 
 LAST_LOOK = 0.5
-"""Seconds that an end waits for a look that is under way."""
+"""Seconds that ``join`` waits for a check that is under way."""
 
 
 class LeftoverWatch:
-    """A thread that looks into every store that may hold jobs, at once and every minute.
+    """A thread that checks every store that may hold jobs, at once and every minute.
 
     It is no chore of a pool: a store that no setting names has none, and one that does not answer must not
     keep a pool's upkeep from renewing leases.
@@ -82,7 +82,7 @@ class LeftoverWatch:
                 return
 
     def look(self) -> None:
-        """Look once, and say what is new."""
+        """Check once, and log what is new."""
         for store in every_store():
             with contextlib.suppress(StoreError):  # its pools say that it is away
                 if store not in self._served:

@@ -34,7 +34,7 @@ class LoopEvent:
         self._event = asyncio.Event()
 
     def set(self) -> None:
-        """Wake whoever waits."""
+        """Set the event; any thread may call it."""
         if self._event.is_set():
             return
         if self._thread_id() == self._thread:
@@ -43,11 +43,11 @@ class LoopEvent:
             self.tell()
 
     def tell(self) -> None:
-        """Wake whoever waits; a signal handler may call it at any point."""
+        """Set the event; a signal handler may call it, too, at any point."""
         tell_loop(self._loop, self._event.set)
 
     async def until(self, ready: Callable[[], bool]) -> None:
-        """Wait until something is so; it is looked at whenever the event is set."""
+        """Wait until ``ready`` returns true; it is called whenever the event is set."""
         while not ready():
             self._event.clear()
             # Not before: what comes between a look and the clearing would be missed.

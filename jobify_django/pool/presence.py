@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Presence:
-    """When a pool saw the store, on the store's clock.
+    """When a pool could reach the store, on the store's clock.
 
     While the store was away, or this process stood still, or the clock was set, nobody (as far as this pool
     can tell) renewed. So leases that ran out say nothing about their pools until each had time for one
@@ -12,7 +12,7 @@ class Presence:
     A pool that has just started does not know what was before, and waits as long.
 
     Args:
-        gap: seconds without a look at the store that are too many.
+        gap: seconds without a call that went through which count as an outage.
         wait: seconds in which every pool that can reach the store has renewed its leases.
     """
 

@@ -27,7 +27,7 @@ LINES = {
 
 
 def heard() -> bool:
-    """Whether anybody wants to hear of jobs that end well."""
+    """Whether jobs that end well are logged, or signalled to any receiver."""
     return bool(job_ended.receivers) or logger.isEnabledFor(logging.INFO)
 
 

@@ -128,7 +128,7 @@ def _looks(connection: BaseDatabaseWrapper) -> list[Look]:
 
 
 def _look(connection: BaseDatabaseWrapper, **kwargs: object) -> None:
-    """Look at what a job does with its new connection; ``inside`` tells a job from all else."""
+    """Look at the statements of a new connection, if a job has made it: then ``inside`` is set."""
     looks = _looks(connection)
     if inside.get() is not None and not looks:
         connection.execute_wrappers.insert(0, Look())

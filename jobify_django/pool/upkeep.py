@@ -35,7 +35,7 @@ RESCUE_BATCH = 500
 PRUNE_BATCH = 500
 RETRY_AFTER = 1.0
 LEASES_APART = 2
-"""A lease that has this many times the longest one left is not believed."""
+"""A lease that has more than this many times the longest lease left was written by a wrong clock."""
 
 ALONG = 0.25
 """How much of its interval a chore may come early, to be done along with another one."""
@@ -53,7 +53,7 @@ class Upkeep:
     turns: Callable[[], int]
     """How many turns the claim loop has begun."""
     record: Callable[[], PoolRecord]
-    """What the pool says of itself; may ask the store."""
+    """Returns the pool as the store keeps it; may ask the store."""
     died: Callable[[BaseException], None]
     """Called if the thread ends by a bug."""
 
@@ -66,7 +66,7 @@ class Upkeep:
         self._beat = Chore(self._report, BEAT_EVERY)
         self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(self.queues) / 3)
         self._chores = [
-            # First: when the store is back, others' patience with leases that ran out is short.
+            # First: once the store is back, other pools soon rescue jobs whose leases have run out.
             Chore(self._renew, lease / 3, first=lease / 3),
             self._beat,
             Chore(self._follow_tuning, TUNE_EVERY),
@@ -96,7 +96,7 @@ class Upkeep:
         self._alarm.set()
 
     def join(self, patience: float) -> None:
-        """Wait for the end, so that no report of a pool follows its goodbye."""
+        """Wait for the end, so that no heartbeat of a pool follows after it has retired."""
         if self._thread is not None:
             self._thread.join(patience)
 
@@ -189,7 +189,7 @@ class Upkeep:
             running.end("cancel")
 
     def _report(self) -> None:
-        # This thread lives on when the other one hangs, and must not vouch for it.
+        # This thread goes on while the claim loop hangs; it must not report the pool as alive then.
         if self._turning.look(self.turns()):
             self.store.beat(self.record())
 
@@ -201,7 +201,7 @@ class Upkeep:
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[None]:
-        """Note whether the store could be reached. Chores that may fail while it can be are not asked."""
+        """Note whether the store could be reached. Not for chores that may fail although it can be."""
         try:
             yield
         except StoreError:

@@ -1,4 +1,4 @@
-"""The workers of a pool: they run what it has claimed, and say how it ended."""
+"""The workers of a pool: they run what it has claimed, and add the outcomes to its completer."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Hints that something may have changed, to whoever listens in this process.
+"""Notifications that something may have changed, for the listeners in this process.
 
 Three kinds: ``work`` (a job may be claimed, or a live value changed), ``room`` (a push may fit),
 ``ended`` (a job may have ended). A listener is called with the queue's name (``ended``: with the ids),
-or with ``None`` when the hint comes from outside and could be about anything. Listeners run on the
-thread that made the change: they only set something and return.
+or with ``None`` when it comes from another process and could be about anything. Listeners run on the
+thread that made the change: they only set something and return. A notification may be lost: whatever waits
+for one polls, too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jobify_django.runtime import Runtime
 Kind = Literal["work", "room", "ended"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 News = tuple[Kind, str | None]
-"""A hint from another process: its kind, and the queue it is about (``None``: any)."""
+"""A notification from another process: its kind, and the queue it is about (``None``: any)."""
 
 EVERYTHING: Sequence[News] = tuple((kind, None) for kind in KINDS)
 
@@ -43,7 +44,7 @@ class Notifier:
         self._trouble = Outage(runtime)
 
     def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
-        """Call ``listener`` at each hint of this kind until the returned function is called."""
+        """Call ``listener`` at each notification of this kind until the returned function is called."""
         with self._lock:
             self._listeners[kind] = (*self._listeners[kind], listener)
 
@@ -57,16 +58,17 @@ class Notifier:
         return stop
 
     def heard(self, kind: Kind) -> bool:
-        """Whether anybody listens for hints of this kind."""
+        """Whether there are listeners of this kind."""
         return bool(self._listeners[kind])
 
     @property
     def idle(self) -> bool:
-        """Whether nobody listens at all."""
+        """Whether there are no listeners at all."""
         return not any(self._listeners.values())
 
     def publish(self, kind: Kind, about: str | Sequence[str] | None) -> None:
-        """Tell the listeners of this kind: of a queue, of jobs that have ended, or of anything (``None``)."""
+        """Call the listeners of this kind: with a queue, with ids of jobs that have ended, or with
+        ``None``."""
         for listener in self._listeners[kind]:
             try:
                 listener(about)

@@ -136,7 +136,7 @@ class Claimed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """What ``renew`` found among the jobs a pool thought it held."""
+    """What ``renew`` found: jobs that the pool does not hold any more, and jobs that are to be cancelled."""
 
     lost: Collection[str] = ()
     cancel_requested: Collection[str] = ()

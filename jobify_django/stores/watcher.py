@@ -1,7 +1,7 @@
-"""Noticing what other processes have changed, for those of this one who listen.
+"""Notifying the listeners of this process of what other processes have changed.
 
-One thread for each store, which runs only while somebody listens, and only for a store that has something to
-``probe()``.
+One thread for each store, which runs only while there are listeners, and only for a store whose ``probe()``
+returns something.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Watched(Protocol):
     notifier: Notifier
 
     def probe(self) -> Probe | None:
-        """Return what waits for other processes' changes."""
+        """Return a function that waits for other processes' changes."""
 
     def open(self) -> None:
         """Prepare this thread."""
@@ -50,7 +50,7 @@ class Watcher:
         self._threadless, self._away = Outage(runtime), Outage(runtime)
 
     def watch(self, store: Watched) -> None:
-        """Begin, unless it watches already; it ends by itself when nobody listens any more."""
+        """Begin, unless it watches already; it ends by itself when there are no listeners any more."""
         with self._lock:
             if self._watching is not None:
                 return
@@ -60,7 +60,7 @@ class Watcher:
             try:
                 thread.start()
             except (RuntimeError, MemoryError) as error:
-                # The system refuses a thread. Polling covers the gap, and whoever listens next tries again.
+                # The system refuses a thread. Polling covers the gap, and the next listener tries again.
                 if self._threadless.fail(error) is not None:
                     logger.warning(
                         "event=no-thread store=%s error=%r: polling instead", quoted(store.alias), str(error)
@@ -70,7 +70,8 @@ class Watcher:
                 self._watching = watching
 
     def _over(self, store: Watched, watching: object) -> bool:
-        """Whether nobody listens any more; then this thread ends, and whoever listens next starts another."""
+        """Whether there are no listeners any more; then this thread ends, and the next ``watch`` starts
+        one."""
         with self._lock:
             if self._watching is watching and store.notifier.idle:
                 self._watching = None
@@ -84,7 +85,7 @@ class Watcher:
                     if not self._follow(store, watching):
                         return
                 except Exception as error:
-                    # The database is away; whoever needs it finds out and says so. Polling covers the gap.
+                    # The database is away, which its users log. Polling covers the gap.
                     if (word := self._away.fail(error)) is not None:
                         logger.debug(
                             "store %s: cannot watch for changes (%d tries)",
@@ -98,7 +99,7 @@ class Watcher:
             store.close()
 
     def _follow(self, store: Watched, watching: object) -> bool:
-        """Hint at every change while somebody listens; return ``False`` if the store has nothing to probe."""
+        """Publish every change while there are listeners; return ``False`` if the store has no ``probe``."""
         probe = store.probe()
         if probe is None:
             return False

@@ -64,7 +64,7 @@ def not_found(id: str, elsewhere: str = "") -> JobNotFound:
 class Workers:
     """Whether a worker is left to run the job that another job waits for.
 
-    Those that were left when the wait began may be taken by others who wait meanwhile.
+    A worker that was left when the wait began may have taken a job since that waits, too.
     """
 
     def __init__(self, awaited: Awaited, queue: str, job: Inside) -> None:

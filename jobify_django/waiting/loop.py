@@ -1,4 +1,4 @@
-"""Whether an event loop runs in this thread, and who waits for it."""
+"""Whether an event loop runs in this thread, and whether sync code of another thread waits for it."""
 
 from __future__ import annotations
 

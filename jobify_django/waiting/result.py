@@ -1,5 +1,5 @@
-"""Waiting for jobs to end. One who waits asks the store for all others too, and no wait times out without a
-look of its own."""
+"""Waiting for jobs to end. One of the waiting callers asks the store for all of them, and no wait times out
+without having asked once more itself."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ResultWait(Ticket):
         waits = self.awaited.store.local(ResultWaits)
         waits.join(self, self.awaited.store.listen)
         try:
-            # Once more: it may have ended before this wait could be told.
+            # Once more: the job may have ended before this wait was in the list.
             if (ended := (yield from self.awaited.ended())) is not None:
                 return ended
             return (yield from self._until_told(waits))
@@ -120,7 +120,7 @@ class ResultWait(Ticket):
         return self._poll
 
     def _look_last(self) -> Steps[JobRecord]:
-        # Who asks for all may be unable to.
+        # The one that asks for all may be unable to.
         if not self._looked and (ended := (yield from self.awaited.ended())) is not None:
             return ended
         raise WaitTimeout(f"job {self.awaited.id} had not ended after {self._timeout:g} s; it goes on.")

@@ -46,7 +46,7 @@ class Adding(Transactions):
         patience: float | None = None,
     ) -> Added:
         try:
-            # Twice is once: the ids are the producer's.
+            # It may be repeated: the ids are the producer's, so adding twice adds once.
             added = self._write(partial(self._add, queue, specs, whole), again=True, patience=patience)
         except Crowded as crowded:
             added = crowded.args[0]

@@ -40,10 +40,11 @@ MOST_ANNOUNCED = 4095
 """Jobs that one announcement can speak for: twelve bits of its key."""
 
 COUNT_FREELY = 2_000
-"""Waiting jobs that are counted at every push: half a millisecond..."""
+"""A queue with at most so many waiting jobs has them counted at every push: that takes half a millisecond."""
 
 SLOW_COUNT, SLOW_COUNTS = 0.002, 3
-"""...unless that took more seconds than this so many times in a row: of dead rows too, see ``watermark``."""
+"""After so many counts in a row that took longer than so many seconds, a queue is not counted at every push
+any more. Dead rows make a count slow, too: see ``watermark``."""
 
 # The table that the connection's search_path leads to now: found anew by each statement.
 TABLE = "'jobify_job'::regclass::oid"

@@ -31,7 +31,7 @@ QUIET_AFTER = 1.0
 """Two changes within these seconds are traffic; one alone is perhaps a pool's own heartbeat."""
 
 WAIT = 0.25
-"""Seconds after which a watcher looks although it was told of nothing."""
+"""Seconds after which a watcher looks although the kernel has told of no write."""
 
 LINGER = 0.1
 """Seconds in which a watcher that was told of a write looks again and again: SQLite writes first and commits
@@ -72,7 +72,7 @@ class Changes:
         return self._watch is not None
 
     def __call__(self) -> Collection[News]:
-        """Wait, look, and return hints at whatever may have changed."""
+        """Wait, look, and return notifications of all that may have changed."""
         if self._watch is None:
             self._changed = self._look_by_the_clock()
             # Only now, for the first look opens the file that is to be watched.
@@ -131,7 +131,7 @@ class Changes:
 
 
 class Watch:
-    """The kernel's word that a file was written: inotify(7), by the C library that Python itself uses.
+    """A watch of inotify(7) for writes to a file, by the C library that Python itself uses.
 
     Raises:
         OSError: there is no such file, or no watch to be had.

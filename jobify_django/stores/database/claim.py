@@ -103,7 +103,7 @@ class Claiming(Settling):
             return self._start(db, demand.pool, line, now, now + demand.lanes[line.queue].lease)
 
         claims = start(alone[0]) if alone and demand.quarantine == "start" else []
-        # Somebody else may have been quicker.
+        # Another pool may have started it meanwhile.
         claims = claims or [
             claim for queue, want in room.items() for claim in start(Line(queue, want, unknown))
         ]
@@ -152,7 +152,7 @@ class Claiming(Settling):
         self._note(db, queue, db.execute(DUE, (queue, now)).rowcount)
 
     def _skips(self, queue: str) -> bool:
-        """Whether to look if jobs wait would take longer than to claim them."""
+        """Return whether to claim without a look first, because finding the first waiting job takes long."""
         return False
 
     def _first_in_quarantine(self, db: Connection, queue: str, unknown: Sequence[str]) -> str:
@@ -160,8 +160,8 @@ class Claiming(Settling):
         return ""
 
     def _lock_claims(self, db: Connection, queue: str) -> None:
-        """Wait until no other claim of a queue whose running jobs are counted is under way. Nothing to do
-        where writers come one by one."""
+        """Wait until no other claim of a queue whose running jobs are counted is under way. There is nothing
+        to do where only one transaction writes at a time."""
 
 
 def _claimed(

@@ -1,7 +1,7 @@
 """The tables' columns, each once: what statements list, and what rows are read by, derives from here.
 
-A newer release may have written more, and somebody's hand anything at all. What cannot be read costs its own
-row some of its display: every value that leaves here is of the type it is declared as.
+A newer release may have written more, and a person anything at all. A value that cannot be read is shown in
+part, or not at all: every value that is returned from here is of the type it is declared as.
 """
 
 from __future__ import annotations

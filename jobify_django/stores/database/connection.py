@@ -29,7 +29,8 @@ PATIENCE = 20.0
 """Seconds a change waits for others who hold what it needs."""
 
 LEAST_PATIENCE = 2.0
-"""The same for one that should not wait at all: a short commit of somebody else is no reason to give up."""
+"""The same for a change that should not wait: a short commit of another transaction is no reason to give
+up."""
 
 CHUNK = 500
 """Values in one statement."""

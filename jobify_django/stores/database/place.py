@@ -1,4 +1,4 @@
-"""Going on with another SQLite file that was put in the place of the one this process has open."""
+"""A SQLite file that was replaced by another one while this process had it open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ logger = get_log("jobify.store")
 
 
 class Place:
-    """Where a database's file is, and what this process knows of a change there.
+    """The file of a database, and what this process knows of its replacement.
 
     Args:
         alias: the database's key in ``settings.DATABASES``.

@@ -1,4 +1,4 @@
-"""Pools: that they are alive, what they serve, and what they must know of what others did."""
+"""The pools: their heartbeats, which of them are alive, and what each must know of tuning and cancels."""
 
 from __future__ import annotations
 

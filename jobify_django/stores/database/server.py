@@ -32,8 +32,8 @@ FIRST_SLEEP = 0.005
 LONGEST_SLEEP = 0.2
 
 SILENCE_TIMEOUT = 15
-"""Seconds a transaction of ours may wait for its next statement. Nobody else can claim what a host claimed
-that froze or was cut off before its commit, and it may be hours until the server misses that host."""
+"""Seconds a transaction of ours may wait for its next statement. A host that freezes or is cut off before the
+commit of its claim keeps those jobs from all others, and the server may take hours to notice."""
 
 
 MEASURE_EVERY = 10.0

@@ -101,7 +101,7 @@ class Settling(Transactions):
         )
 
     def _end_all(self, db: Connection, ends: Sequence[Outcome], now: float) -> set[tuple[str, int]]:
-        # Everybody who changes several jobs goes through them in one order, so that nobody waits in a circle.
+        # Whatever changes several jobs locks them in one order, so that there are no deadlocks.
         rows: list[End] = [
             (str(one.status), one.result, text_of(one.error), now, one.id, one.attempt)
             for one in sorted(ends, key=attrgetter("id"))
@@ -159,8 +159,8 @@ class Settling(Transactions):
             self._note(db, queue, numbers[queue, WAITING], numbers[queue, DELAYED])
 
     def _note(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
-        """Take down that so many more (or fewer) jobs wait, but for what an insert and a start do, and that
-        so many more are delayed. Most databases count rows."""
+        """Note that so many more (or fewer) jobs wait, and that so many more are delayed. Inserts and starts
+        are counted elsewhere. Most databases need no note: they count rows."""
 
     def _reset(self, db: Connection, jobs: Collection[JobRecord], now: float) -> None:
         """Let jobs forget their ends, and stand in the line as if they were pushed now."""

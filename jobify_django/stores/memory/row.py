@@ -65,7 +65,7 @@ class Row:
         )
 
     def settle(self, outcome: Outcome, after: Next, now: float) -> None:
-        """Take down how the latest attempt ended. The job's status and place are its line's."""
+        """Note how the latest attempt ended. The job's status and place are set by its line."""
         if not outcome.status.ended:
             entry = Interruption(self.attempt, outcome.reason, now, self.pool, outcome.charged)
             self.history = (*self.history, entry)

@@ -398,7 +398,7 @@ class MemoryStore(Store):
         return self._line(queue).state.order or (settings.order if settings else "priority")
 
     def _tell(self, rows: Sequence[Row], ended: Sequence[str] = (), *, room: bool = False) -> None:
-        """Hint at what changed; called without the lock."""
+        """Publish what changed; called without the lock."""
         for queue in {row.queue for row in rows if room or not row.status.ended}:
             self.notifier.publish("work", queue)
             if room:

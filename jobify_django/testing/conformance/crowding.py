@@ -125,7 +125,7 @@ class _Crowd:
             self.added += [spec.id for spec in left[: added.taken]]
             left = left[added.taken :]
             if not added.taken:
-                # Polling is the truth, so a lost hint costs a moment and no more.
+                # Polling is the truth, so a lost notification costs a moment and no more.
                 self._room.acquire(timeout=0.05)
 
     def _claim(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Hints: with all of them lost polling still finds the work, but inside a process none needs to be."""
+"""Notifications: with all of them lost polling finds the work, but inside a process none may be lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobify_django.testing.conformance.ground import Ground, a_queue, outcome
 
 
 class Waking(Ground):
-    """What listeners of the same process hear, and when."""
+    """What the listeners of the same process are called with, and when."""
 
     def heard(self, kind: Kind) -> list[object]:
         """Begin to listen; return the list of what is heard, without what could be about anything."""
