@@ -1,4 +1,4 @@
-"""Telling once what goes wrong again and again: a loop that tries each second must not fill a disk."""
+"""Reporting a failure that repeats: at once, then less and less often, so that no loop fills a disk."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import NamedTuple
 from jobify_django.runtime import MACHINE, Runtime
 
 SAY_AGAIN = 60.0
-"""Seconds until a trouble that lasts is told again; twice as long each time."""
+"""Seconds until a failure that lasts is reported again; twice as long each time."""
 
 LONGEST_SILENCE = 3600.0
-"""Seconds between two words about it, at most."""
+"""Seconds between two reports of it, at most."""
 
 FORGOTTEN = 600.0
-"""Seconds without a failure after which the next one is a new trouble, also if nobody said it was over."""
+"""Seconds without a failure after which the next one is a new one, also if no success was noted between."""
 
 MOST_KINDS = 10
-"""Different errors of one trouble that are told at once; more are perhaps one that never reads the same."""
+"""Different errors of one failure that are reported at once; more may be one error whose text always
+differs."""
 
 
 class Word(NamedTuple):
-    """What is to be told now.
+    """What is to be logged now.
 
     Attributes:
-        new: whether this error was not told yet, so that its traceback is news.
+        new: whether this error was not reported yet, so that its traceback is worth logging.
         times: how many failures there were by now, this one included.
     """
 
@@ -33,15 +34,15 @@ class Word(NamedTuple):
 
 
 class Outage:
-    """A trouble that may last: told at once, told again when the error changes, otherwise at a falling rate,
-    and once when it is over.
+    """A failure that may last. It is reported at once, again when the error changes, and otherwise less and
+    less often; ``over`` tells whether its end is to be reported.
 
-    Threads may share one; at worst two of them tell the same.
+    Threads may share one; at worst two of them report the same.
 
     Args:
         runtime: the machine it reads the time of.
-        again: seconds until it is told again; twice as long each time.
-        longest: seconds between two words about it, at most.
+        again: seconds until it is reported again; twice as long each time.
+        longest: seconds between two reports of it, at most.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Outage:
         self._due = self._last = 0.0
 
     def fail(self, what: object) -> Word | None:
-        """Note a failure (an exception, or its name); return what to tell of it, or ``None`` for nothing."""
+        """Note a failure (an exception, or its name); return what to log of it, or ``None`` for nothing."""
         now = self._monotonic()
         if self._times and now - self._last > max(FORGOTTEN, 2 * self._pause):
             self._begin()
@@ -77,7 +78,7 @@ class Outage:
         return Word(new, self._times)
 
     def over(self, quiet: float = 0.0) -> int:
-        """Note that it works; return how many failures there were since it last did.
+        """Note a success; return how many failures there were since the last one.
 
         With ``quiet``, the last of them must be so many seconds ago: where several look, one may still fail
         at what another one does not ask for.

@@ -1,4 +1,4 @@
-"""Whether a pool has run all it could run, and what it had to leave, for whoever waits for that."""
+"""Whether a pool has run all that it can run, and which waiting jobs it cannot run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SAMPLE = 200
 """Waiting jobs of a queue, first in line, that are looked at for tasks which are not known here."""
 
 PUZZLED = 5.0
-"""Seconds in which jobs that wait and cannot be claimed, nobody knows why, may still become claimable: they
-were pushed this moment, or somebody has their rows locked."""
+"""Seconds for which jobs that wait and cannot be claimed, for no known reason, may still become claimable:
+they were pushed just now, or another transaction has their rows locked."""
 
 UNCLAIMED = "no worker here could claim them"
 
@@ -39,7 +39,7 @@ class Left(NamedTuple):
 
 
 class Dryness:
-    """Finds out whether a pool is dry, from the turns that began after somebody asked.
+    """Finds out, by the turns since the latest request, whether a pool could run no job that waits.
 
     Args:
         store: the pool's.
@@ -56,24 +56,24 @@ class Dryness:
         self._said: set[str] = set()
         self._puzzled_at: float | None = None
         self.asked = 0
-        """How often somebody has asked; 0 while nobody does, and then nothing is looked at."""
+        """How many requests for an answer there were; with 0 nothing is checked."""
         self._answer: tuple[int, Sequence[Left]] = (0, ())
 
     def ask(self) -> None:
-        """Begin anew: what was found before says nothing of now."""
+        """Request an answer; it is found anew, for what was found before says nothing of now."""
         self.asked += 1
 
     @property
     def left(self) -> Sequence[Left] | None:
-        """What is left, once whoever asked last has an answer: the pool is dry."""
+        """The waiting jobs that cannot be run, once that is known: then the pool has run all others."""
         answered, left = self._answer
         return left if answered == self.asked else None
 
     def note(self, asked: int, empty: Collection[str] | None, *, spent: bool) -> None:
-        """Take down a turn; ``left`` tells whether the pool is dry.
+        """Note a turn; afterwards ``left`` may hold the answer.
 
         Args:
-            asked: how often somebody had asked when the turn began.
+            asked: how many requests there had been when the turn began.
             empty: the queues that had nothing to start; ``None`` if anything runs, or waits for its turn.
             spent: whether the pool may start nothing more.
         """

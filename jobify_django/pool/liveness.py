@@ -22,7 +22,7 @@ STUCK_AFTER = 10.0
 
 
 class Turning:
-    """Looks whether a claim loop turns, and says so when it does not.
+    """Checks whether a claim loop still makes turns, and logs it when it does not.
 
     Args:
         pool: the pool's id.
@@ -65,7 +65,7 @@ class Turning:
 
 
 class Lag:
-    """Says when an event loop was blocked: then no ``async def`` job and no request moved.
+    """Logs it when an event loop was blocked: then no ``async def`` job and no request went on.
 
     Args:
         loop: the event loop.
@@ -84,7 +84,7 @@ class Lag:
         self._said = Outage(runtime, again=every, longest=LONGEST_LAG_UNSAID)
 
     def look(self) -> None:
-        """Look once, from a thread beside the loop."""
+        """Check once, from a thread beside the loop."""
         since = self._since
         if since is None:
             self._since = self._monotonic()

@@ -31,7 +31,7 @@ from jobify_django.stores.value import PoolQueue, PoolRecord
 logger = get_log("jobify.worker")
 
 LAST_WORDS = 2.0
-"""Seconds a stopping pool has, after its grace, to cancel, to hand back, and to say goodbye."""
+"""Seconds a stopping pool has, after its grace, to cancel its jobs, to hand them back, and to retire."""
 
 
 class Pool:
@@ -47,7 +47,7 @@ class Pool:
         workers: jobs of each queue to run at once; given, it stands above settings and live tuning.
         slots: those of all queues of this process, shared between its pools.
         budget: stop claiming after so many jobs.
-        quiet: tell nobody of jobs that end well.
+        quiet: neither log nor signal jobs that end well.
         tasks: those it can run; by default those of this process.
     """
 
@@ -132,7 +132,7 @@ class Pool:
         self._claim_loop.start()
         self.store.served.update(list(self.queues))
         try:
-            # After the start: a hint may ring at once, from another thread.
+            # After the start: a notification may come at once, from another thread.
             self._unsubscribe = self.store.listen("work", self._on_hint)
             self._upkeep.start(self.loop)
         except BaseException:
@@ -173,9 +173,9 @@ class Pool:
             self._news.tell()
 
     async def until_dry(self) -> Sequence[Left]:
-        """Return once no job of this pool runs and none waits that it could run: what it has to leave.
+        """Return the waiting jobs that it cannot run, once no job of this pool runs and no other one waits.
 
-        It is found out by looking, from now on. For jobs that wait because other pools use up a queue's
+        The store is read for that, from now on. For jobs that wait because other pools use up a queue's
         ``MAX_RUNNING`` it waits.
         """
         self._dryness.ask()
@@ -214,7 +214,7 @@ class Pool:
         self._phases.enter(Phase.CLOSED)
 
     def _close(self) -> None:
-        """Say the last words; runs where turns are made."""
+        """Store the last outcomes, hand back what is left, and retire; runs where the turns run."""
         try:
             self._turn.end()
             if not self.completer.empty:
@@ -238,7 +238,7 @@ class Pool:
         return [outcome.id for outcome in outcomes if outcome.id not in refused]
 
     def on_death(self, error: BaseException) -> None:
-        """Tell whoever started the pool that one of its threads ended by a bug."""
+        """Resolve ``died``: one of the pool's threads ended by a bug."""
 
         def tell() -> None:
             if not self.died.done():
@@ -246,14 +246,15 @@ class Pool:
             self._turned_in = Phase.CLOSED  # no turn follows
             self._news.set()
 
-        # Told before it is logged: nothing may stand between a death and its replacement.
+        # Before it is logged: no handler of the project may delay the pool's replacement.
         tell_loop(self.loop, tell)
         logger.critical("event=pool-died pool=%s error=%s", self.id, quoted(error), exc_info=error)
 
     # Its turns
 
     def step(self) -> float:
-        """Do one turn, and return the seconds after which the next is due although nothing rings."""
+        """Run one turn, and return the seconds after which the next is due unless something wakes the
+        loop."""
         self.turns += 1
         phase = self._phases.now
         pause = self._turn.run(phase)
@@ -274,10 +275,10 @@ class Pool:
         self._upkeep.hurry()
         self._claim_loop.wake()
 
-    # What it says of itself
+    # Its record
 
     def record(self) -> PoolRecord:
-        """Return what the pool says of itself. It may ask the store for the time, once."""
+        """Return the pool as the store keeps it. The first call asks the store for the time."""
         if self._started_at is None:
             # Here and not at the start: this thread has a connection that requests cannot use up.
             self._started_at = self.store.clock()

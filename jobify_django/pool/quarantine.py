@@ -1,7 +1,8 @@
 """Quarantine: after a process died, the jobs that it ran are tried one at a time.
 
-Nobody knows which of them was to blame. So each of them is in quarantine, and spends its first seconds alone:
-whatever kills a process soon after its start takes nobody along then, and is failed at its third time.
+Nobody knows which of them was to blame. So each of them is in quarantine, and runs alone for its first
+seconds: a job that kills its process soon after its start interrupts no other job then, and is failed after
+its third crash.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from jobify_django.pool.slots import ProcessSlots, Running
 from jobify_django.stores.value import Quarantine
 
 QUARANTINE = 5.0
-"""Seconds from a job's start in which it may show that it kills. A job in quarantine spends them alone."""
+"""Seconds after its start in which a job is most likely to kill its process. In quarantine it runs alone for
+so long."""
 
 LOOK_AGAIN = 0.1
-"""Seconds after which a pool that holds back for a job in quarantine looks whether another pool has it."""
+"""Seconds after which a pool that starts nothing because of a job in quarantine checks whether another pool
+has started that one."""
 
 
 class QuarantineRule:
-    """Says when this process may start a job in quarantine, and when it may start nothing else.
+    """Decides when this process may start a job in quarantine, and when it may start nothing else.
 
     Args:
         slots: those of all queues of this process.
@@ -51,7 +54,7 @@ class QuarantineRule:
         return "wait" if any(job and now - job.began < QUARANTINE for job in youngest) else "start"
 
     def note_blocked(self) -> None:
-        """Take down that a claim was blocked by a job in quarantine."""
+        """Note that a claim was blocked by a job in quarantine."""
         now = self._monotonic()
         if not self._blocked_lately(now):
             self._blocked_since = now

@@ -15,7 +15,7 @@ class Shutdown:
     All but ``drain`` only set flags: a signal handler, or another thread, may call them at any point.
 
     Args:
-        one_wish: signals within so many seconds of the first count as one with it.
+        one_wish: a signal within so many seconds of the first counts as the first one come twice.
         service: what is to end, if there is one already.
         runtime: the machine it runs on.
 

@@ -27,8 +27,8 @@ class Threads:
     able to end while one still runs.
 
     Args:
-        done: told how a job ended.
-        go_on: told what a job has left for the event loop.
+        done: called with a job and how it ended.
+        go_on: called with a job and the rest of it that must run on the event loop.
         runtime: the machine they run on.
     """
 

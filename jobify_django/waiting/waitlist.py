@@ -27,8 +27,8 @@ by_key = attrgetter("key")
 
 
 class Ticket:
-    """One who waits. The lower its ``place``, the further in front; in one place it is first come, first
-    served."""
+    """One waiting caller. The lower its ``place``, the further in front; among equals the first to come is
+    the first."""
 
     __slots__ = ("key", "passed_over", "waker")
 
@@ -43,16 +43,17 @@ T = TypeVar("T", bound=Ticket)
 
 
 class WaitList(ABC, Generic[T]):
-    """Who waits, in order.
+    """The waiting callers, in order.
 
     Attributes:
-        kind: the hint that may end a wait; somebody listens for it while anyone waits.
+        kind: the notifications that may end a wait; they are listened for while anyone waits.
         shortest_poll: seconds after which the first asks again when nothing wakes it: other processes may
             have changed something on a store without a way to notice it. The pause grows.
         longest_poll: what it grows to.
-        patience: seconds after which everybody looks whether the first asks.
-        keeps_places: whether those who are passed over keep their places, and have a moment to come back
-            before another one asks; otherwise who finds the first overdue takes its place, and asks at once.
+        patience: seconds after which every ticket checks whether the first still asks.
+        keeps_places: whether tickets that are passed over keep their places, and are woken so that they can
+            ask before another one does; otherwise the ticket that finds the first overdue takes its place,
+            and asks at once.
         not_before: when the first may ask again, at the earliest.
     """
 
@@ -93,7 +94,7 @@ class WaitList(ABC, Generic[T]):
 
         Args:
             ticket: who waits.
-            listen: the store's, to be told when the first may ask again.
+            listen: the store's; a notification lets the first ask again.
             most: how many may wait.
         """
         with self._lock:
@@ -111,7 +112,7 @@ class WaitList(ABC, Generic[T]):
         return True
 
     def leave(self, ticket: T) -> None:
-        """Leave the list; the heir of the first is woken, to ask."""
+        """Leave the list. If this was the first, the one that is the first now is woken, to ask."""
         heir = unsubscribe = None
         with self._lock:
             was_first = self._first() is ticket
@@ -127,9 +128,9 @@ class WaitList(ABC, Generic[T]):
             unsubscribe()
 
     def is_turn_of(self, ticket: T) -> bool:
-        """Whether this one is to ask the store; who calls is able to.
+        """Return whether this ticket is to ask the store now; calling this shows that it is able to.
 
-        A first that has not begun to ask in its time is passed over, and so are all before this one.
+        If the first has not begun to ask in its time, it is passed over, and so are all before this one.
         """
         with self._lock:
             ticket.passed_over = False
@@ -149,7 +150,8 @@ class WaitList(ABC, Generic[T]):
         return False
 
     def patience_of(self, ticket: T) -> float:
-        """Seconds until this one must look again whether the first asks: the nearer to it, the sooner."""
+        """Return in how many seconds this ticket must check again whether the first asks: the nearer it is
+        to the first, the sooner."""
         with self._lock:
             if self._first() is ticket:
                 return 0.0
@@ -158,7 +160,7 @@ class WaitList(ABC, Generic[T]):
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """The first asks while the block runs; it may take long then."""
+        """Note that the first asks while the block runs: it is not passed over, however long that takes."""
         began = self._monotonic()
         with self._lock:
             self._asking += 1
@@ -178,13 +180,13 @@ class WaitList(ABC, Generic[T]):
 
     @abstractmethod
     def _on_hint(self, about: object) -> None:
-        """Wake whom a hint concerns; ``None`` may concern anyone."""
+        """Wake the tickets that a notification is about; ``None`` may be about any of them."""
 
     @abstractmethod
     def _longest_rest(self, took: float) -> float:
         """Seconds after which the first asks again at the latest, if asking took so long."""
 
-    # With the lock held
+    # All of this with the lock held
 
     def _first(self) -> T | None:
         while self._tickets and self._tickets[0].waker.dead:

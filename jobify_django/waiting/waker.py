@@ -49,11 +49,11 @@ class Abandoned(BaseException):
 
 
 class Waker(ABC):
-    """Wakes one who waits; may be used from any thread, before or during the wait."""
+    """Ends one wait; any thread may use it, before or during the wait."""
 
     @property
     def dead(self) -> bool:
-        """Whether nobody can be woken any more."""
+        """Whether the wait can never go on, because its event loop is closed."""
         return False
 
     @abstractmethod
@@ -186,7 +186,8 @@ async def off_loop(function: Callable[[], T], runtime: Runtime) -> T:
 
 
 async def _let_end(function: Callable[[], T], runtime: Runtime, *, owed: bool = False) -> T:
-    """Run it as ``off_loop`` does; raises ``Abandoned`` with its result when cancelled meanwhile."""
+    """Run a function as ``off_loop`` does; raises ``Abandoned`` with its result when the caller was cancelled
+    meanwhile."""
     # Whoever takes it first decides: the thread, or the caller who is gone.
     fate = runtime.lock()
 

@@ -1,7 +1,8 @@
-"""Hints between processes by PostgreSQL's LISTEN and NOTIFY.
+"""Notifications between processes by PostgreSQL's LISTEN and NOTIFY.
 
-They are hints and nothing more: a pool polls all the same. A pooler in transaction mode accepts LISTEN and
-delivers nothing, so the listener sends itself a word now and then, and says so when it does not hear it.
+They only save time: a pool polls all the same. A pooler in transaction mode accepts LISTEN and delivers
+nothing. So the listener sends itself an echo now and then; if it does not arrive, that is logged, and the
+listener polls.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ CHANNEL = "jobify"
 ECHO = "echo"
 
 WAIT = 1.0
-"""Seconds of one wait for news; a watcher that nobody needs any more ends after it."""
+"""Seconds of one wait for notifications; a watcher without listeners ends after it."""
 
 TEST_EVERY = 30.0
 PATIENCE = 3.0
-"""Seconds in which the listener must have heard its own word."""
+"""Seconds in which an echo must arrive."""
 
 DEAF_POLL = 0.25
-"""Seconds between two looks of a process that hears nothing."""
+"""Seconds between two polls of a process that gets no notifications."""
 
 DEBOUNCE = 0.01
-"""Seconds in which a process says a thing once. A listener looks again after them, for what was not said."""
+"""Seconds in which a process sends the same notification once. A listener passes each on a second time after
+them, for the ones that were left out."""
 
 SAY = f"SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', %s)"
 """A NOTIFY takes a lock on the whole database while it commits: it must not wait for the disk then.
@@ -44,7 +46,7 @@ SAY_INSIDE = "SELECT pg_notify(%s, %s)"
 
 
 class Speaker:
-    """Says what has changed to other processes, on the calling thread's connection.
+    """Notifies other processes of changes, on the calling thread's connection.
 
     Args:
         alias: the database's key in ``settings.DATABASES``.
@@ -57,9 +59,9 @@ class Speaker:
         self._said: dict[str, float] = {}
 
     def say(self, kind: str, queue: str = "", *, inside: bool = False) -> None:
-        """Send a hint, unless the same was sent a moment ago; what goes wrong is of no consequence.
+        """Send a notification, unless the same was sent a moment ago. Errors are ignored: it may be lost.
 
-        ``inside`` a transaction of the caller's it is part of that, and the server sends it at the commit.
+        With ``inside`` it is part of the caller's transaction, and the server sends it at the commit.
         """
         word = f"{kind} {queue}"
         if not inside:  # nobody knows how long it is until the commit
@@ -73,11 +75,11 @@ class Speaker:
 
 
 class Listener:
-    """A connection of psycopg 3 that listens, and what it heard.
+    """A connection of psycopg 3 that listens; a call waits for notifications.
 
     Args:
         alias: the database's key in ``settings.DATABASES``.
-        say: says the words it listens for to test itself.
+        say: sends the echo by which it tests itself.
         runtime: the machine this process runs on.
     """
 
@@ -90,7 +92,7 @@ class Listener:
         self._asked: float | None = None
         self._next_test = 0.0
         self._deaf = False
-        # What was said before it listened, it has missed.
+        # What was sent before it listened, it has missed.
         self._missed: Collection[News] = EVERYTHING
 
     def _listen(self) -> None:
@@ -99,7 +101,7 @@ class Listener:
         self._raw.execute(f"LISTEN {CHANNEL}")
 
     def __call__(self) -> Collection[News]:
-        """Wait for news at most a second, and return it."""
+        """Wait for notifications, a second at most, and return them."""
         if self._missed:
             missed, self._missed = self._missed, ()
             return missed

@@ -1,4 +1,4 @@
-"""What every verb stands on: reads and writes in transactions, and what is told once they are committed."""
+"""What every verb stands on: reads and writes in transactions, and notifications once they are committed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TABLES = {"jobify_job", "jobify_queue", "jobify_pool"}
 
 
 class Crowded(Exception):
-    """There was room, but others who were after it at the same moment may take it: a second try tells."""
+    """There was room, but other transactions may be about to take it: only a second try can tell."""
 
 
 class Transactions(Store):
@@ -44,7 +44,7 @@ class Transactions(Store):
     """The driver's options that end a wait for a server that has gone, in its own names and units."""
 
     def _set_up(self) -> None:
-        """Make what this store keeps in mind, once its database is known."""
+        """Make what this store keeps for itself, once its database is known."""
         self._unheard = Outage(self.runtime)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
@@ -98,7 +98,7 @@ class Transactions(Store):
             if isinstance(call, partial) and call.func == self._tell_added:
                 yield from call.args[1]
 
-    # What is told
+    # Notifications
 
     def _tell_added(self, queue: str, added: Sequence[JobSpec]) -> None:
         self._tell("work", queue)
@@ -120,7 +120,7 @@ class Transactions(Store):
         self._tell_others(kind, about if isinstance(about, str) else "")
 
     def _tell_others(self, kind: str, queue: str = "") -> None:
-        """Tell other processes of a change that is committed. Most databases have other ways, or none."""
+        """Notify other processes of a change that is committed. Most databases have another way, or none."""
 
     def _after_commit(self, call: Callable[[], None]) -> None:
         """Run ``call`` when the open ``atomic`` commits, or now if there is none; what it raises is logged.
@@ -152,7 +152,7 @@ class Transactions(Store):
 
     def open(self) -> None:
         if self._wrapper.in_atomic_block or self._wrapper.allow_thread_sharing:
-            return  # somebody lends the thread his own
+            return  # the caller lends this thread a connection of its own
         wrapper: Any = connections.create_connection(self._database)
         theirs = wrapper.get_connection_params
 

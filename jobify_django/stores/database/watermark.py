@@ -7,9 +7,10 @@ When claims of a queue have become slow, this process keeps a *watermark* for ea
 no job waited when it last looked. Jobs of one priority are taken in the order of their numbers, so the dead
 ones are there, and a claim enters the index at the watermarks: 0.4 ms.
 
-Some jobs wait *below* their watermark: they came back, came due, or were pushed by a transaction that took
-longer than most. A full look, now and then, finds them, and claims take those it found in their turn. When it
-is fast again, the watermarks are forgotten. Under LIFO they are of no use, and claims go the usual way.
+Some jobs wait *below* their watermark, the late arrivals: they came back, came due, or were pushed by a
+transaction that took longer than most. A full look, now and then, finds them, and claims take those it found
+in their turn. When claims are fast again, the watermarks are forgotten. Under LIFO they are of no use, and
+claims go the usual way.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ SLOW = 0.010
 """Seconds from which on a claim is slow, so that a full look is due: it may as well be the load."""
 
 MANY = 5_000
-"""Dead entries that are worth the trouble; so many take 4 ms."""
+"""Dead entries from which on watermarks are worth their cost; a claim walks over so many in 4 ms."""
 
 RAISE_EVERY = 2.0
-"""Seconds between two looks where the watermarks are; so long, too, a push has from taking its number to its
-commit before its job is below."""
+"""Seconds between two raises of the watermarks. The job of a push that takes longer from taking its number to
+its commit may be a late arrival."""
 
 PAUSE = 50
-"""A full look is followed by a pause so many times as long: it takes 2 % of the time..."""
+"""A full look is followed by a pause this many times as long, so that full looks take 2 % of the time."""
 
 LONGEST_PAUSE = 10.0
-"""...or more, for a job below must not wait longer than so many seconds."""
+"""Seconds of such a pause, at most: no late arrival waits longer for a full look."""
 
 MOST_BELOW = 1_000
-"""Jobs below that a process keeps in mind, at 2 microseconds each; if there are more, it begins afresh."""
+"""Late arrivals that a process remembers, at 2 microseconds each; if there are more, all watermarks are 0
+again."""
 
 Part = tuple[int, int, int]
 """An order key, the first and the last number."""
@@ -66,7 +68,7 @@ NUMBER = f"""
                    WHERE queue = :queue AND status = 'waiting' AND order_key < {KEYS.start})
         OR EXISTS (SELECT 1 FROM jobify_job
                    WHERE queue = :queue AND status = 'waiting' AND order_key >= {KEYS.stop})"""
-# Entries of the index that this session has read; only how many more they have become says something.
+# How many entries of the index this session has read; only the difference of two readings says something.
 READ = "SELECT coalesce(pg_stat_get_xact_tuples_returned('jobify_job_waiting'::regclass), 0)"
 
 
@@ -95,12 +97,12 @@ class Watermarks:
         return None
 
     def claimed(self, queue: str, seconds: float) -> None:
-        """Take down how long a claim took that went the usual way."""
+        """Note how long a claim took that went the usual way."""
         if seconds > SLOW and self._runtime.monotonic() >= self._next_try.get(queue, 0.0):
             self._marks.setdefault(queue, Watermark(queue, self._runtime))
 
     def note_below(self, queue: str, places: Sequence[Place]) -> None:
-        """Take down where jobs of a queue have come to wait, above the watermark or below it."""
+        """Note where jobs of a queue have come to wait, above the watermark or below it."""
         if watermark := self._marks.get(queue):
             watermark.note_below(places)
 
@@ -162,14 +164,14 @@ class Watermark:
         self.note_below(self._find(db, below, each=MOST_BELOW))
 
     def note_below(self, places: Iterable[Place]) -> None:
-        """Take down jobs that wait, perhaps below a watermark."""
+        """Note jobs that wait, perhaps below a watermark."""
         self._below = self._below.union(places)
         if len(self._below) >= MOST_BELOW:
             self._begin()
         self._divide()
 
     def started(self, places: Iterable[Place]) -> None:
-        """Take down which jobs wait no more."""
+        """Note which jobs do not wait any more."""
         if not self._below.isdisjoint(places := set(places)):
             self._below -= places
             self._divide()
