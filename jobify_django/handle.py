@@ -33,13 +33,13 @@ class Job(Generic[R]):
     by name when it is asked to read; a job in memory is known to the process that pushed it, and to no other.
     """
 
-    __slots__ = ("_place", "_pushed_at", "_record", "_source", "queue")
+    __slots__ = ("_pushed_at", "_record", "_source", "_store_or_name", "queue")
 
     def __init__(
         self, store: Store | str, queue: str, source: JobSpec | JobRecord | LiveJob, pushed_at: float = 0.0
     ) -> None:
         self.queue = queue
-        self._place = store
+        self._store_or_name = store
         self._source = source
         self._pushed_at = pushed_at
         self._record = source if isinstance(source, JobRecord) else None
@@ -54,7 +54,7 @@ class Job(Generic[R]):
         return hash(self.id)
 
     def __copy__(self) -> Job[R]:
-        made: Job[R] = Job(self._place, self.queue, self._source, self._pushed_at)
+        made: Job[R] = Job(self._store_or_name, self.queue, self._source, self._pushed_at)
         made._record = self._record
         return made
 
@@ -64,14 +64,14 @@ class Job(Generic[R]):
     def __reduce__(self) -> tuple[Any, ...]:
         live = self._live
         known: Any = self._record or (self._source if live is None else live.record())
-        place = self._place if isinstance(self._place, str) else self._place.alias
-        return revived, (place, self.queue, self._pushed_at, known._asdict())
+        name = self._store_or_name if isinstance(self._store_or_name, str) else self._store_or_name.alias
+        return unpickled, (name, self.queue, self._pushed_at, known._asdict())
 
     @property
     def _store(self) -> Store:
-        if isinstance(self._place, str):
-            self._place = stores[self._place]
-        return self._place
+        if isinstance(self._store_or_name, str):
+            self._store_or_name = stores[self._store_or_name]
+        return self._store_or_name
 
     # What it is
 
@@ -125,17 +125,17 @@ class Job(Generic[R]):
     @property
     def pushed_at(self) -> datetime:
         """When it was pushed, in UTC."""
-        return _moment(self._record.pushed_at if self._record else self._pushed_at)
+        return _datetime(self._record.pushed_at if self._record else self._pushed_at)
 
     @property
     def started_at(self) -> datetime | None:
         """When the latest attempt started, in UTC."""
-        return _moment(self._record.started_at) if self._record and self._record.started_at else None
+        return _datetime(self._record.started_at) if self._record and self._record.started_at else None
 
     @property
     def ended_at(self) -> datetime | None:
         """When it ended, in UTC."""
-        return _moment(self._record.ended_at) if self._record and self._record.ended_at else None
+        return _datetime(self._record.ended_at) if self._record and self._record.ended_at else None
 
     @property
     def error(self) -> JobError | None:
@@ -254,7 +254,7 @@ class Job(Generic[R]):
         return await off_loop(call, store.runtime) if store.blocking else call()
 
 
-def revived(store: str, queue: str, pushed_at: float, values: dict[str, Any]) -> Job[Any]:
+def unpickled(store: str, queue: str, pushed_at: float, values: dict[str, Any]) -> Job[Any]:
     """Return a handle that was pickled; of what another release knows of a job, what this one knows too."""
     kind: Any = JobRecord if "status" in values else JobSpec
     known = {name: values[name] for name in kind._fields if name in values}
@@ -301,5 +301,5 @@ def _raise(record: JobRecord) -> NoReturn:
     )
 
 
-def _moment(seconds: float) -> datetime:
+def _datetime(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)

@@ -165,22 +165,22 @@ class Ids:
         self._clock = runtime.clock
         self._urandom = runtime.urandom
         self._batch = batch
-        self._tails: list[str] = []
+        self._random_parts: list[str] = []
 
     def new(self) -> str:
         """Return an id that no other job has; any thread may call it."""
         try:
-            tail = self._tails.pop()  # atomic, so two threads never get the same one
+            random_part = self._random_parts.pop()  # atomic, so two threads never get the same one
         except IndexError:
-            tail = self._more_tails()
-        return _moment(int(self._clock() * 1000)) + tail
+            random_part = self._more_random_parts()
+        return _time_part(int(self._clock() * 1000)) + random_part
 
-    def _more_tails(self) -> str:
+    def _more_random_parts(self) -> str:
         noise = self._urandom(9 * self._batch).hex()
         parts = [noise[start : start + 18] for start in range(0, len(noise), 18)]
-        tails = [f"7{part[:3]}-8{part[3:6]}-{part[6:]}" for part in parts]
-        self._tails.extend(tails[1:])
-        return tails[0]
+        random_parts = [f"7{part[:3]}-8{part[3:6]}-{part[6:]}" for part in parts]
+        self._random_parts.extend(random_parts[1:])
+        return random_parts[0]
 
 
 def new_id(runtime: Runtime = MACHINE) -> str:
@@ -189,5 +189,5 @@ def new_id(runtime: Runtime = MACHINE) -> str:
 
 
 @lru_cache(maxsize=1)
-def _moment(milliseconds: int) -> str:
+def _time_part(milliseconds: int) -> str:
     return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-"

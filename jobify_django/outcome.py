@@ -4,7 +4,7 @@ becomes of the job.
 Whenever a running job ends or waits again, and when an ended one is retried by hand, one of the constructors
 here makes an ``Outcome`` of it. Pools hand theirs to ``Store.settle`` and ``Store.claim``; ``rescue``,
 ``reconcile`` and ``retry`` of a store make their own. What a store does to the job is decided by
-``what_becomes`` in each case. (A job that has not started is cancelled without an outcome: there was no
+``next_state`` in each case. (A job that has not started is cancelled without an outcome: there was no
 attempt.)
 """
 
@@ -21,7 +21,7 @@ CRASH_LIMIT = 3
 
 # Why an attempt ended that did not end its job, as the job's history tells it.
 LEASE_RAN_OUT = "its worker's lease ran out"
-RAN_OUT_AWAY = "its worker's lease ran out while the store was away"
+RAN_OUT_IN_OUTAGE = "its worker's lease ran out while the store was away"
 LOST_REPLY = "the reply to its claim was lost"
 RETRIED = "retried by hand"
 
@@ -87,7 +87,7 @@ class Outcome(NamedTuple):
         return self.happened == "crashed"
 
     @property
-    def plain(self) -> bool:
+    def needs_no_row(self) -> bool:
         """Whether it can be stored without reading the job: it ends the job, and the job has no flags."""
         status = self.status  # compared by identity: an enum's hash takes four times as long
         return not self.flags and (status is SUCCESSFUL or status is FAILED or status is CANCELLED)
@@ -127,17 +127,17 @@ def crashed(attempt: Attempt, reason: str = LEASE_RAN_OUT) -> Outcome:
     return _of(attempt, "crashed", WAITING, reason=reason)
 
 
-def lease_ran_out(attempt: Attempt, until: float | None, away: tuple[float, float] | None) -> Outcome:
+def expired(attempt: Attempt, until: float | None, outage: tuple[float, float] | None) -> Outcome:
     """Return the outcome of an attempt whose lease ran out: a crash, or a release if the store was away then.
 
     Args:
         attempt: the attempt.
         until: when its lease ran out, on the store's clock.
-        away: when the store was away (from, until), on its clock. A pool that was alive could not renew a
+        outage: when the store was away (from, until), on its clock. A pool that was alive could not renew a
             lease then.
     """
-    if away is not None and until is not None and away[0] < until <= away[1]:
-        return released(attempt, RAN_OUT_AWAY)
+    if outage is not None and until is not None and outage[0] < until <= outage[1]:
+        return released(attempt, RAN_OUT_IN_OUTAGE)
     return crashed(attempt)
 
 
@@ -163,7 +163,7 @@ def _of(
     )
 
 
-class Next(NamedTuple):
+class NextState(NamedTuple):
     """What becomes of a job: its status, its error, and how many crashes it has."""
 
     status: JobStatus
@@ -171,7 +171,7 @@ class Next(NamedTuple):
     crashes: int
 
 
-def what_becomes(outcome: Outcome, *, crashes: int, cancel_requested: bool, now: float) -> Next:
+def next_state(outcome: Outcome, *, crashes: int, cancel_requested: bool, now: float) -> NextState:
     """Return what becomes of a job by an outcome of its latest attempt. Every store goes by this rule.
 
     Args:
@@ -182,16 +182,16 @@ def what_becomes(outcome: Outcome, *, crashes: int, cancel_requested: bool, now:
         now: the time on the store's clock.
     """
     if outcome.status in ENDED:
-        return Next(outcome.status, outcome.error, crashes)
+        return NextState(outcome.status, outcome.error, crashes)
     if outcome.happened == "retried":
-        return Next(WAITING, None, 0)
+        return NextState(WAITING, None, 0)
     crashes += outcome.charged
     if outcome.charged and crashes >= CRASH_LIMIT:
-        return Next(FAILED, crash_error(crashes), crashes)
+        return NextState(FAILED, crash_error(crashes), crashes)
     if cancel_requested:
-        return Next(CANCELLED, None, crashes)
+        return NextState(CANCELLED, None, crashes)
     later = outcome.until is not None and outcome.until > now
-    return Next(DELAYED if later else WAITING, None, crashes)
+    return NextState(DELAYED if later else WAITING, None, crashes)
 
 
 def crash_error(times: int) -> JobError:

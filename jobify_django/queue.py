@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from jobify_django.conf import QueueSettings, get_settings, maxsize_problem, order_problem, workers_problem
+from jobify_django.conf import QueueSettings, expected_maxsize, expected_order, expected_workers, get_settings
 from jobify_django.exceptions import InvalidTuning
 from jobify_django.ordering import Order
 from jobify_django.signals import queue_changed
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 UNSET: Any = object()
 
-_PROBLEMS = {"workers": workers_problem, "maxsize": maxsize_problem, "order": order_problem}
+_EXPECTED = {"workers": expected_workers, "maxsize": expected_maxsize, "order": expected_order}
 
 
 def queue(name: str = "default") -> Queue:
@@ -27,7 +27,7 @@ def queue(name: str = "default") -> Queue:
     return Queue(get_settings().queue(name))
 
 
-def survey() -> Mapping[str, QueueStats | Exception]:
+def stats_of_queues() -> Mapping[str, QueueStats | Exception]:
     """Return every queue of the settings at this moment, with one look at each store; of a store that fails,
     its error."""
     by_store, failed = reachable()
@@ -111,7 +111,7 @@ class Queue:
         if not changes:
             raise InvalidTuning("nothing to tune: give workers, maxsize or order.")
         for key, value in changes.items():
-            if value is not None and (wanted := _PROBLEMS[key](value)):
+            if value is not None and (wanted := _EXPECTED[key](value)):
                 raise InvalidTuning(f"{key} of queue {self.name!r} cannot be {value!r}: it must be {wanted}.")
         return self._change(changes, actor, source, expected, progress)
 

@@ -13,13 +13,13 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.utils import timezone
 
-from jobify_django.conf import priority_problem
+from jobify_django.conf import expected_priority
 from jobify_django.exceptions import InvalidTask
 from jobify_django.handle import Job, PushedJob
+from jobify_django.push.awaitable import AwaitablePush
+from jobify_django.push.plan import UNSET, PushPlan
 from jobify_django.push.push import calls_of, push
-from jobify_django.push.pushing import Pushing
-from jobify_django.push.route import UNSET, Route
-from jobify_django.registry import Place, declared, tasks
+from jobify_django.registry import Declaration, name_and_declaration, tasks
 from jobify_django.stores import StoreHandler, stores
 from jobify_django.waiting.loop import on_event_loop
 
@@ -72,9 +72,11 @@ def task(
     def register(function: Callable[..., Any], depth: int = 1) -> Task[Any, Any]:
         if isinstance(function, Task):
             raise InvalidTask(f"{function!r} is a task already; using(...) returns a changed copy of it.")
-        task_name, place = declared(function, name, sys._getframe(depth))
+        task_name, declaration = name_and_declaration(function, name, sys._getframe(depth))
         kind = AsyncTask if iscoroutinefunction(function) else Task
-        return tasks.register(kind(function, task_name, queue=queue, priority=priority_value, place=place))
+        return tasks.register(
+            kind(function, task_name, queue=queue, priority=priority_value, declaration=declaration)
+        )
 
     return register if function is None else register(function, depth=2)
 
@@ -88,7 +90,17 @@ class _Decorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-COPIED = ("function", "name", "queue", "priority", "delay_seconds", "at", "timeout", "on_commit", "place")
+COPIED = (
+    "function",
+    "name",
+    "queue",
+    "priority",
+    "delay_seconds",
+    "at",
+    "timeout",
+    "on_commit",
+    "declaration",
+)
 """The attributes of a task that ``using`` copies, or changes in the copy."""
 
 OTHER_LIBRARIES = {
@@ -138,12 +150,12 @@ class Task(Generic[P, R]):
 
     # The state of a task is in slots, because functools.wraps in a decorator above ``@task`` copies the whole
     # ``__dict__``. That holds only what was copied from the function in the same way, and what mocks assign.
-    __slots__ = (*COPIED, "__dict__", "__weakref__", "_is_async", "_route", "_stores", "_wrapped")
+    __slots__ = (*COPIED, "__dict__", "__weakref__", "_is_async", "_plan", "_stores", "_wrapped")
 
     __name__: str
     __qualname__: str
     _is_async: bool | None
-    _route: Route | None
+    _plan: PushPlan | None
     _stores: StoreHandler
     _wrapped: Mapping[str, Any]
 
@@ -154,7 +166,7 @@ class Task(Generic[P, R]):
         *,
         queue: str = "default",
         priority: str | int = 0,
-        place: Place | None = None,
+        declaration: Declaration | None = None,
         stores: StoreHandler = stores,
     ) -> None:
         self.function = function
@@ -165,7 +177,7 @@ class Task(Generic[P, R]):
         self.at: float | None = None
         self.timeout: float | None = UNSET
         self.on_commit = True
-        self.place = place or Place.of(function)
+        self.declaration = declaration or Declaration.of(function)
         self._stores = stores
         # The function under all decorators first: an object that a decorator returns may lack a name.
         for source in (inspect.unwrap(function), function):
@@ -188,7 +200,7 @@ class Task(Generic[P, R]):
         def __setattr__(self, name, value):
             object.__setattr__(self, name, value)
             # Computed from the attributes, one of which has changed (``mock.patch.object`` assigns, too).
-            object.__setattr__(self, "_route", None)
+            object.__setattr__(self, "_plan", None)
             object.__setattr__(self, "_is_async", None)
 
         def __getattr__(self, name):
@@ -245,7 +257,7 @@ class Task(Generic[P, R]):
         put(copy, "_is_async", self._is_async)
         put(copy, "_wrapped", self._wrapped)
         put(copy, "_stores", self._stores)
-        put(copy, "_route", None)
+        put(copy, "_plan", None)
         # Not the whole ``__dict__``: a method that a mock has put there is bound to the original.
         copy.__dict__.update(self._wrapped)
         return copy
@@ -270,12 +282,12 @@ class Task(Generic[P, R]):
         ``UnknownBand``; ``StoreError`` if the store failed.
         """
         if on_event_loop():
-            return Pushing(self, ((args, kwargs),), one=True)  # type: ignore[return-value]
+            return AwaitablePush(self, ((args, kwargs),), one=True)  # type: ignore[return-value]
         return cast("PushedJob[R]", push(self, ((args, kwargs),))[0])
 
     async def apush(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Push as ``push`` does, in async code."""
-        return await Pushing(self, ((args, kwargs),), one=True)  # type: ignore[no-any-return]
+        return await AwaitablePush(self, ((args, kwargs),), one=True)  # type: ignore[no-any-return]
 
     def push_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Sequence[Job[R]]:
         """Push many calls at once, in order: fewer commits than one by one.
@@ -289,12 +301,12 @@ class Task(Generic[P, R]):
             calls: for each job a tuple of positional or a dict of keyword arguments.
         """
         if on_event_loop():
-            return Pushing(self, calls_of(calls), one=False)  # type: ignore[return-value]
+            return AwaitablePush(self, calls_of(calls), one=False)  # type: ignore[return-value]
         return push(self, calls_of(calls))
 
     async def apush_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Sequence[Job[R]]:
         """Push as ``push_many`` does, in async code."""
-        return await Pushing(self, calls_of(calls), one=False)  # type: ignore[no-any-return]
+        return await AwaitablePush(self, calls_of(calls), one=False)  # type: ignore[no-any-return]
 
     @property
     def is_async(self) -> bool:
@@ -331,7 +343,7 @@ def _priority_of(priority: str | int | None, metadata: Mapping[str, Any] | None)
 def _checked_priority(priority: object) -> str | int:
     if isinstance(priority, str) and priority:
         return priority
-    if expected := priority_problem(priority):  # what a number would have to be; empty if it is good
+    if expected := expected_priority(priority):  # what a number would have to be; empty if it is good
         raise InvalidTask(f"priority {priority!r} must be a band of JOBIFY['PRIORITIES'] or {expected}.")
     return cast(int, priority)
 

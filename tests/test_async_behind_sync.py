@@ -132,7 +132,7 @@ def cancel(job: Job[Any], shop: Workshop) -> None:
     running = shop.pool.completer.running(job.id)
     assert running is not None
     assert job.cancel()
-    running.end("cancel")
+    running.stop("cancel")
 
 
 @both

@@ -39,7 +39,7 @@ async def stored() -> int:
 
 async def in_line() -> None:
     """Wait until a push stands in line."""
-    line = queue().store.local(PushWaits, "default")
+    line = queue().store.process_local(PushWaits, "default")
     async with asyncio.timeout(PATIENCE):
         while not line.busy:  # noqa: ASYNC110 - the line tells nobody
             await asyncio.sleep(0.005)

@@ -359,13 +359,18 @@ def test_a_version_works_with_the_tables_of_the_next_one(jobify: Configure) -> N
 def test_a_listener_that_hears_nothing_says_so_and_looks_by_itself(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name, value in {"PATIENCE": 0.1, "TEST_EVERY": 0.05, "WAIT": 0.02, "DEAF_POLL": 0.02}.items():
+    for name, value in {
+        "PATIENCE": 0.1,
+        "TEST_EVERY": 0.05,
+        "WAIT": 0.02,
+        "POLL_WITHOUT_LISTEN": 0.02,
+    }.items():
         monkeypatch.setattr(listener, name, value)
-    ears = DatabaseStore().probe()
+    ears = DatabaseStore().change_detector()
     assert ears is not None
     with monkeypatch.context() as pooler, caplog.at_level("INFO", "jobify.store"):
         # A pooler in transaction mode takes the word, and gives it to nobody.
-        pooler.setattr(listener, "SAY", listener.SAY.replace(listener.CHANNEL, "another"))
+        pooler.setattr(listener, "NOTIFY", listener.NOTIFY.replace(listener.CHANNEL, "another"))
         until(lambda: ears() and "event=deaf" in caplog.text, "the listener's word")
         assert {kind for kind, _ in ears()} == {"work", "room", "ended"}
     with caplog.at_level("INFO", "jobify.store"):
@@ -378,7 +383,7 @@ def test_a_listener_that_hears_nothing_says_so_and_looks_by_itself(
 def test_with_a_deaf_listener_jobs_start_all_the_same(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "SAY", listener.SAY.replace(listener.CHANNEL, "another"))
+    monkeypatch.setattr(listener, "NOTIFY", listener.NOTIFY.replace(listener.CHANNEL, "another"))
     jobify(MAXSIZE=2, PUSH_TIMEOUT=PATIENCE, WORKERS=1)
     store = DatabaseStore("elsewhere")
     with at_work() as shop:

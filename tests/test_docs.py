@@ -256,16 +256,16 @@ def ways_of_the_rule() -> set[tuple[str, str, str]]:
         outcome.released(job, "its pool stopped"),
         outcome.released(job, "later", until=9.0),
     ]
-    rescued = [outcome.lease_ran_out(job, 3.0, None), outcome.lease_ran_out(job, 3.0, (2.0, 4.0))]
+    rescued = [outcome.expired(job, 3.0, None), outcome.expired(job, 3.0, (2.0, 4.0))]
     verbs = {"settle": settled, "rescue": rescued, "reconcile": [outcome.released(job, outcome.LOST_REPLY)]}
     running = {
-        (JobStatus.RUNNING, outcome.what_becomes(one, crashes=crashes, cancel_requested=asked, now=5.0), verb)
+        (JobStatus.RUNNING, outcome.next_state(one, crashes=crashes, cancel_requested=asked, now=5.0), verb)
         for verb, outcomes in verbs.items()
         for one in outcomes
         for crashes in range(outcome.CRASH_LIMIT)
         for asked in (False, True)
     }
-    retried = outcome.what_becomes(outcome.retried(job), crashes=2, cancel_requested=True, now=5.0)
+    retried = outcome.next_state(outcome.retried(job), crashes=2, cancel_requested=True, now=5.0)
     return {(before, then.status, verb) for before, then, verb in running} | {
         (before, retried.status, "retry") for before in (JobStatus.FAILED, JobStatus.CANCELLED)
     }

@@ -64,7 +64,7 @@ def the_store() -> Store:
 def beat(*, busy: int = 0, id: str = "a-pool", kind: str = "runjobs") -> None:
     """Report a pool alive."""
     queues = {"default": PoolQueue(10, busy, 0)}
-    the_store().beat(PoolRecord(id, "web-1", 4121, kind, time.time(), queues))
+    the_store().heartbeat(PoolRecord(id, "web-1", 4121, kind, time.time(), queues))
 
 
 def start(kind: Any, *, ago: float, lease: float = 60.0, pool: str = "a-pool") -> str:
@@ -290,7 +290,7 @@ class Broken(MemoryStore):
     def query(self, query: Any) -> Any:
         raise RuntimeError("find")
 
-    def troubles(self) -> Any:
+    def diagnose(self) -> Any:
         raise SystemExit(1)
 
 

@@ -469,7 +469,7 @@ def test_an_async_job_that_is_cancelled_in_its_thread_leaves_no_thread(jobify: C
         assert job.cancel()
         running = shop.pool.completer.running(job.id)
         assert running is not None
-        until(lambda: running.ending, "the cancellation")
+        until(lambda: running.stop_reason, "the cancellation")
         gate.set()
         job.wait(timeout=PATIENCE)
         assert job.status is JobStatus.CANCELLED

@@ -169,7 +169,7 @@ def test_a_cancel_that_comes_while_an_ended_job_is_tidied_up_does_not_undo_its_e
         assert tidying.wait(PATIENCE)
         running = shop.pool.completer.running(job.id)
         assert running is not None
-        running.end("release")
+        running.stop("release")
         go_on.set()
         job.wait(timeout=PATIENCE)
         assert (job.status, job.result()) == (JobStatus.SUCCESSFUL, "done")

@@ -8,8 +8,8 @@ import pytest
 
 from jobify_django.runtime import MACHINE
 from jobify_django.stores.database import listener as module
-from jobify_django.stores.database.listener import DEBOUNCE, ECHO, WAIT, Listener
-from jobify_django.stores.notifier import EVERYTHING
+from jobify_django.stores.database.listener import DEBOUNCE, ECHO, WAIT, ListenDetector
+from jobify_django.stores.notifier import EVERY_KIND
 from tests.child import until
 
 
@@ -43,15 +43,15 @@ def mouth(monkeypatch: pytest.MonkeyPatch) -> Mouth:
 
 
 def test_what_was_said_before_it_listened_is_looked_for(mouth: Mouth) -> None:
-    listener = Listener("default", mouth.words.append, MACHINE)
-    assert listener() == EVERYTHING
+    listener = ListenDetector("default", mouth.words.append, MACHINE)
+    assert listener() == EVERY_KIND
     assert mouth.waits == []
     assert listener() == set()
 
 
 def test_a_listener_looks_again_for_what_was_not_said_a_second_time(mouth: Mouth) -> None:
     # A process says a thing once in a while: a job that was pushed right after another was not announced.
-    listener = Listener("default", lambda word: None, MACHINE)
+    listener = ListenDetector("default", lambda word: None, MACHINE)
     listener()
     mouth.words.append("work default")
     assert listener() == {("work", "default")}
@@ -64,7 +64,7 @@ def test_a_listener_looks_again_for_what_was_not_said_a_second_time(mouth: Mouth
 
 
 def test_words_heard_between_are_looked_for_again_too(mouth: Mouth) -> None:
-    listener = Listener("default", lambda word: None, MACHINE)
+    listener = ListenDetector("default", lambda word: None, MACHINE)
     listener()
     mouth.words += ["work default", "room mail"]
     assert [listener(), listener()] == [{("work", "default")}, {("room", "mail")}]
@@ -74,7 +74,7 @@ def test_words_heard_between_are_looked_for_again_too(mouth: Mouth) -> None:
 
 
 def test_a_word_of_its_own_tells_nobody_anything(mouth: Mouth) -> None:
-    listener = Listener("default", mouth.words.append, MACHINE)
+    listener = ListenDetector("default", mouth.words.append, MACHINE)
     listener()
     assert listener() == set()  # it has heard its own word
     mouth.words += [ECHO, "gossip default"]

@@ -12,7 +12,7 @@ from django.db import connection
 
 from jobify_django.job import JobRecord, JobSpec, JobStatus, new_id
 from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqlite
-from jobify_django.stores.database.claim import LOOK, Line
+from jobify_django.stores.database.claim import PEEK, Selection
 from jobify_django.stores.database.connection import translate
 from jobify_django.stores.database.query import QUEUES
 from jobify_django.stores.database.rescue import LEASES
@@ -65,7 +65,7 @@ def plan(statement: str, values: list[Any]) -> str:
         return "\n".join(" ".join(str(cell) for cell in row) for row in cursor.fetchall())
 
 
-LINE = Line("default", 10)
+LINE = Selection("default", 10)
 CLAIM = {
     "sqlite": (
         sqlite.START % LINE.condition,
@@ -100,7 +100,7 @@ def test_a_claim_goes_by_the_index_of_waiting_jobs(jobify: Any, rows: int) -> No
 def test_a_look_finds_the_head_of_a_line_by_the_index_of_waiting_jobs(jobify: Any, rows: int) -> None:
     fill(rows)
 
-    found = plan(LOOK % ("", "SELECT ? AS queue, 0 AS skipped"), ["default"])
+    found = plan(PEEK % ("", "SELECT ? AS queue, 0 AS skipped"), ["default"])
 
     assert ("jobify_job_line" if connection.vendor == "mysql" else "jobify_job_waiting") in found
     assert "filesort" not in found

@@ -20,7 +20,7 @@ from jobify_django.outcome import Outcome
 from jobify_django.pool import Service, liveness, service, upkeep
 from jobify_django.pool.phase import Phase
 from jobify_django.pool.pool import Pool
-from jobify_django.pool.slots import Running
+from jobify_django.pool.slots import RunningJob
 from jobify_django.signals import job_ended
 from jobify_django.stores import stores
 from jobify_django.stores.base import Store
@@ -66,7 +66,7 @@ def busy(shop: Workshop) -> int:
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chores that come round soon, and a dead pool that is replaced at once."""
-    for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
+    for name in ("HEARTBEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
         monkeypatch.setattr(upkeep, name, 0.05)
     monkeypatch.setattr(service, "RESTART_AFTER", 0.0)
 
@@ -261,7 +261,7 @@ def test_hurry_ends_a_drain_in_progress(jobify: Configure) -> None:
         gate.reached()
         stopping = asyncio.run_coroutine_threadsafe(shop.service.drain(3600), shop.loop)
         until(lambda: shop.pool.phase >= Phase.DRAINING, "the drain")
-        shop.loop.call_soon_threadsafe(shop.service.hurry)
+        shop.loop.call_soon_threadsafe(shop.service.release_now)
         assert list(stopping.result(PATIENCE)) == [job.id]
 
     assert record(job).status is JobStatus.WAITING
@@ -297,7 +297,7 @@ def test_a_running_def_job_cannot_be_stopped_and_ends_as_it_ends(jobify: Configu
         assert job.cancel()
         running = shop.pool.completer.running(job.id)
         assert running is not None
-        until(lambda: running.ending, "the wish")
+        until(lambda: running.stop_reason, "the wish")
         gate.open()
         assert ended(job) is JobStatus.SUCCESSFUL
 
@@ -323,7 +323,7 @@ def test_a_job_cancelled_before_a_blocked_loop_could_begin_it_is_cancelled(
         running = shop.pool.completer.running(job.id)
         assert running is not None
         assert job.cancel()
-        until(lambda: running.ending, "the wish")
+        until(lambda: running.stop_reason, "the wish")
         gate.open()
         assert ended(job) is JobStatus.CANCELLED
         assert ran == []
@@ -436,11 +436,11 @@ def test_every_loop_survives_a_store_that_is_away(
     with at_work() as shop:
         pushed(lambda: None).wait(timeout=PATIENCE)
         pool = shop.pool.id
-        trouble.break_down("claim", "settle", "renew", "beat", "sync", "rescue", "prune")
+        trouble.break_down("claim", "settle", "renew", "heartbeat", "sync", "rescue", "prune")
         job = pushed(lambda: "after")
         shop.pool.wake()
         until(lambda: trouble.met["claim"] >= 2, "two tries")
-        for chore in ("sync", "beat"):
+        for chore in ("sync", "heartbeat"):
             until(lambda chore=chore: trouble.met[chore] >= 2, f"two tries of {chore}")
         assert record(job).status is JobStatus.WAITING
         trouble.break_down("claim", "rescue")  # nothing is rescued by a pool that cannot look
@@ -565,7 +565,7 @@ def test_a_pool_that_stops_without_its_store_says_so(
 @faulty
 def test_a_pool_starts_while_its_store_is_away(jobify: Configure) -> None:
     job = pushed(lambda: None)
-    trouble.break_down("claim", "settle", "beat", "sync", "rescue", "prune")
+    trouble.break_down("claim", "settle", "heartbeat", "sync", "rescue", "prune")
     with at_work():
         until(lambda: trouble.met["claim"], "the first try")
         trouble.clear()
@@ -614,7 +614,7 @@ def test_a_pool_whose_upkeep_dies_is_replaced(
     with at_work() as shop:
         dead = shop.pool
 
-        beat = dead.store.beat
+        beat = dead.store.heartbeat
 
         def bug(pool: PoolRecord) -> None:
             if pool.id == dead.id:
@@ -622,7 +622,7 @@ def test_a_pool_whose_upkeep_dies_is_replaced(
             beat(pool)
 
         until(lambda: dead.turns, "its first turn")
-        monkeypatch.setattr(dead.store, "beat", bug)
+        monkeypatch.setattr(dead.store, "heartbeat", bug)
         until(lambda: shop.pool is not dead, "another pool")
         assert ended(pushed(lambda: None)) is JobStatus.SUCCESSFUL
 
@@ -804,7 +804,7 @@ def test_a_service_needs_a_queue_it_knows(settings: Any) -> None:
         Service(exclude=["default"])
 
 
-def a_pool_with_a_job() -> tuple[Pool, Running]:
+def a_pool_with_a_job() -> tuple[Pool, RunningJob]:
     """A pool that has not started, and the job it runs, whose lease is renewed again and again."""
     served, store = a_queue(lease=0.03), MemoryStore("memory")
     store.add(served, [JobSpec("a", "app.tasks.a", "[[],{}]")])

@@ -412,7 +412,7 @@ def test_a_listener_that_fails_makes_no_push_fail(
         unsubscribe()
     assert waiting() == 1
     # The watcher's thread may be the one that tells of it.
-    until(lambda: "event=hint-failed" in caplog.text, "the word of the listener that failed")
+    until(lambda: "event=notify-failed" in caplog.text, "the word of the listener that failed")
 
 
 # How long others may block it
@@ -422,7 +422,7 @@ def test_a_listener_that_fails_makes_no_push_fail(
 def blocked(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Somebody else's transaction that stands in every push's way."""
     note.push(0)
-    monkeypatch.setattr(limits, "LEAST_PATIENCE", 0.2)
+    monkeypatch.setattr(limits, "SHORTEST_LOCK_WAIT", 0.2)
     held, over = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -489,7 +489,7 @@ def test_a_pause_waits_for_others_no_longer_than_a_store_may(
 ) -> None:
     if connection.vendor == "postgresql":
         pytest.skip("a push holds nothing there that a pause needs")
-    monkeypatch.setattr(limits, "PATIENCE", 0.2)
+    monkeypatch.setattr(limits, "LONGEST_LOCK_WAIT", 0.2)
     began = time.monotonic()
     with pytest.raises(StoreBusy, match="long transaction"):
         queue().pause()

@@ -56,7 +56,7 @@ LOOKS: dict[str, tuple[int, Callable[[Store], object]]] = {
     "changes": (1, lambda store: store.changes("default")),
     "pools": (1, lambda store: store.pools()),
     "claim of nothing": (1, lambda store: claim(store)),
-    "rescue of nothing": (1, lambda store: store.rescue(longest=60.0)),
+    "rescue of nothing": (1, lambda store: store.rescue(max_lease_left=60.0)),
 }
 
 

@@ -104,12 +104,12 @@ def searched(found: Schema) -> dict[str, tuple[str, str]]:
 
 def kind_of(column: Column) -> set[Any]:
     """Return the readers that fit a column's type."""
-    numbers, texts, times = (reading.number,), (reading.text, reading.text_or_none), (reading.moment,)
+    numbers, texts, times = (reading.number,), (reading.text, reading.text_or_none), (reading.timestamp,)
     kinds = {
         r"(big|small)?int(eger)?(\(\d+\))?( unsigned)?": numbers,
         r"varchar\(\d+\)|character varying\(\d+\)|(long)?text": texts,
-        r"real|double( precision)?": (*times, reading.moment_or_none),
-        r"bool(ean)?|tinyint\(1\)": (reading.truth,),
+        r"real|double( precision)?": (*times, reading.timestamp_or_none),
+        r"bool(ean)?|tinyint\(1\)": (reading.boolean,),
     }
     (kind,) = (kind for pattern, kind in kinds.items() if re.fullmatch(pattern, column.type.lower()))
     return set(kind)
@@ -119,9 +119,9 @@ SIMPLE = {
     reading.number,
     reading.text,
     reading.text_or_none,
-    reading.moment,
-    reading.moment_or_none,
-    reading.truth,
+    reading.timestamp,
+    reading.timestamp_or_none,
+    reading.boolean,
 }
 """Readers that say what a column's type must be; the others make more of a text or a number."""
 
@@ -206,7 +206,7 @@ def test_a_column_is_read_as_what_it_is(table: str) -> None:
     for name, known in READ[table].items():
         if known.read in SIMPLE:
             assert known.read in kind_of(found[name]), name
-        if known.read in (reading.text_or_none, reading.moment_or_none):
+        if known.read in (reading.text_or_none, reading.timestamp_or_none):
             assert found[name].null, name
 
 
@@ -217,11 +217,11 @@ def test_all_that_statements_name_is_there() -> None:
             continue
         named |= set(re.findall(r"\bjobify_(?!django)\w+", file.read_text()))
     assert {"jobify_job", "jobify_queue", "jobify_pool", "jobify_queuechange"} <= named
-    assert named - ELSEWHERE[connection.vendor] <= schema().names
+    assert named - OTHER_LIBRARIES[connection.vendor] <= schema().names
 
 
 NUMBERS = {"jobify_job_number"}
-ELSEWHERE = {"sqlite": NUMBERS | set(WHOLE), "postgresql": set(WHOLE), "mysql": NUMBERS}
+OTHER_LIBRARIES = {"sqlite": NUMBERS | set(WHOLE), "postgresql": set(WHOLE), "mysql": NUMBERS}
 """Names of what other databases have."""
 
 

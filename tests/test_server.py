@@ -270,7 +270,7 @@ def test_the_doctor_names_a_session_that_holds_a_snapshot(
     assert began.wait(PATIENCE)
     try:
         until(
-            lambda: any(f"session {pids[0]} " in trouble.text for trouble in the_store().troubles()),
+            lambda: any(f"session {pids[0]} " in diagnosis.text for diagnosis in the_store().diagnose()),
             "the doctor's word",
         )
     finally:

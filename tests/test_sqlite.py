@@ -109,7 +109,7 @@ def test_a_database_that_stays_locked_is_named_with_the_likely_cause(
     jobify: Configure, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note.push()
-    monkeypatch.setattr("jobify_django.stores.database.connection.PATIENCE", 0.0)
+    monkeypatch.setattr("jobify_django.stores.database.connection.LONGEST_LOCK_WAIT", 0.0)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy, match=r"'default' stayed locked for 0 s: .* Look for a long transaction"):
         note.push()
@@ -264,11 +264,11 @@ def test_a_count_that_a_hand_put_wrong_is_mended(jobify: Configure) -> None:
 
 def test_a_large_write_ahead_log_is_named(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     note.push()
-    assert the_store().troubles() == ()
+    assert the_store().diagnose() == ()
     monkeypatch.setattr(sqlite, "LARGE_LOG", 1)
-    (trouble,) = the_store().troubles()
-    assert "-wal takes" in trouble.text
-    assert "wal_checkpoint" in trouble.fix
+    (diagnosis,) = the_store().diagnose()
+    assert "-wal takes" in diagnosis.text
+    assert "wal_checkpoint" in diagnosis.fix
 
 
 # A crowd

@@ -127,7 +127,7 @@ from jobify_django.pool import serving
 
 async def serve():
     async with serving() as service:
-        await service.until_dry()
+        await service.until_idle()
 
 asyncio.run(serve())
 """

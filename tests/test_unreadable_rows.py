@@ -331,14 +331,14 @@ def test_leases_are_renewed_and_what_ran_out_is_rescued(
     renewed = store.renew("p", dict.fromkeys([rows.whole["running"], *running], 1), 30.0)
     assert rows.whole["running"] not in renewed.lost
     now[0] += 100
-    rescued = {one.id for one in store.rescue(10_000, longest=60.0)}
+    rescued = {one.id for one in store.rescue(10_000, max_lease_left=60.0)}
     assert rows.whole["running"] in rescued
     if column not in ("lease_until", "attempt"):
         assert rescued == {rows.whole["running"], *running}
     records = store.get(rescued)
     assert {record.status for record in records.values()} <= {JobStatus.WAITING, JobStatus.FAILED}
     assert all(record.history[-1].reason == "its worker's lease ran out" for record in records.values())
-    assert not store.rescue(10_000, longest=60.0)
+    assert not store.rescue(10_000, max_lease_left=60.0)
 
 
 @columns

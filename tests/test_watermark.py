@@ -196,7 +196,7 @@ def test_slow_claims_go_by_the_watermark_as_long_as_there_is_much_to_pass_by(
     monkeypatch.setattr(postgresql, "Watermarks", lambda *given: made.append(Watermarks(*given)) or made[-1])
     store = DatabaseStore("database")
     (watermarks,) = made
-    monkeypatch.setattr(watermark, "MANY", 400)
+    monkeypatch.setattr(watermark, "MANY_DEAD", 400)
     monkeypatch.setattr(watermark, "SLOW", NEVER)
     work_off(store, 1_000)
     assert "default" not in watermarks
@@ -226,13 +226,13 @@ def test_claims_that_are_slow_for_another_reason_go_the_usual_way(
     store = DatabaseStore("database")
     push(store, *[0] * 500)
     looks: list[bool] = []
-    look = Watermark.look
+    look = Watermark.refresh
 
     def watched(mark: Watermark, db: Connection) -> bool:
         looks.append(look(mark, db))
         return looks[-1]
 
-    monkeypatch.setattr(Watermark, "look", watched)
+    monkeypatch.setattr(Watermark, "refresh", watched)
 
     assert [len(take(store, 1)) for _ in range(5)] == [1] * 5
     assert looks == [False]
@@ -314,7 +314,7 @@ def test_who_comes_back_to_a_place_below_the_watermark_is_found_by_a_full_look(
     store: DatabaseStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, below: Below
 ) -> None:
     monkeypatch.setattr(watermark, "LONGEST_PAUSE", AN_HOUR)
-    monkeypatch.setattr(watermark, "PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "PAUSE_FACTOR", NEVER)
     id = below(store, DatabaseStore("other"))
     later, lowest = push(store, 0, -1)
     assert claimed(store, 1) == [later]
@@ -329,7 +329,7 @@ def test_a_push_whose_transaction_takes_long_is_found_by_a_full_look(
     store: DatabaseStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watermark, "LONGEST_PAUSE", AN_HOUR)
-    monkeypatch.setattr(watermark, "PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "PAUSE_FACTOR", NEVER)
     open_push = OpenPush()
     work_off(store, 500)
     open_push.end()
@@ -344,7 +344,7 @@ def test_whom_this_process_lets_come_due_it_need_not_look_for(
     store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watermark, "LONGEST_PAUSE", NEVER)
-    monkeypatch.setattr(watermark, "PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "PAUSE_FACTOR", NEVER)
     early = push(store, 0, 0, 0, delay=60)
     work_off(store, 500)
     (late,) = push(store, 0)
@@ -358,7 +358,7 @@ def test_whom_this_process_lets_come_due_it_need_not_look_for(
 def test_when_very_many_come_back_it_begins_afresh(
     store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watermark, "MOST_BELOW", 20)
+    monkeypatch.setattr(watermark, "MOST_LATE_ARRIVALS", 20)
     other = DatabaseStore("other")
     ids = push(store, *[0] * 50)
     held = claim(other)

@@ -311,7 +311,7 @@ FaultyDatabase = _with_trouble(DatabaseStore)
 
 def notice_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no database store notice what other processes write."""
-    monkeypatch.setattr(type(DatabaseStore()), "probe", lambda self: None)
+    monkeypatch.setattr(type(DatabaseStore()), "change_detector", lambda self: None)
 
 
 def elsewhere(work: Any) -> Any:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.loop import call_on_loop
 from jobify_django.runtime import Runtime
 
 
@@ -46,8 +46,8 @@ class ClaimLoop(ABC):
         self.wake()
 
     @abstractmethod
-    async def stop(self, patience: float) -> bool:
-        """Run no more turns, and close; return whether that was done within ``patience`` seconds."""
+    async def stop(self, timeout: float) -> bool:
+        """Run no more turns, and close; return whether that was done within ``timeout`` seconds."""
 
 
 GATHER = 0.001
@@ -76,11 +76,11 @@ class ThreadClaimLoop(ClaimLoop):
     def wake_soon(self) -> None:
         self._alarm.set()
 
-    async def stop(self, patience: float) -> bool:
+    async def stop(self, timeout: float) -> bool:
         self._stopping = True
         self.wake()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 await self._closed.wait()
         return self._closed.is_set()
 
@@ -97,7 +97,7 @@ class ThreadClaimLoop(ClaimLoop):
         try:
             self.close()
         finally:
-            tell_loop(self._loop, self._closed.set)
+            call_on_loop(self._loop, self._closed.set)
 
     def _turn_until_stopped(self) -> None:
         pause = 0.0
@@ -129,9 +129,9 @@ class AsyncClaimLoop(ClaimLoop):
         if self.runtime.thread_id() == self._thread:
             self._wake_here()
         else:
-            tell_loop(self._loop, self._wake_here)
+            call_on_loop(self._loop, self._wake_here)
 
-    async def stop(self, patience: float) -> bool:
+    async def stop(self, timeout: float) -> bool:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()

@@ -21,13 +21,13 @@ from weakref import getweakrefcount
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from jobify_django.conf import get_settings
-from jobify_django.current import inside
+from jobify_django.current import current
 from jobify_django.job import JobError
 from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome, failed, succeeded
 from jobify_django.payload import decode_call, encode
 from jobify_django.pool.connection import close_connections, tidy_connections
-from jobify_django.pool.slots import Running
+from jobify_django.pool.slots import RunningJob
 
 logger = get_log("jobify.worker")
 
@@ -49,7 +49,7 @@ class Unfinished(NamedTuple):
     context: Context
 
 
-def run_job(running: Running) -> Outcome | Unfinished:
+def run_job(running: RunningJob) -> Outcome | Unfinished:
     """Run a job in this thread, in a context and with database connections of its own.
 
     Returns an ``Unfinished`` for ``arun_job`` if what it called is an ``async def`` after all.
@@ -69,7 +69,7 @@ def run_job(running: Running) -> Outcome | Unfinished:
     return outcome
 
 
-async def arun_job(running: Running, work: Work | None = None) -> Outcome:
+async def arun_job(running: RunningJob, work: Work | None = None) -> Outcome:
     """Run an ``async def`` job, or the rest of one that ``run_job`` began. Each call needs an asyncio task
     and a context of its own.
 
@@ -78,7 +78,7 @@ async def arun_job(running: Running, work: Work | None = None) -> Outcome:
     # Without a thread of its own, all jobs' ORM calls would queue up behind one another. Set by hand, not
     # with "async with": the context is the job's alone, and most jobs never use the thread.
     try:
-        own = _unused.pop()
+        own = _spare_contexts.pop()
     except IndexError:
         own = ThreadSensitiveContext()
     SyncToAsync.thread_sensitive_context.set(own)
@@ -101,10 +101,10 @@ async def arun_job(running: Running, work: Work | None = None) -> Outcome:
         if getweakrefcount(own) and own in threads:
             await _end_thread(own, running)
         else:
-            _unused.append(own)
+            _spare_contexts.append(own)
 
 
-async def _end_thread(own: ThreadSensitiveContext, running: Running) -> None:
+async def _end_thread(own: ThreadSensitiveContext, running: RunningJob) -> None:
     """Close the connections of a job's own thread, which ends with the job."""
     claim, sync_to_async = running.claim, running.slots.runtime.sync_to_async
     try:
@@ -125,18 +125,18 @@ async def _end_thread(own: ThreadSensitiveContext, running: Running) -> None:
             executor.shutdown(wait=False)
 
 
-_unused: list[ThreadSensitiveContext] = []
+_spare_contexts: list[ThreadSensitiveContext] = []
 """Contexts that have no thread yet, for the next jobs: a job that made no ORM calls puts its own back. Making
 one takes longer than all else here."""
 
 
-def _call(running: Running) -> Any:
+def _call(running: RunningJob) -> Any:
     args, kwargs = decode_call(running.claim.arguments)
-    inside.set(running)
+    current.set(running)
     return running.job_task.function(*args, **kwargs)
 
 
-def _returned(running: Running, value: Any) -> Outcome:
+def _returned(running: RunningJob, value: Any) -> Outcome:
     if value is None:
         return succeeded(running.claim)
     try:
@@ -147,17 +147,17 @@ def _returned(running: Running, value: Any) -> Outcome:
     return succeeded(running.claim, result)
 
 
-def raised(running: Running, error: BaseException) -> Outcome:
+def raised(running: RunningJob, error: BaseException) -> Outcome:
     """Return the outcome of a job that raised, and keep the exception for the report."""
     with contextlib.suppress(Exception):
-        error.__traceback__ = _its_own(error.__traceback__)
+        error.__traceback__ = _without_pool_frames(error.__traceback__)
     described = describe(error)
     _clear_frames(error)
     running.exception = error
     return failed(running.claim, described)
 
 
-def _its_own(trace: TracebackType | None) -> TracebackType | None:
+def _without_pool_frames(trace: TracebackType | None) -> TracebackType | None:
     """Return a traceback from the job's function on, without the pool's frames, if it got there."""
     own = trace
     while own is not None and own.tb_frame.f_code.co_filename.startswith(HERE):

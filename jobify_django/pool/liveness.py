@@ -6,28 +6,28 @@ from asyncio import AbstractEventLoop
 from collections.abc import Mapping
 
 from jobify_django.log import get_log, listed, quoted
-from jobify_django.outage import Outage
-from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.loop import call_on_loop
 from jobify_django.pool.slots import Slots
+from jobify_django.repeated_failure import RepeatedFailure
 from jobify_django.runtime import Runtime
 
 logger = get_log("jobify.worker")
 
 LAG_WORTH_A_WARNING = 1.0
-LONGEST_LAG_UNSAID = 60.0
+LAG_WARNING_EVERY = 60.0
 """Seconds between two warnings of one that lasts, at most."""
 
 STUCK_AFTER = 10.0
 """Seconds without a turn of the claim loop after which a pool is no longer reported alive."""
 
 
-class Turning:
+class TurnMonitor:
     """Checks whether a claim loop still makes turns, and logs it when it does not.
 
     Args:
         pool: the pool's id.
         store: the name of its store.
-        every: seconds between two looks.
+        every: seconds between two checks.
         runtime: the machine it runs on.
     """
 
@@ -40,7 +40,7 @@ class Turning:
         self._still = 0.0
         self._looked_at = 0.0
 
-    def look(self, turns: int) -> bool:
+    def check(self, turns: int) -> bool:
         """Return whether it has turned lately; ``turns`` is how often it has by now."""
         now = self._monotonic()
         # A process that was stopped meanwhile, by SIGSTOP say, gave its claim loop no time either.
@@ -64,13 +64,13 @@ class Turning:
         return not stuck
 
 
-class Lag:
+class LoopLagMonitor:
     """Logs it when an event loop was blocked: then no ``async def`` job and no request went on.
 
     Args:
         loop: the event loop.
         slots: the pool's, to name the jobs on it.
-        every: seconds between two looks.
+        every: seconds between two checks.
         runtime: the machine it runs on.
     """
 
@@ -81,16 +81,16 @@ class Lag:
         self._loop = loop
         self._slots = slots
         self._since: float | None = None
-        self._said = Outage(runtime, again=every, longest=LONGEST_LAG_UNSAID)
+        self._failures = RepeatedFailure(runtime, again=every, longest=LAG_WARNING_EVERY)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check once, from a thread beside the loop."""
         since = self._since
         if since is None:
             self._since = self._monotonic()
-            if not tell_loop(self._loop, self._turned):
+            if not call_on_loop(self._loop, self._turned):
                 self._since = None  # the loop is closed; the pool's owner ends it
-        elif self._monotonic() - since > LAG_WORTH_A_WARNING and self._said.fail("lag") is not None:
+        elif self._monotonic() - since > LAG_WORTH_A_WARNING and self._failures.fail("lag") is not None:
             jobs = [
                 listed((running.claim.task, running.claim.id), " ")
                 for slots in self._slots.values()
@@ -106,4 +106,4 @@ class Lag:
 
     def _turned(self) -> None:
         self._since = None
-        self._said.over()
+        self._failures.recovered()

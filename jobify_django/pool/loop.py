@@ -11,7 +11,7 @@ from jobify_django.runtime import Runtime
 Arguments = TypeVarTuple("Arguments")
 
 
-def tell_loop(
+def call_on_loop(
     loop: asyncio.AbstractEventLoop, call: Callable[[*Arguments], object], *arguments: *Arguments
 ) -> bool:
     """Have a loop make a call soon; return whether it can. A closed loop runs nothing any more."""
@@ -40,11 +40,11 @@ class LoopEvent:
         if self._thread_id() == self._thread:
             self._event.set()
         else:
-            self.tell()
+            self.set_threadsafe()
 
-    def tell(self) -> None:
+    def set_threadsafe(self) -> None:
         """Set the event; a signal handler may call it, too, at any point."""
-        tell_loop(self._loop, self._event.set)
+        call_on_loop(self._loop, self._event.set)
 
     async def until(self, ready: Callable[[], bool]) -> None:
         """Wait until ``ready`` returns true; it is called whenever the event is set."""

@@ -15,9 +15,9 @@ from jobify_django.outcome import released
 from jobify_django.pool.budget import Budget
 from jobify_django.pool.claim_loop import AsyncClaimLoop, ThreadClaimLoop
 from jobify_django.pool.completer import Completer
-from jobify_django.pool.dryness import Dryness, Left
 from jobify_django.pool.forking import hook_forks
-from jobify_django.pool.loop import LoopEvent, tell_loop
+from jobify_django.pool.idle_check import IdleCheck, UnrunnableJobs
+from jobify_django.pool.loop import LoopEvent, call_on_loop
 from jobify_django.pool.phase import Phase, Phases
 from jobify_django.pool.quarantine import QuarantineRule
 from jobify_django.pool.slots import ProcessSlots, Slots
@@ -30,7 +30,7 @@ from jobify_django.stores.value import PoolQueue, PoolRecord
 
 logger = get_log("jobify.worker")
 
-LAST_WORDS = 2.0
+RELEASE_TIMEOUT = 2.0
 """Seconds a stopping pool has, after its grace, to cancel its jobs, to hand them back, and to retire."""
 
 
@@ -87,7 +87,7 @@ class Pool:
             tasks=tasks,
             runtime=runtime,
         )
-        self._dryness = Dryness(store, self.queues, tasks)
+        self._idle_check = IdleCheck(store, self.queues, tasks)
         self._turn = Turn(
             self.id,
             store,
@@ -96,7 +96,7 @@ class Pool:
             completer=self.completer,
             quarantine=QuarantineRule(slots),
             budget=self._budget,
-            dryness=self._dryness,
+            idle_check=self._idle_check,
             quiet=quiet,
         )
         self.turns = 0
@@ -125,15 +125,15 @@ class Pool:
     async def start(self) -> None:
         """Begin claiming. The running event loop is the one ``async def`` jobs run on."""
         self.loop = asyncio.get_running_loop()
-        self._news = LoopEvent(self.store.runtime)
+        self._progress = LoopEvent(self.store.runtime)
         hook_forks()
         self.died: asyncio.Future[BaseException] = self.loop.create_future()
         self.workers.open()
         self._claim_loop.start()
-        self.store.served.update(list(self.queues))
+        self.store.queues_here.update(list(self.queues))
         try:
             # After the start: a notification may come at once, from another thread.
-            self._unsubscribe = self.store.listen("work", self._on_hint)
+            self._unsubscribe = self.store.listen("work", self._on_notification)
             self._upkeep.start(self.loop)
         except BaseException:
             await self.drain(0)  # what it has claimed meanwhile would not be renewed
@@ -154,7 +154,7 @@ class Pool:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    await self._news.until(self._drained)
+                    await self._progress.until(self._drained)
         finally:
             # Cancelled too: gunicorn, in a hurry, cancels every task of the loop and waits a second for them.
             self._phases.enter(Phase.RELEASING)
@@ -166,26 +166,26 @@ class Pool:
         """Start no further job. Only sets a flag: a signal handler may call it at any point."""
         self._phases.enter(Phase.STOPPING)
 
-    def hurry(self) -> None:
+    def release_now(self) -> None:
         """End a ``drain`` in progress now: hand back what still runs."""
         self._phases.enter(Phase.RELEASING)
         if self._claim_loop.running:
-            self._news.tell()
+            self._progress.set_threadsafe()
 
-    async def until_dry(self) -> Sequence[Left]:
+    async def until_idle(self) -> Sequence[UnrunnableJobs]:
         """Return the waiting jobs that it cannot run, once no job of this pool runs and no other one waits.
 
         The store is read for that, from now on. For jobs that wait because other pools use up a queue's
         ``MAX_RUNNING`` it waits.
         """
-        self._dryness.ask()
+        self._idle_check.ask()
         self.wake()
-        await self._news.until(lambda: self._dryness.left is not None)
-        return self._dryness.left or []
+        await self._progress.until(lambda: self._idle_check.unrunnable is not None)
+        return self._idle_check.unrunnable or []
 
-    async def until_spent(self) -> None:
+    async def until_budget_spent(self) -> None:
         """Return once the budget is used up and no job of this pool runs."""
-        await self._news.until(lambda: self._budget.spent and self.completer.empty)
+        await self._progress.until(lambda: self._budget.spent and self.completer.empty)
 
     def _drained(self) -> bool:
         # A claim was perhaps under way when the pool was told to stop: a whole turn must have come since.
@@ -195,19 +195,19 @@ class Pool:
     async def _cancel_all(self) -> None:
         left = [running for slots in self.slots.values() for running in slots.jobs()]
         for running in left:
-            running.end("release")
+            running.stop("release")
         waits = [running.task for running in left if running.task is not None]
         if waits:
-            await asyncio.wait(waits, timeout=LAST_WORDS / 2)
+            await asyncio.wait(waits, timeout=RELEASE_TIMEOUT / 2)
 
     async def _end(self) -> None:
         self._unsubscribe()
-        self.store.served.subtract(list(self.queues))
+        self.store.queues_here.subtract(list(self.queues))
         self._upkeep.stop()
-        if not await self._claim_loop.stop(LAST_WORDS):
+        if not await self._claim_loop.stop(RELEASE_TIMEOUT):
             logger.error(
                 "event=stopped-without-store error='no answer within %g s' jobs=%s",
-                LAST_WORDS,
+                RELEASE_TIMEOUT,
                 listed(self.completer.held()),
             )
         self.workers.threads.resize(0)
@@ -220,7 +220,7 @@ class Pool:
             if not self.completer.empty:
                 self._released = self.hand_back("its pool stopped")
                 logger.warning("event=released jobs=%s", listed(self._released))
-            self._upkeep.join(LAST_WORDS / 2)
+            self._upkeep.join(RELEASE_TIMEOUT / 2)
             self.store.retire(self.id)
         except Exception as error:
             # Nothing is lost: the leases run out and other pools take the jobs.
@@ -240,14 +240,14 @@ class Pool:
     def on_death(self, error: BaseException) -> None:
         """Resolve ``died``: one of the pool's threads ended by a bug."""
 
-        def tell() -> None:
+        def report_death() -> None:
             if not self.died.done():
                 self.died.set_result(error)
             self._turned_in = Phase.CLOSED  # no turn follows
-            self._news.set()
+            self._progress.set()
 
         # Before it is logged: no handler of the project may delay the pool's replacement.
-        tell_loop(self.loop, tell)
+        call_on_loop(self.loop, report_death)
         logger.critical("event=pool-died pool=%s error=%s", self.id, quoted(error), exc_info=error)
 
     # Its turns
@@ -260,19 +260,19 @@ class Pool:
         pause = self._turn.run(phase)
         self._turned_in = max(phase, self._turned_in)
         if self.completer.empty:
-            self._news.set()
+            self._progress.set()
         return pause
 
     def wake(self) -> None:
         """Make the next turn come at once."""
         self._claim_loop.wake()
 
-    def _on_hint(self, queue: object) -> None:
+    def _on_notification(self, queue: object) -> None:
         if queue is None or queue in self.slots:
             self._claim_loop.wake()
 
     def _on_change(self) -> None:
-        self._upkeep.hurry()
+        self._upkeep.report_soon()
         self._claim_loop.wake()
 
     # Its record

@@ -8,16 +8,16 @@ from typing import Literal
 
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim
-from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.loop import call_on_loop
 from jobify_django.registry import Registered
 from jobify_django.runtime import Runtime
 from jobify_django.stores.value import QueueState
 
-Ending = Literal["cancel", "release", "lost"]
+StopReason = Literal["cancel", "release", "lost"]
 
 
-class Running:
-    """A job in a worker. To the job's own pushes it is the ``Inside`` that says whether they may wait.
+class RunningJob:
+    """A job in a worker. To the job's own pushes it is the ``CurrentJob`` that says whether they may wait.
 
     Attributes:
         job_task: what it is a call of; ``task`` is the one of asyncio that runs it on the event loop.
@@ -26,14 +26,14 @@ class Running:
 
     __slots__ = (
         "_waits",
-        "asked",
         "began",
         "claim",
-        "ending",
         "exception",
         "job_task",
         "seconds",
         "slots",
+        "stop_reason",
+        "stop_reasons",
         "task",
     )
 
@@ -44,23 +44,23 @@ class Running:
         self.began = slots.monotonic()
         self.seconds = 0.0
         self.task: asyncio.Task[None] | None = None
-        self.ending: Ending | None = None
+        self.stop_reason: StopReason | None = None
         self.exception: BaseException | None = None
-        self.asked: tuple[Ending, ...] = ()
+        self.stop_reasons: tuple[StopReason, ...] = ()
         self._waits = 0
 
-    def end(self, ending: Ending) -> None:
+    def stop(self, stop_reason: StopReason) -> None:
         """Stop an ``async def`` job: because it was cancelled, handed back, or is no longer ours.
 
         Once for each of these, however often it is asked: a job that awaits in its ``finally`` is let do so.
         """
-        if ending in self.asked:
+        if stop_reason in self.stop_reasons:
             return
-        self.asked = (*self.asked, ending)
-        self.ending = self.ending or ending
+        self.stop_reasons = (*self.stop_reasons, stop_reason)
+        self.stop_reason = self.stop_reason or stop_reason
         task = self.task
         if task is not None:
-            tell_loop(task.get_loop(), task.cancel)
+            call_on_loop(task.get_loop(), task.cancel)
 
     def begin_wait(self, queue: str, *, anyway: bool = False) -> bool:
         with self.slots.of_process.lock:
@@ -70,7 +70,7 @@ class Running:
                 self._waits -= 1
             return leaves
 
-    def may_go_on(self, queue: str) -> bool:
+    def may_keep_waiting(self, queue: str) -> bool:
         with self.slots.of_process.lock:
             return self._leaves_a_worker(queue)
 
@@ -115,12 +115,12 @@ class Slots:
         self.settings = settings
         self.size = size
         self.version = 0
-        self.seen = QueueState(settings.name)
+        self.state = QueueState(settings.name)
         self.of_process = of_process
         self.runtime = of_process.runtime
         self.monotonic = self.runtime.monotonic
-        self._running: dict[Running, None] = {}
-        self._quarantined: dict[Running, None] = {}
+        self._running: dict[RunningJob, None] = {}
+        self._quarantined: dict[RunningJob, None] = {}
         of_process[settings.name] = self
 
     @property
@@ -133,35 +133,35 @@ class Slots:
         """How many jobs run."""
         return len(self._running)
 
-    def jobs(self) -> Iterable[Running]:
+    def jobs(self) -> Iterable[RunningJob]:
         """Return the jobs that run."""
         return list(self._running)
 
-    def quarantined(self) -> Iterable[Running]:
+    def quarantined(self) -> Iterable[RunningJob]:
         """Return those of the jobs that run which ran when a process died."""
         return list(self._quarantined)
 
-    def youngest(self) -> Running | None:
+    def youngest(self) -> RunningJob | None:
         """Return the job that started last, of those that run."""
         try:
             return next(reversed(self._running), None)
         except RuntimeError:  # one ended on its thread meanwhile
             return self.youngest()
 
-    def take(self, claim: Claim, job_task: Registered) -> Running:
+    def take(self, claim: Claim, job_task: Registered) -> RunningJob:
         """Put a job into a slot."""
-        running = Running(claim, job_task, self)
+        running = RunningJob(claim, job_task, self)
         # By itself, not by its id: a job that was lost may come back here while the old attempt still runs.
         self._running[running] = None
         if claim.crashes:
             self._quarantined[running] = None
         return running
 
-    def holds(self, running: Running) -> bool:
+    def holds(self, running: RunningJob) -> bool:
         """Whether a job is in a slot still."""
         return running in self._running
 
-    def leave(self, running: Running) -> None:
+    def leave(self, running: RunningJob) -> None:
         """Free a job's slot."""
         running.seconds = self.monotonic() - running.began
         # The task's context holds this object: the cycle would leave every job to the garbage collector.

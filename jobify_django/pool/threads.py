@@ -11,7 +11,7 @@ from django.db import connections
 from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome
 from jobify_django.pool.execution import Unfinished, run_job
-from jobify_django.pool.slots import Running
+from jobify_django.pool.slots import RunningJob
 from jobify_django.runtime import Runtime
 
 logger = get_log("jobify.worker")
@@ -28,18 +28,18 @@ class Threads:
 
     Args:
         done: called with a job and how it ended.
-        go_on: called with a job and the rest of it that must run on the event loop.
+        continue_on_loop: called with a job and the rest of it that must run on the event loop.
         runtime: the machine they run on.
     """
 
     def __init__(
         self,
-        done: Callable[[Running, Outcome], None],
-        go_on: Callable[[Running, Unfinished], None],
+        done: Callable[[RunningJob, Outcome], None],
+        continue_on_loop: Callable[[RunningJob, Unfinished], None],
         runtime: Runtime,
     ) -> None:
         self._done = done
-        self._go_on = go_on
+        self._continue_on_loop = continue_on_loop
         self._runtime = runtime
         self._work: Any = runtime.queue()  # of jobs; None ends a thread
         self._lock = runtime.lock()
@@ -54,7 +54,7 @@ class Threads:
         return self._idle
 
     @property
-    def room(self) -> int | None:
+    def startable(self) -> int | None:
         """How many more jobs may start while the system refuses threads; ``None`` while it does not."""
         refused_at = self._refused_at
         return (
@@ -70,7 +70,7 @@ class Threads:
                 self._total -= 1
                 self._work.put(None)
 
-    def run(self, running: Running) -> bool:
+    def run(self, running: RunningJob) -> bool:
         """Run a job on an idle thread, or on a new one; return ``False`` if the system refuses a thread."""
         with self._lock:
             if self._idle:
@@ -110,16 +110,16 @@ class Threads:
                     self._total -= 1
                 else:
                     self._idle += 1
-            self._tell(running, outcome)
+            self._report(running, outcome)
             if surplus:
                 break
         with contextlib.suppress(Exception):
             connections.close_all()
 
-    def _tell(self, running: Running, outcome: Outcome | Unfinished) -> None:
+    def _report(self, running: RunningJob, outcome: Outcome | Unfinished) -> None:
         try:
             if isinstance(outcome, Unfinished):
-                self._go_on(running, outcome)
+                self._continue_on_loop(running, outcome)
             else:
                 self._done(running, outcome)
         except Exception:

@@ -16,11 +16,11 @@ from jobify_django.outcome import Outcome
 from jobify_django.pool.backoff import Backoff
 from jobify_django.pool.budget import Budget, at_most
 from jobify_django.pool.completer import Completer
-from jobify_django.pool.dryness import Dryness
+from jobify_django.pool.idle_check import IdleCheck
 from jobify_django.pool.phase import Phase
-from jobify_django.pool.quarantine import LOOK_AGAIN, QuarantineRule
+from jobify_django.pool.quarantine import CHECK_AGAIN, QuarantineRule
 from jobify_django.pool.refusal import refusals
-from jobify_django.pool.report import heard, report
+from jobify_django.pool.report import report, reports_successes
 from jobify_django.pool.workers import Workers
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import Claimed, Demand, Lane
@@ -44,7 +44,7 @@ class Turn:
     completer: Completer
     quarantine: QuarantineRule
     budget: Budget
-    dryness: Dryness
+    idle_check: IdleCheck
     quiet: bool
     """Whether jobs that end well are not reported."""
 
@@ -58,7 +58,7 @@ class Turn:
     def run(self, phase: Phase) -> float:
         """Do one turn, and return the seconds until the next one, if nothing wakes the loop before."""
         # How often somebody has asked for word that the pool has run all it can; 0 if nobody waits for that.
-        asked = self.dryness.asked
+        requests = self.idle_check.requests
         outcomes = self.completer.take()
         demand = self._demand(phase)
         try:
@@ -69,17 +69,17 @@ class Turn:
                 raise
             return self._back_off(error)
         if self._backoff.pause:
-            self._backoff.over()
+            self._backoff.recovered()
         self.workers.apply(claimed.states)
         if claimed.claims:
             self.budget.spend(self.workers.start(claimed.claims))
         self._reply_may_be_lost = False
         if outcomes:
             self._forget_and_report(outcomes, claimed.refused)
-        if claimed.blocked:
-            self.quarantine.note_blocked()
-        if asked:
-            self._note_dry(asked, demand, claimed)
+        if claimed.deferred:
+            self.quarantine.note_deferred()
+        if requests:
+            self._note_idle(requests, demand, claimed)
         return self._pause(claimed)
 
     def end(self) -> None:
@@ -90,19 +90,21 @@ class Turn:
         self._reconcile()
 
     def _demand(self, phase: Phase) -> Demand:
-        # ``left`` is how many seconds a job in quarantine that has started is still to run alone.
-        wants = {} if phase > Phase.CLAIMING or self.quarantine.left else self._wants()
+        # ``seconds_alone`` is how many seconds a job in quarantine that has started is still to run alone.
+        wants = {} if phase > Phase.CLAIMING or self.quarantine.seconds_alone else self._wants()
         lanes = {
             name: Lane(want, self.queues[name].lease, self.queues[name].max_running)
             for name, want in wants.items()
         }
-        return Demand(self.pool, lanes, self.workers.unknown, self.quarantine.choice)
+        return Demand(self.pool, lanes, self.workers.unknown_tasks, self.quarantine.choice)
 
     def _wants(self) -> Mapping[str, int]:
         """Return how many jobs of each queue may start: one for each idle worker, within the limits."""
         wants = {name: idle for name, slots in self.workers.slots.items() if (idle := slots.idle)}
-        room = self.workers.threads.room
-        return self.budget.limit(wants if room is None else at_most(wants, room, self.store.runtime))
+        startable = self.workers.threads.startable
+        return self.budget.limit(
+            wants if startable is None else at_most(wants, startable, self.store.runtime)
+        )
 
     def _exchange(self, demand: Demand, outcomes: Sequence[Outcome]) -> Claimed:
         self._reconcile()
@@ -132,26 +134,28 @@ class Turn:
         a reason; an empty one stands for "stored".
         """
         why = refusals(self.store, [one for one in refused if one.status.ended]) if refused else {}
-        everything = bool(refused) or (not self.quiet and heard())
+        everything = bool(refused) or (not self.quiet and reports_successes())
         for outcome in outcomes:
-            running = self.completer.settle(outcome.id, outcome.attempt)
+            running = self.completer.forget(outcome.id, outcome.attempt)
             if running is not None and (everything or outcome.status is not SUCCESSFUL):
                 report(outcome, running, why.get((outcome.id, outcome.attempt), ""))
 
-    def _note_dry(self, asked: int, demand: Demand, claimed: Claimed) -> None:
-        """Tell ``dryness`` which queues had nothing to start, if no job runs and none may still wait."""
+    def _note_idle(self, requests: int, demand: Demand, claimed: Claimed) -> None:
+        """Tell ``idle_check`` which queues had nothing to start, if no job runs and none may still wait."""
         nothing_held = self.completer.empty
         # Of jobs in quarantine some may wait although the claim gave none: if one of them blocked it, or if
         # it was to pass over all of them.
-        busy = claimed.claims or claimed.blocked or demand.quarantine == "pass" or not nothing_held
-        self.dryness.note(asked, None if busy else demand.lanes, spent=self.budget.spent and nothing_held)
+        busy = claimed.claims or claimed.deferred or demand.quarantine == "skip" or not nothing_held
+        self.idle_check.note(
+            requests, None if busy else demand.lanes, spent=self.budget.spent and nothing_held
+        )
 
     def _pause(self, claimed: Claimed) -> float:
         # No less if all workers got a job, and more may wait: a worker that becomes idle wakes the loop.
         pause = POLL if claimed.next_due is None else min(POLL, claimed.next_due)
-        if claimed.blocked:
+        if claimed.deferred:
             # By a job in quarantine, which this pool may not start yet; another pool may start it before.
-            return min(pause, LOOK_AGAIN)
+            return min(pause, CHECK_AGAIN)
         # After a job in quarantine has started, nothing else may for so many seconds.
-        alone = self.quarantine.left
+        alone = self.quarantine.seconds_alone
         return min(pause, alone) if alone else pause

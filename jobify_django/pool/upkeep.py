@@ -15,18 +15,18 @@ from typing import Any
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, quoted
-from jobify_django.outage import Outage
 from jobify_django.pool.completer import Completer
-from jobify_django.pool.liveness import Lag, Turning
-from jobify_django.pool.presence import Presence
+from jobify_django.pool.liveness import LoopLagMonitor, TurnMonitor
+from jobify_django.pool.reachability import Reachability
 from jobify_django.pool.report import report_rescued
 from jobify_django.pool.workers import Workers
+from jobify_django.repeated_failure import RepeatedFailure
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import PoolRecord
 
 logger = get_log("jobify.worker")
 
-BEAT_EVERY = 2.5
+HEARTBEAT_EVERY = 2.5
 TUNE_EVERY = 1.0
 RESCUE_EVERY = 2.5
 REPAIR_EVERY = 30.0
@@ -63,14 +63,14 @@ class Upkeep:
         self._stop = runtime.event()
         self._alarm = runtime.event()
         lease = min(queue.lease for queue in self.queues.values())
-        self._beat = Chore(self._report, BEAT_EVERY)
-        self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(self.queues) / 3)
+        self._heartbeat = Chore(self._report, HEARTBEAT_EVERY)
+        self._reachability = Reachability(max(lease / 3, 2 * TUNE_EVERY), longest_lease(self.queues) / 3)
         self._chores = [
             # First: once the store is back, other pools soon rescue jobs whose leases have run out.
             Chore(self._renew, lease / 3, first=lease / 3),
-            self._beat,
+            self._heartbeat,
             Chore(self._follow_tuning, TUNE_EVERY),
-            Chore(lambda: self._lag.look(), TUNE_EVERY),
+            Chore(lambda: self._lag.check(), TUNE_EVERY),
             Chore(self._rescue, RESCUE_EVERY),
             Chore(self._reorder, TUNE_EVERY),
             Chore(self._repair, REPAIR_EVERY, first=REPAIR_EVERY),
@@ -79,13 +79,13 @@ class Upkeep:
         now = self._monotonic()
         for chore in self._chores:
             chore.due = now + chore.first
-        self._trouble = Outage(runtime)
-        self._turning = Turning(self.pool, self.store.alias, BEAT_EVERY, runtime)
+        self._failures = RepeatedFailure(runtime)
+        self._turn_monitor = TurnMonitor(self.pool, self.store.alias, HEARTBEAT_EVERY, runtime)
         self._thread: Any = None
 
     def start(self, loop: AbstractEventLoop) -> None:
         """Begin, on a thread of its own, and watch the event loop that jobs run on."""
-        self._lag = Lag(loop, self.workers.slots, TUNE_EVERY, self.store.runtime)
+        self._lag = LoopLagMonitor(loop, self.workers.slots, TUNE_EVERY, self.store.runtime)
         thread = self.store.runtime.thread(target=self._run, name="jobify-upkeep", daemon=True)
         thread.start()
         self._thread = thread
@@ -95,14 +95,14 @@ class Upkeep:
         self._stop.set()
         self._alarm.set()
 
-    def join(self, patience: float) -> None:
+    def join(self, timeout: float) -> None:
         """Wait for the end, so that no heartbeat of a pool follows after it has retired."""
         if self._thread is not None:
-            self._thread.join(patience)
+            self._thread.join(timeout)
 
-    def hurry(self) -> None:
+    def report_soon(self) -> None:
         """Report the pool's state now, instead of at the next beat."""
-        self._beat.due = 0.0
+        self._heartbeat.due = 0.0
         self._alarm.set()
 
     def _run(self) -> None:
@@ -139,16 +139,16 @@ class Upkeep:
         if again is not None:
             chore.due = self._monotonic() + again
         # On a full disk those that only read work all the time.
-        if not any(chore.failing for chore in self._chores) and (times := self._trouble.over()):
+        if not any(chore.failing for chore in self._chores) and (times := self._failures.recovered()):
             logger.info("event=upkeep-back failures=%d: every chore works again", times)
         return True
 
     def _complain(self, error: Exception) -> None:
         # The claim loop says at ERROR that the store is away.
-        word = self._trouble.fail(error)
-        unknown = word is not None and word.new and not isinstance(error, StoreError)
+        report = self._failures.fail(error)
+        unknown = report is not None and report.new and not isinstance(error, StoreError)
         logger.log(
-            logging.DEBUG if word is None else logging.WARNING,
+            logging.DEBUG if report is None else logging.WARNING,
             "event=upkeep-failed error=%r",
             str(error),
             exc_info=error if unknown else None,
@@ -163,7 +163,7 @@ class Upkeep:
             held = by_lease.setdefault(running.slots.settings.lease, {})
             held[running.claim.id] = running.claim.attempt
         for lease, held in by_lease.items():
-            with self._looking():
+            with self._noting_reachability():
                 renewed = self.store.renew(self.pool, held, lease)
             if self._stop.is_set():
                 return  # the pool has perhaps handed them back meanwhile
@@ -178,54 +178,56 @@ class Upkeep:
         # has just been stored.
         if running is None or running.claim.attempt != attempt or not running.slots.holds(running):
             return
-        if "lost" not in running.asked:
+        if "lost" not in running.stop_reasons:
             logger.warning(
                 "event=lost id=%s task=%s attempt=%d", quoted(id), quoted(running.claim.task), attempt
             )
-            running.end("lost")
+            running.stop("lost")
 
     def _cancel(self, ids: Collection[str]) -> None:
         for running in filter(None, map(self.completer.running, ids)):
-            running.end("cancel")
+            running.stop("cancel")
 
     def _report(self) -> None:
         # This thread goes on while the claim loop hangs; it must not report the pool as alive then.
-        if self._turning.look(self.turns()):
-            self.store.beat(self.record())
+        if self._turn_monitor.check(self.turns()):
+            self.store.heartbeat(self.record())
 
     def _follow_tuning(self) -> None:
-        with self._looking():
+        with self._noting_reachability():
             synced = self.store.sync("" if self.completer.empty else self.pool, list(self.queues))
         self.workers.apply(synced.states)
         self._cancel(synced.cancel_requested)
 
     @contextlib.contextmanager
-    def _looking(self) -> Iterator[None]:
+    def _noting_reachability(self) -> Iterator[None]:
         """Note whether the store could be reached. Not for chores that may fail although it can be."""
         try:
             yield
         except StoreError:
-            self._presence.fail()
+            self._reachability.fail()
             raise
-        self._presence.see(self.store.clock())
+        self._reachability.reached(self.store.clock())
 
     def _rescue(self) -> float | None:
-        if wait := self._presence.wait(self.store.clock()):
+        if wait := self._reachability.wait(self.store.clock()):
             return wait
         batch = self.store.rescue(
-            limit=RESCUE_BATCH, away=self._presence.away, longest=LEASES_APART * longest_lease(self.queues)
+            limit=RESCUE_BATCH,
+            outage=self._reachability.outage,
+            max_lease_left=LEASES_APART * longest_lease(self.queues),
         )
         for rescued in batch:
             report_rescued(rescued)
         if not batch:
-            self._presence.settle()
+            self._reachability.rescued_all()
         # A short batch is no sign of the end: a claim that passed some of the jobs may have had them locked.
         return 0.0 if batch else None
 
     def _reorder(self) -> float | None:
         again = None
         for name, slots in self.workers.slots.items():
-            if slots.seen.reordering:
+            if slots.state.reordering:
                 began = self._monotonic()
                 moved = self.store.reorder(self.queues[name])
                 # Somebody may hold the rest for long: looking takes one part in twenty.

@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from jobify_django.current import LOOK_AT_WORKERS, inside
+from jobify_django.current import CHECK_WORKERS_EVERY, current
 from jobify_django.exceptions import QueueFull
 from jobify_django.job import JobSpec
-from jobify_django.push.route import Route
+from jobify_django.push.plan import PushPlan
 from jobify_django.stores.value import Added, LiveJob
 from jobify_django.waiting.waitlist import Ticket
-from jobify_django.waiting.waker import Abandoned, Call, Pause, Steps, Waker
+from jobify_django.waiting.waker import BlockingCall, CancelledDuringCall, Pause, Steps, Waker
 
 # Why a push is refused: a sentence of the error ``QueueFull``.
 REFUSED_IN_TRANSACTION = (
@@ -40,40 +40,40 @@ class Admission:
     Attributes:
         accepted: how many jobs the store has accepted so far: always the first ones.
         jobs: the accepted jobs, from a store that lets them be read without a call; otherwise empty.
-        moments: when each of the accepted jobs was added, on the store's clock.
+        pushed_at: when each of the accepted jobs was added, on the store's clock.
     """
 
     # As they stand before the first try.
     accepted = 0
     jobs: Sequence[LiveJob] = ()
-    moments: Sequence[float] = ()
+    pushed_at: Sequence[float] = ()
     _added: Added | None = None
     _in_transaction: bool | None = None
     _deadline = math.inf
 
-    def __init__(self, route: Route, specs: Sequence[JobSpec]) -> None:
-        self._route = route
-        self._waits = route.waits
-        self._runtime = route.store.runtime
+    def __init__(self, plan: PushPlan, specs: Sequence[JobSpec]) -> None:
+        self._plan = plan
+        self._waits = plan.waits
+        self._runtime = plan.store.runtime
         self._specs = specs
 
     def steps(self, waker: Waker) -> Steps[None]:
         """Add all of the jobs, waiting for room if that is allowed; raises ``QueueFull``."""
-        route = self._route
+        plan = self._plan
         # The time runs from before the first try: in async code the try waits for Django's thread, which may
         # be busy.
-        if route.timeout is not None:
-            self._deadline = self._runtime.monotonic() + route.timeout
+        if plan.timeout is not None:
+            self._deadline = self._runtime.monotonic() + plan.timeout
         if self._goes_first and (yield from self._try_to_add(self._add_if_still_first)):
             return
-        if route.timeout == 0:
+        if plan.timeout == 0:
             return (yield from self._add_or_refuse("The push was not to wait."))
         if self._in_transaction is None:
-            self._in_transaction = yield Call(route.store.in_transaction)
+            self._in_transaction = yield BlockingCall(plan.store.in_transaction)
         if self._in_transaction:
             return (yield from self._add_or_refuse(REFUSED_IN_TRANSACTION))
-        pushing_job = inside.get()
-        if pushing_job is not None and not pushing_job.begin_wait(route.queue.name):
+        pushing_job = current.get()
+        if pushing_job is not None and not pushing_job.begin_wait(plan.queue.name):
             return (yield from self._add_or_refuse(REFUSED_ALL_WAIT))
         try:
             yield from self._wait(waker)
@@ -81,17 +81,17 @@ class Admission:
             if pushing_job is not None:
                 pushing_job.end_wait()
 
-    def take_back(self) -> Steps[None]:
+    def cancel_added(self) -> Steps[None]:
         """Cancel the accepted jobs, because the caller was cancelled and gets no handles of them."""
         if self.accepted:
             ids = [spec.id for spec in self._specs[: self.accepted]]
-            yield Call(partial(self._route.store.cancel, ids), owed=True)
+            yield BlockingCall(partial(self._plan.store.cancel, ids), even_if_cancelled=True)
 
     def _wait(self, waker: Waker) -> Steps[None]:
         """Stand in line until the jobs are added."""
-        ticket = Ticket(waker, self._place)
-        most = self._route.queue.max_waiting_pushes
-        if not self._waits.join(ticket, self._route.store.listen, most):
+        ticket = Ticket(waker, self._rank)
+        most = self._plan.queue.max_waiting_pushes
+        if not self._waits.join(ticket, self._plan.store.listen, most):
             reason = f"{most} pushes of this process wait already (MAX_WAITING_PUSHES)."
             return (yield from self._add_or_refuse(reason))
         try:
@@ -104,21 +104,21 @@ class Admission:
         waits = self._waits
         poll = waits.shortest_poll
         while True:
-            if waits.is_turn_of(ticket):
+            if waits.take_lead(ticket):
                 before = self.accepted
                 if (yield from self._try_to_add(self._add_as_first)):
                     return
                 poll = waits.shortest_poll if self.accepted > before else min(poll * 1.5, waits.longest_poll)
                 seconds = poll * self._runtime.uniform(0.5, 1.5)  # so that processes spread out
             else:
-                seconds = waits.patience_of(ticket)
+                seconds = waits.recheck_seconds(ticket)
             left = self._deadline - self._runtime.monotonic()
-            if (pushing_job := inside.get()) is not None:
-                seconds = min(seconds, LOOK_AT_WORKERS)
-                if not pushing_job.may_go_on(self._route.queue.name):
+            if (pushing_job := current.get()) is not None:
+                seconds = min(seconds, CHECK_WORKERS_EVERY)
+                if not pushing_job.may_keep_waiting(self._plan.queue.name):
                     return (yield from self._add_or_refuse(REFUSED_NONE_LEFT))
             if left <= 0:
-                reason = f"The push waited {self._route.timeout:g} s for room."
+                reason = f"The push waited {self._plan.timeout:g} s for room."
                 return (yield from self._add_or_refuse(reason))
             yield Pause(min(seconds, left))
 
@@ -127,10 +127,12 @@ class Admission:
     def _try_to_add(self, add: Callable[[], Added | None]) -> Steps[bool]:
         """Add jobs by one of the functions below; return whether all are accepted now."""
         try:
-            added = yield Call(add)
-        except Abandoned as abandoned:  # the caller was cancelled while the call ran on; this is what it did
-            if abandoned.result is not None:
-                self._record(abandoned.result)
+            added = yield BlockingCall(add)
+        except (
+            CancelledDuringCall
+        ) as cancelled:  # the caller was cancelled while the call ran on; this is what it did
+            if cancelled.result is not None:
+                self._record(cancelled.result)
             raise
         return added is not None and self._record(added)
 
@@ -141,7 +143,7 @@ class Admission:
 
     def _add_unless_just_seen_full(self) -> Added | None:
         # Of many pushes that time out together, the first one's try tells all of them.
-        return None if self._waits.seen_full else self._add()
+        return None if self._waits.recently_full else self._add()
 
     def _add_as_first(self) -> Added:
         # So that the others know that the first is trying, and do not pass it over if the store takes long.
@@ -150,24 +152,24 @@ class Admission:
 
     def _add(self) -> Added:
         """Add as many of the rest as fit; in a transaction on the store's database all of them or none."""
-        store, queue, timeout = self._route.store, self._route.queue, self._route.timeout
+        store, queue, timeout = self._plan.store, self._plan.queue, self._plan.timeout
         # Asked here, because only the thread that adds knows its connection.
-        self._in_transaction = whole = store.in_transaction()
+        self._in_transaction = all_or_nothing = store.in_transaction()
         rest = self._specs[self.accepted :] if self.accepted else self._specs
         # Seconds the store may wait for locks of other transactions: what is left of the push's timeout.
-        patience = None if timeout is None else self._deadline - self._runtime.monotonic()
-        return store.add(queue, rest, whole=whole, patience=patience)
+        lock_timeout = None if timeout is None else self._deadline - self._runtime.monotonic()
+        return store.add(queue, rest, all_or_nothing=all_or_nothing, lock_timeout=lock_timeout)
 
     def _record(self, added: Added) -> bool:
         """Record what ``_add`` did; return whether all of the jobs are accepted now."""
         self._added = added
         self.accepted += added.taken
-        moments = [added.now] * added.taken
-        self.moments = [*self.moments, *moments] if self.moments else moments
+        pushed_at = [added.now] * added.taken
+        self.pushed_at = [*self.pushed_at, *pushed_at] if self.pushed_at else pushed_at
         self.jobs = [*self.jobs, *added.jobs] if self.jobs else added.jobs
         if self.accepted == len(self._specs):
             return True
-        self._waits.see_full(added)
+        self._waits.note_full(added)
         return False
 
     # The order of those who wait
@@ -178,19 +180,19 @@ class Admission:
         if not self._waits.busy:
             return True
         first = self._waits.first
-        if first is None or self._place < first.key[0]:  # ``key`` is the place, then the number of arrival
+        if first is None or self._rank < first.key[0]:  # ``key`` is the place, then the number of arrival
             return True
         # A delayed job needs no room yet.
         rest = self._specs[self.accepted :]
         if any(spec.delay <= 0 and spec.at is None for spec in rest):
             return False
-        now = self._route.store.clock()
+        now = self._plan.store.clock()
         return all(spec.eligible_at(now) > now for spec in rest)
 
     @property
-    def _place(self) -> int:
+    def _rank(self) -> int:
         """Where this push stands in line: the lower, the further in front. Its jobs have one priority."""
-        order = self._route.queue.order if self._added is None else self._added.order
+        order = self._plan.queue.order if self._added is None else self._added.order
         return -self._specs[self.accepted].priority if order == "priority" else 0
 
     # Being refused
@@ -206,16 +208,16 @@ class Admission:
         A push that stood in line may never have tried: the first in line tries for all, and it may be unable
         to, because its thread is busy or its event loop is blocked.
         """
-        if self._waits.seen_full:
+        if self._waits.recently_full:
             return False
         return (yield from self._try_to_add(self._add_unless_just_seen_full))
 
     def _queue_full(self, reason: str) -> QueueFull:
-        queue = self._route.queue
+        queue = self._plan.queue
         # The queue's timeout, also if this push has its own; 10 s if pushes wait for ever. Within 1 to 30 s.
         seconds = 10 if queue.push_timeout is None else queue.push_timeout
         # What a push of this process found last: this one may never have tried, or long ago.
-        depth, maxsize = self._waits.figures or (queue.maxsize, queue.maxsize)
+        depth, maxsize = self._waits.last_full or (queue.maxsize, queue.maxsize)
         return QueueFull(
             queue.name,
             depth=depth,

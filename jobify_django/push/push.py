@@ -1,7 +1,7 @@
 """Pushing calls of a task, the same way for sync and async code.
 
-``begin`` tries to add the jobs without waiting. If that does not do, it returns a ``Push``: the rest of the
-work as a generator, which ``run`` drives in a thread and ``arun`` on an event loop.
+``start_push`` tries to add the jobs without waiting. If that does not do, it returns a ``PendingPush``: the
+rest of the work as a generator, which ``run`` drives in a thread and ``arun`` on an event loop.
 """
 
 from __future__ import annotations
@@ -17,74 +17,75 @@ from jobify_django.handle import Job
 from jobify_django.job import JobSpec
 from jobify_django.payload import encode_call
 from jobify_django.push.admission import Admission
-from jobify_django.push.route import Pushable, Route
+from jobify_django.push.plan import Pushable, PushPlan
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import LiveJob
-from jobify_django.waiting.loop import sync_code_waits
-from jobify_django.waiting.waker import Call, Steps, Waker, run
+from jobify_django.waiting.loop import called_through_async_to_sync
+from jobify_django.waiting.waker import BlockingCall, Steps, Waker, run
 
 Calls = Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 def push(task: Pushable, calls: Calls) -> list[Job[Any]]:
     """Push calls of a task in sync code, and return the jobs."""
-    made = begin(task, calls, on_loop=False)
-    return made if isinstance(made, list) else run(made.steps, made.route.store.runtime)
+    made = start_push(task, calls, on_loop=False)
+    return made if isinstance(made, list) else run(made.steps, made.plan.store.runtime)
 
 
-def begin(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]] | Push:
-    """Push calls of a task if that can be done at once; otherwise return a ``Push``, which is to be driven.
+def start_push(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]] | PendingPush:
+    """Push calls of a task if that can be done at once; otherwise return a ``PendingPush``, which is to be
+    driven.
 
-    A ``Push`` waits for room, or makes calls that may block, and such calls are not made on the thread of an
-    event loop. ``on_loop`` says whether an event loop runs in this thread.
+    A ``PendingPush`` waits for room, or makes calls that may block, and such calls are not made on the thread
+    of an event loop. ``on_loop`` says whether an event loop runs in this thread.
     """
     if not calls:
         return []
-    route = route_of(task)
-    specs = _specs(route, calls)
+    plan = plan_of(task)
+    specs = _specs(plan, calls)
     # Async code holds no transaction open across an await. But sync code may hold one open while it waits for
     # this coroutine (``async_to_sync``), and only the thread of that sync code can tell.
-    if on_loop and route.on_commit and sync_code_waits():
-        return Push(route, specs, sync_caller=True)
-    if on_loop and route.store.blocking:
-        return Push(route, specs)
+    if on_loop and plan.on_commit and called_through_async_to_sync():
+        return PendingPush(plan, specs, sync_caller=True)
+    if on_loop and plan.store.blocking:
+        return PendingPush(plan, specs)
     # Left to a commit, the jobs are in no store before it, and in none after it if there is no room then.
-    if not on_loop and route.on_commit and (database := _open_elsewhere(route.store)) is not None:
-        Push(route, specs).leave_to_commit(database)
-        return _handles(route, specs)
-    jobs = _add_at_once(route, specs)
-    return Push(route, specs) if jobs is None else jobs
+    if not on_loop and plan.on_commit and (database := _open_elsewhere(plan.store)) is not None:
+        PendingPush(plan, specs).leave_to_commit(database)
+        return _handles(plan, specs)
+    jobs = _add_at_once(plan, specs)
+    return PendingPush(plan, specs) if jobs is None else jobs
 
 
-def route_of(task: Pushable) -> Route:
-    """Return a task's route under the settings in force; raises ``UnknownQueue``, ``UnknownBand``.
+def plan_of(task: Pushable) -> PushPlan:
+    """Return a task's plan under the settings in force; raises ``UnknownQueue``, ``UnknownBand``.
 
-    The task keeps the route until the settings or one of its own attributes change. With a new route a task
+    The task keeps the plan until the settings or one of its own attributes change. With a new plan a task
     that other processes cannot import is warned of.
     """
     settings = get_settings()
-    route = task._route
-    if route is None or route.settings is not settings or task._stores.of(route.queue) is not route.store:
-        route = Route.of(task, settings)
-        object.__setattr__(task, "_route", route)  # a plain assignment would drop the route again
-        if task.place.is_only_here:
-            route.unserved.warn_of_main(route.store, task.name, route.queue.name)
-    return route
+    plan = task._plan
+    if plan is None or plan.settings is not settings or task._stores.of(plan.queue) is not plan.store:
+        plan = PushPlan.of(task, settings)
+        object.__setattr__(task, "_plan", plan)  # a plain assignment would drop the plan again
+        if task.declaration.is_only_importable_here:
+            plan.unserved.warn_if_declared_in_main(plan.store, task.name, plan.queue.name)
+    return plan
 
 
-class Push:
+class PendingPush:
     """Jobs that are still to be pushed: after a wait, with calls that may block, or at a commit.
 
     Args:
-        route: the task's.
+        plan: the task's.
         specs: the jobs.
         sync_caller: whether sync code waits for the coroutine that pushes, and may hold a transaction open.
     """
 
-    __slots__ = ("_given_up", "_specs", "_sync_caller", "route")
+    __slots__ = ("_given_up", "_specs", "_sync_caller", "plan")
 
-    def __init__(self, route: Route, specs: Sequence[JobSpec], *, sync_caller: bool = False) -> None:
-        self.route = route
+    def __init__(self, plan: PushPlan, specs: Sequence[JobSpec], *, sync_caller: bool = False) -> None:
+        self.plan = plan
         self._specs = specs
         self._sync_caller = sync_caller
         self._given_up = False
@@ -101,31 +102,31 @@ class Push:
         # It may wait for room here, as every push, for as long as its timeout says. What it raises, QueueFull
         # for example, comes out of the ``atomic`` block after the commit, and Django runs no later hooks.
         if not self._given_up:
-            run(self._admit, self.route.store.runtime)
+            run(self._admit, self.plan.store.runtime)
 
     def _admit_or_leave(self, waker: Waker) -> Steps[list[Job[Any]]]:
         try:
-            left = yield Call(self._leave_to_open_transaction, on_thread=True)
+            left = yield BlockingCall(self._leave_to_open_transaction, on_thread=True)
         except BaseException:  # the caller was cancelled and gets no handles, so the jobs must not be added
             self._given_up = True
             raise
-        return _handles(self.route, self._specs) if left else (yield from self._admit(waker))
+        return _handles(self.plan, self._specs) if left else (yield from self._admit(waker))
 
     def _leave_to_open_transaction(self) -> bool:
         """Leave the jobs to the commit if a transaction is open elsewhere; return whether one was."""
-        database = _open_elsewhere(self.route.store)
+        database = _open_elsewhere(self.plan.store)
         if database is not None:
             self.leave_to_commit(database)
         return database is not None
 
     def _admit(self, waker: Waker) -> Steps[list[Job[Any]]]:
         """Add the jobs, waiting for room; then check that a pool serves the queue, if a check is due."""
-        route = self.route
-        admission = Admission(route, self._specs)
+        plan = self.plan
+        admission = Admission(plan, self._specs)
         try:
             yield from admission.steps(waker)
-            if route.unserved.is_due(route.queue.name):
-                yield from route.unserved.look(route.store, route.queue.name)
+            if plan.unserved.is_due(plan.queue.name):
+                yield from plan.unserved.warn_if_unserved(plan.store, plan.queue.name)
         except QueueFull as full:
             full.pushed = self._accepted(admission)
             raise
@@ -134,13 +135,13 @@ class Push:
         except GeneratorExit:  # closed: from here on a generator may not yield a call to the store
             raise
         except BaseException:  # the caller was cancelled or interrupted, and gets no handles
-            yield from admission.take_back()
+            yield from admission.cancel_added()
             raise
         return self._accepted(admission)
 
     def _accepted(self, admission: Admission) -> list[Job[Any]]:
         """Return the handles of the jobs that the store has accepted so far."""
-        return _handles(self.route, admission.jobs or self._specs[: admission.accepted], admission.moments)
+        return _handles(self.plan, admission.jobs or self._specs[: admission.accepted], admission.pushed_at)
 
 
 def calls_of(calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Calls:
@@ -159,17 +160,17 @@ def calls_of(calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Calls:
     return pairs
 
 
-def _specs(route: Route, calls: Calls) -> list[JobSpec]:
+def _specs(plan: PushPlan, calls: Calls) -> list[JobSpec]:
     """Return the jobs; raises ``TypeError`` or ``InvalidPayload`` for arguments that do not fit."""
     specs: list[JobSpec] = []
-    new_id = route.new_id
+    new_id = plan.new_id
     try:
         for args, kwargs in calls:
             # For most functions it is enough to count positional arguments; ``bind`` takes 4 microseconds.
-            if kwargs or not route.fewest <= len(args) <= route.most:
-                route.signature.bind(*args, **kwargs)
-            arguments = encode_call(args, kwargs, route.settings.max_payload)
-            specs.append(JobSpec(new_id(), route.task, arguments, route.priority, route.delay, route.at))
+            if kwargs or not plan.min_arguments <= len(args) <= plan.max_arguments:
+                plan.signature.bind(*args, **kwargs)
+            arguments = encode_call(args, kwargs, plan.settings.max_payload)
+            specs.append(JobSpec(new_id(), plan.task, arguments, plan.priority, plan.delay, plan.at))
     except (InvalidPayload, TypeError) as error:
         if len(calls) == 1:
             raise
@@ -180,35 +181,35 @@ def _specs(route: Route, calls: Calls) -> list[JobSpec]:
     return specs
 
 
-def _add_at_once(route: Route, specs: Sequence[JobSpec]) -> list[Job[Any]] | None:
+def _add_at_once(plan: PushPlan, specs: Sequence[JobSpec]) -> list[Job[Any]] | None:
     """Add all the jobs without waiting; return ``None``, with none of them added, if that cannot be done.
 
     It is not tried while other pushes wait, nor when it is time to check that a pool serves the queue.
     """
-    if route.waits.busy or route.unserved.is_due(route.queue.name):
+    if plan.waits.busy or plan.unserved.is_due(plan.queue.name):
         return None
     # The push may take its ``timeout`` in all: so long may the store wait for locks of other transactions.
-    added = route.store.add(route.queue, specs, whole=True, patience=route.timeout)
+    added = plan.store.add(plan.queue, specs, all_or_nothing=True, lock_timeout=plan.timeout)
     if added.taken < len(specs):
         return None
-    return _handles(route, added.jobs or specs, (added.now,) * added.taken)
+    return _handles(plan, added.jobs or specs, (added.now,) * added.taken)
 
 
 def _handles(
-    route: Route, sources: Sequence[JobSpec | LiveJob], moments: Sequence[float] = ()
+    plan: PushPlan, sources: Sequence[JobSpec | LiveJob], pushed_at: Sequence[float] = ()
 ) -> list[Job[Any]]:
     """Return a handle for each of the jobs.
 
     Args:
-        route: where they were pushed to.
+        plan: where they were pushed to.
         sources: the jobs; ``LiveJob`` if the store lets them be read without a call.
-        moments: when each was pushed, on the store's clock. For a job that is still to be pushed, or whose
+        pushed_at: when each was pushed, on the store's clock. For a job that is still to be pushed, or whose
             store does not tell (0), the handle shows this machine's time.
     """
-    store, name = route.store, route.queue.name
-    if len(moments) < len(sources) or not all(moments):
-        moments = [*filter(None, moments)] + [store.runtime.clock()] * len(sources)
-    return [Job(store, name, source, moment) for source, moment in zip(sources, moments, strict=False)]
+    store, name = plan.store, plan.queue.name
+    if len(pushed_at) < len(sources) or not all(pushed_at):
+        pushed_at = [*filter(None, pushed_at)] + [store.runtime.clock()] * len(sources)
+    return [Job(store, name, source, at) for source, at in zip(sources, pushed_at, strict=False)]
 
 
 def _open_elsewhere(store: Store) -> str | None:

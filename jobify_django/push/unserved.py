@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 
 from jobify_django.log import get_log, quoted
-from jobify_django.outage import Outage
+from jobify_django.repeated_failure import RepeatedFailure
 from jobify_django.runtime import Runtime
 from jobify_django.stores.base import Store
-from jobify_django.waiting.waker import Call, Steps
+from jobify_django.waiting.waker import BlockingCall, Steps
 
 logger = get_log("jobify.push")
 
-LOOK_EVERY = 2.5
+CHECK_EVERY = 2.5
 """Seconds between two checks of one process whether a queue is served."""
 
 
@@ -25,15 +25,15 @@ class UnservedWarnings:
 
     def __init__(self, runtime: Runtime) -> None:
         self._monotonic = runtime.monotonic
-        self._next_look: dict[str, float] = {}
-        self._told_of: set[str] = set()
-        self._trouble = Outage(runtime)
+        self._next_check: dict[str, float] = {}
+        self._warned_of: set[str] = set()
+        self._failures = RepeatedFailure(runtime)
 
-    def warn_of_main(self, store: Store, task: str, queue: str) -> None:
+    def warn_if_declared_in_main(self, store: Store, task: str, queue: str) -> None:
         """Warn that only this process has a task that is pushed, unless it serves the task's queue itself."""
-        if not store.shared or task in self._told_of or store.served[queue] > 0:
+        if not store.shared or task in self._warned_of or store.queues_here[queue] > 0:
             return
-        self._told_of.add(task)
+        self._warned_of.add(task)
         logger.warning(
             "event=main-task task=%s queue=%s: the module it is declared in is this process's own script or "
             "shell, so the workers of other processes do not have it, and its jobs wait for ever unless this "
@@ -44,15 +44,15 @@ class UnservedWarnings:
 
     def is_due(self, queue: str) -> bool:
         """Whether it is time to check again that a pool serves the queue."""
-        return self._monotonic() >= self._next_look.get(queue, 0.0)
+        return self._monotonic() >= self._next_check.get(queue, 0.0)
 
-    def look(self, store: Store, queue: str) -> Steps[None]:
+    def warn_if_unserved(self, store: Store, queue: str) -> Steps[None]:
         """Check that a pool serves the queue, and warn if none does."""
-        self._next_look[queue] = self._monotonic() + LOOK_EVERY
+        self._next_check[queue] = self._monotonic() + CHECK_EVERY
         try:
-            pools = yield Call(store.pools)
+            pools = yield BlockingCall(store.pools)
         except Exception as error:  # the push itself went through: its caller must not push again
-            if (news := self._trouble.fail(error)) is not None:  # ``None``: this error was logged just now
+            if (news := self._failures.fail(error)) is not None:  # ``None``: this error was logged just now
                 logger.warning(
                     "event=lookout-failed store=%s queue=%s looks=%d: cannot tell whether a worker is alive",
                     quoted(store.alias),
@@ -61,13 +61,13 @@ class UnservedWarnings:
                     exc_info=news.new,
                 )
             return
-        if times := self._trouble.over():
+        if times := self._failures.recovered():
             logger.info("event=lookout-back store=%s looks=%d", quoted(store.alias), times)
         # A pool of this process listens for work: it has just started, and the store does not know it yet.
-        if store.notifier.heard("work") and not any(pool.is_here(store.runtime) for pool in pools):
+        if store.notifier.has_listeners("work") and not any(pool.is_here(store.runtime) for pool in pools):
             return
         if not any(queue in pool.queues for pool in pools):
-            self._next_look[queue] = math.inf
+            self._next_check[queue] = math.inf
             logger.warning(
                 "no worker is alive for queue %r: its jobs wait until 'manage.py runjobs' runs, or the site "
                 "is served by an ASGI server that supports lifespan, with jobify_django.asgi.lifespan in "

@@ -17,35 +17,35 @@ class PushWaits(WaitList[Ticket]):
     """The line of pushes that wait for room in one queue, and what a push found there last.
 
     Attributes:
-        figures: how many jobs waited in the queue when a push last found it full, and its ``maxsize`` then.
+        last_full: how many jobs waited in the queue when a push last found it full, and its ``maxsize`` then.
     """
 
     # What ``WaitList`` asks for.
     kind = "room"
     shortest_poll = 0.02
     longest_poll = 0.25
-    patience = 5.0
-    keeps_places = True
+    recheck_after = 5.0
+    keeps_order = True
 
     def __init__(self, runtime: Runtime, queue: str) -> None:
         super().__init__(runtime)
         self._queue = queue
         self._full_at = -math.inf
-        self.figures: tuple[int, int] | None = None
+        self.last_full: tuple[int, int] | None = None
 
     @property
-    def seen_full(self) -> bool:
+    def recently_full(self) -> bool:
         """Whether a push found the queue full within the last ``FULL_FOR`` seconds."""
         return self._monotonic() - self._full_at < FULL_FOR
 
-    def see_full(self, added: Added) -> None:
+    def note_full(self, added: Added) -> None:
         """Record that a push has found the queue full."""
-        self.figures = (added.depth, added.maxsize)
+        self.last_full = (added.depth, added.maxsize)
         self._full_at = self._monotonic()
 
-    def _on_hint(self, queue: object) -> None:
+    def _on_notification(self, queue: object) -> None:
         if queue is None or queue == self._queue:
             self.wake_first()
 
-    def _longest_rest(self, took: float) -> float:
+    def _longest_pause(self, took: float) -> float:
         return 1.5 * self.longest_poll  # jittered

@@ -102,10 +102,10 @@ def every_store() -> Iterator[Store]:
     """
     named = list(queues_by_store())
     yield from named
-    yield from left_behind(named)  # asked for only by who has not found what it looked for
+    yield from unconfigured_stores(named)  # asked for only by who has not found what it looked for
 
 
-def left_behind(named: Collection[Store]) -> list[Store]:
+def unconfigured_stores(named: Collection[Store]) -> list[Store]:
     """Return the database store if its tables are there and none of these stores leads to them."""
     try:
         database = stores["database"]

@@ -8,9 +8,9 @@ was made with.
 a ``claim`` or a ``rescue`` that finds nothing to do. ``stats`` is three, and so is a ``query`` for the
 newest ends of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A verb that changes
 something is a transaction of three to nine statements, its begin and its commit included. On a server each
-statement is a round trip, and on PostgreSQL each hint to other processes is one more. Up to 500 jobs that
-are alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one, which is
-no round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` look before they
+statement is a round trip, and on PostgreSQL each notification of other processes is one more. Up to 500 jobs
+that are alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one, which
+is no round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` look before they
 begin a transaction; ``cancel`` and ``retry`` take one for each 1,000 jobs, and a ``tune`` that changes the
 order one for each 5,000.
 
@@ -46,11 +46,12 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import DELAYED, RUNNING, WAITING, JobRecord, JobSpec, JobStatus
 from jobify_django.outcome import Outcome
 from jobify_django.runtime import MACHINE, Runtime
-from jobify_django.stores.notifier import Kind, Listener, Notifier, Probe
+from jobify_django.stores.notifier import ChangeDetector, Kind, Listener, Notifier
 from jobify_django.stores.value import (
     Added,
     Claimed,
     Demand,
+    Diagnosis,
     JobQuery,
     PoolRecord,
     QueueChange,
@@ -59,13 +60,12 @@ from jobify_django.stores.value import (
     Renewed,
     Rescued,
     Synced,
-    Trouble,
 )
 from jobify_django.stores.watcher import Watcher
 
 Local = TypeVar("Local")
 
-LOOKED_THROUGH = 1_000
+SCAN_LIMIT = 1_000
 """Jobs of a status that are looked through for their queues, where a store knows no better way."""
 
 
@@ -96,11 +96,11 @@ class Store(ABC):
         self.clock: Callable[[], float] = runtime.clock
         self.notifier = Notifier(alias, runtime)
         self._watcher = Watcher(runtime)
-        self.served: Counter[str] = Counter()
+        self.queues_here: Counter[str] = Counter()
         """How many pools of this process serve each queue."""
         self._local: dict[object, Any] = {}
 
-    def local(self, kind: Callable[..., Local], *args: object) -> Local:
+    def process_local(self, kind: Callable[..., Local], *args: object) -> Local:
         """Return what this process keeps for the store: the one ``kind(runtime, *args)``, made at first use.
 
         It ends with the store, so nothing outlives a change of settings or a fork.
@@ -118,8 +118,8 @@ class Store(ABC):
         queue: QueueSettings,
         specs: Sequence[JobSpec],
         *,
-        whole: bool = False,
-        patience: float | None = None,
+        all_or_nothing: bool = False,
+        lock_timeout: float | None = None,
     ) -> Added:
         """Accept as many of the jobs as there is room for, in order, in one commit.
 
@@ -130,9 +130,9 @@ class Store(ABC):
         Args:
             queue: the queue's settings. Where a live value is set, it holds instead of the setting.
             specs: the jobs.
-            whole: accept all of the jobs or none.
-            patience: seconds to wait for locks of other transactions (never for room); ``None`` leaves it to
-                the store, and a short wait is always allowed.
+            all_or_nothing: accept all of the jobs or none.
+            lock_timeout: seconds to wait for locks of other transactions (never for room); ``None`` leaves it
+                to the store, and a short wait is always allowed.
 
         Raises ``StoreBusy`` if others held the locks for longer; Django's ``TransactionManagementError``
         inside a transaction of the caller's that can only be rolled back.
@@ -158,7 +158,7 @@ class Store(ABC):
     def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Store how attempts ended, each only if it still holds its job; return the refused outcomes.
 
-        What becomes of a job is the rule of ``jobify_django.outcome.what_becomes``. An outcome that ends its
+        What becomes of a job is the rule of ``jobify_django.outcome.next_state``. An outcome that ends its
         job is stored without reading the row first, unless the job has flags (bits of ``JobSpec.flags``: they
         are kept for capabilities that need more done at the end of a job; no push sets one so far). For the
         other outcomes the row is locked and read. Jobs that wait again keep their place in the queue.
@@ -179,21 +179,22 @@ class Store(ABC):
         self,
         limit: int = 500,
         *,
-        away: tuple[float, float] | None = None,
-        longest: float | None = None,
+        outage: tuple[float, float] | None = None,
+        max_lease_left: float | None = None,
     ) -> Sequence[Rescued]:
-        """Take jobs whose lease ran out from their pools, by ``jobify_django.outcome.lease_ran_out``.
+        """Take jobs whose lease ran out from their pools, by ``jobify_django.outcome.expired``.
 
         They wait again at their old place; at ``CRASH_LIMIT`` crashes they are failed instead.
 
         Args:
             limit: how many jobs at most.
-            away: when the store was away (from, until), on its clock. A lease that ran out then counts as no
+            outage: when the store was away (from, until), on its clock. A lease that ran out then counts as
+                no
                 crash: its pool may be alive and was only kept from renewing it.
-            longest: how many seconds a lease may have left at most. A lease with more left was written by a
-                wrong clock, or the clock was set back since. If its pool is not known to be alive, the lease
-                is shortened to ``longest``: a pool that is alive after all renews it, and otherwise it runs
-                out.
+            max_lease_left: how many seconds a lease may have left at most. A lease with more left was written
+                by a wrong clock, or the clock was set back since. If its pool is not known to be alive, the
+                lease is shortened to ``max_lease_left``: a pool that is alive after all renews it, and
+                otherwise it runs out.
         """
 
     @abstractmethod
@@ -239,13 +240,13 @@ class Store(ABC):
     def queues(self) -> Collection[str]:
         """Return the names of the queues with jobs that have not ended, whether in the settings or not.
 
-        This default reads the first ``LOOKED_THROUGH`` jobs of each status, so it misses a queue whose jobs
+        This default reads the first ``SCAN_LIMIT`` jobs of each status, so it misses a queue whose jobs
         all stand behind those of other queues. A store that knows its queues overrides it.
         """
         return {
             record.queue
             for status in (WAITING, DELAYED, RUNNING)
-            for record in self.query(JobQuery(status=status, limit=LOOKED_THROUGH, payload=False))
+            for record in self.query(JobQuery(status=status, limit=SCAN_LIMIT, payload=False))
         }
 
     def is_set_up(self) -> bool:
@@ -305,7 +306,7 @@ class Store(ABC):
         return 0
 
     @abstractmethod
-    def beat(self, pool: PoolRecord) -> None:
+    def heartbeat(self, pool: PoolRecord) -> None:
         """Record that a pool is alive, which queues it serves, and with how many workers."""
 
     @abstractmethod
@@ -316,10 +317,11 @@ class Store(ABC):
     def pools(self) -> Sequence[PoolRecord]:
         """Return the pools that are alive."""
 
-    # Waking. All of it is hints: with every one lost, polling still finds the work.
+    # Waking. Any notification may be lost: with every one lost, polling still finds the work.
 
     def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
-        """Call ``listener`` at each hint of this kind, of any process, until the returned function is called.
+        """Call ``listener`` at each notification of this kind, of any process, until the returned function is
+        called.
 
         See ``jobify_django.stores.notifier`` for what it is called with.
         """
@@ -328,10 +330,10 @@ class Store(ABC):
             self._watcher.watch(self)
         return stop
 
-    def probe(self) -> Probe | None:
+    def change_detector(self) -> ChangeDetector | None:
         """Return a function of this thread that waits for other processes' changes, or ``None`` without one.
 
-        It is called again and again, waits up to a second, returns hints, and may have a ``close()``.
+        It is called again and again, waits up to a second, returns notifications, and may have a ``close()``.
         """
         return None
 
@@ -341,7 +343,7 @@ class Store(ABC):
         """Whether this thread has a transaction open that ``add`` would be part of."""
         return False
 
-    def unseen(self, id: str = "") -> str:
+    def why_invisible(self, id: str = "") -> str:
         """Return why others do not see yet what this thread has added, and what to do, in sentences; an empty
         text if they see it.
 
@@ -355,16 +357,16 @@ class Store(ABC):
         not fit."""
         return False
 
-    def troubles(self) -> Sequence[Trouble]:
+    def diagnose(self) -> Sequence[Diagnosis]:
         """Return what makes the store slow or unsafe, for ``manage.py jobs doctor``."""
         return ()
 
     def open(self) -> None:  # noqa: B027 - most stores hold nothing
         """Prepare this thread, which from now on works for the store alone.
 
-        Its connection must be one of its own, so that claims, renewals and hints go on whatever connections
-        jobs and requests use up. It should notice, too, when the server is gone without closing the
-        connection.
+        Its connection must be one of its own, so that claims, renewals and notifications go on whatever
+        connections jobs and requests use up. It should notice, too, when the server is gone without closing
+        the connection.
         """
 
     def close(self) -> None:  # noqa: B027 - most stores hold nothing

@@ -13,17 +13,17 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Literal, get_args
 
 from jobify_django.log import get_log, quoted
-from jobify_django.outage import Outage
+from jobify_django.repeated_failure import RepeatedFailure
 from jobify_django.runtime import Runtime
 
 Kind = Literal["work", "room", "ended"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-News = tuple[Kind, str | None]
+Notification = tuple[Kind, str | None]
 """A notification from another process: its kind, and the queue it is about (``None``: any)."""
 
-EVERYTHING: Sequence[News] = tuple((kind, None) for kind in KINDS)
+EVERY_KIND: Sequence[Notification] = tuple((kind, None) for kind in KINDS)
 
-Probe = Callable[[], Collection[News]]
+ChangeDetector = Callable[[], Collection[Notification]]
 Listener = Callable[[object], None]
 
 logger = get_log("jobify.store")
@@ -41,7 +41,7 @@ class Notifier:
         self._alias = alias
         self._listeners: dict[Kind, tuple[Listener, ...]] = {"work": (), "room": (), "ended": ()}
         self._lock = runtime.lock()
-        self._trouble = Outage(runtime)
+        self._failures = RepeatedFailure(runtime)
 
     def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` at each notification of this kind until the returned function is called."""
@@ -57,7 +57,7 @@ class Notifier:
 
         return stop
 
-    def heard(self, kind: Kind) -> bool:
+    def has_listeners(self, kind: Kind) -> bool:
         """Whether there are listeners of this kind."""
         return bool(self._listeners[kind])
 
@@ -73,11 +73,11 @@ class Notifier:
             try:
                 listener(about)
             except Exception as error:  # the change is made: whoever made it must not take it for failed
-                if (word := self._trouble.fail(error)) is not None:
+                if (report := self._failures.fail(error)) is not None:
                     logger.error(
-                        "event=hint-failed store=%s kind=%s times=%d",
+                        "event=notify-failed store=%s kind=%s times=%d",
                         quoted(self._alias),
                         kind,
-                        word.times,
-                        exc_info=word.new,
+                        report.times,
+                        exc_info=report.new,
                     )

@@ -69,7 +69,7 @@ class QueueState:
         if expected is not None and expected != self.version:
             raise StaleVersion(self.queue, expected=expected, version=self.version)
 
-    def over(self, settings: QueueSettings) -> QueueSettings:
+    def applied_to(self, settings: QueueSettings) -> QueueSettings:
         """Return the settings with the tuned values in place: what is in force."""
         return replace(
             settings,
@@ -79,7 +79,7 @@ class QueueState:
         )
 
 
-Quarantine = Literal["start", "wait", "pass"]
+Quarantine = Literal["alone", "defer", "skip"]
 """What a claim does with a job in quarantine that is first in its line: start it and nothing else; start
 nothing, and say so; or pass over all of them."""
 
@@ -105,14 +105,14 @@ class Demand(NamedTuple):
     Attributes:
         pool: the id of the pool that will run the jobs.
         lanes: for each queue, what may be taken of it.
-        unknown: names of tasks that the pool cannot run; their jobs are passed over.
+        unknown_tasks: names of tasks that the pool cannot run; their jobs are passed over.
         quarantine: what becomes of a job in quarantine that could start now and is first in its line.
     """
 
     pool: str
     lanes: Mapping[str, Lane]
-    unknown: Collection[str] = ()
-    quarantine: Quarantine = "start"
+    unknown_tasks: Collection[str] = ()
+    quarantine: Quarantine = "alone"
 
 
 class Claimed(NamedTuple):
@@ -124,14 +124,14 @@ class Claimed(NamedTuple):
         states: the live values of the queues asked for.
         next_due: seconds, more than 0, until the next delayed job of these queues is due; ``None`` without
             one. A job that is due already and was not claimed does not count.
-        blocked: whether nothing was started because a job in quarantine is first in a line and was to wait.
+        deferred: whether nothing was started because a job in quarantine is first in a line and was to wait.
     """
 
     claims: Sequence[Claim] = ()
     refused: Sequence[Outcome] = ()
     states: Mapping[str, QueueState] = MappingProxyType({})
     next_due: float | None = None
-    blocked: bool = False
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ class QueueChange:
     after: Mapping[str, Any] | str
 
 
-class Trouble(NamedTuple):
+class Diagnosis(NamedTuple):
     """Something about a store that an operator should know, and what to do about it."""
 
     text: str

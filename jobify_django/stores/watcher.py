@@ -1,7 +1,7 @@
 """Notifying the listeners of this process of what other processes have changed.
 
-One thread for each store, which runs only while there are listeners, and only for a store whose ``probe()``
-returns something.
+One thread for each store, which runs only while there are listeners, and only for a store whose
+``change_detector()`` returns something.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from jobify_django.log import get_log, quoted
-from jobify_django.outage import Outage
+from jobify_django.repeated_failure import RepeatedFailure
 from jobify_django.runtime import Runtime
-from jobify_django.stores.notifier import Notifier, Probe
+from jobify_django.stores.notifier import ChangeDetector, Notifier
 
 logger = get_log("jobify.store")
 
@@ -25,7 +25,7 @@ class Watched(Protocol):
     alias: str
     notifier: Notifier
 
-    def probe(self) -> Probe | None:
+    def change_detector(self) -> ChangeDetector | None:
         """Return a function that waits for other processes' changes."""
 
     def open(self) -> None:
@@ -47,7 +47,7 @@ class Watcher:
         self._lock = runtime.lock()
         self._watching: object | None = None
         """Stands for the thread that watches."""
-        self._threadless, self._away = Outage(runtime), Outage(runtime)
+        self._no_thread, self._away = RepeatedFailure(runtime), RepeatedFailure(runtime)
 
     def watch(self, store: Watched) -> None:
         """Begin, unless it watches already; it ends by itself when there are no listeners any more."""
@@ -61,15 +61,15 @@ class Watcher:
                 thread.start()
             except (RuntimeError, MemoryError) as error:
                 # The system refuses a thread. Polling covers the gap, and the next listener tries again.
-                if self._threadless.fail(error) is not None:
+                if self._no_thread.fail(error) is not None:
                     logger.warning(
                         "event=no-thread store=%s error=%r: polling instead", quoted(store.alias), str(error)
                     )
             else:
-                self._threadless.over()
+                self._no_thread.recovered()
                 self._watching = watching
 
-    def _over(self, store: Watched, watching: object) -> bool:
+    def _is_done(self, store: Watched, watching: object) -> bool:
         """Whether there are no listeners any more; then this thread ends, and the next ``watch`` starts
         one."""
         with self._lock:
@@ -80,18 +80,18 @@ class Watcher:
     def _run(self, store: Watched, watching: object) -> None:
         store.open()
         try:
-            while not self._over(store, watching):
+            while not self._is_done(store, watching):
                 try:
                     if not self._follow(store, watching):
                         return
                 except Exception as error:
                     # The database is away, which its users log. Polling covers the gap.
-                    if (word := self._away.fail(error)) is not None:
+                    if (report := self._away.fail(error)) is not None:
                         logger.debug(
                             "store %s: cannot watch for changes (%d tries)",
                             quoted(store.alias),
-                            word.times,
-                            exc_info=word.new,
+                            report.times,
+                            exc_info=report.new,
                         )
                     store.close()
                     self._runtime.sleep(RETRY)
@@ -99,18 +99,19 @@ class Watcher:
             store.close()
 
     def _follow(self, store: Watched, watching: object) -> bool:
-        """Publish every change while there are listeners; return ``False`` if the store has no ``probe``."""
-        probe = store.probe()
-        if probe is None:
+        """Publish every change while there are listeners; return ``False`` if the store has no
+        ``change_detector``."""
+        change_detector = store.change_detector()
+        if change_detector is None:
             return False
         try:
-            while not self._over(store, watching):
-                for kind, queue in probe():
+            while not self._is_done(store, watching):
+                for kind, queue in change_detector():
                     store.notifier.publish(kind, queue)
-                if self._away.over():
+                if self._away.recovered():
                     logger.debug("store %s: watching for changes again", quoted(store.alias))
         finally:
-            close = getattr(probe, "close", None)
+            close = getattr(change_detector, "close", None)
             if close is not None:
                 close()
         return True

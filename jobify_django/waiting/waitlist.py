@@ -27,14 +27,14 @@ by_key = attrgetter("key")
 
 
 class Ticket:
-    """One waiting caller. The lower its ``place``, the further in front; among equals the first to come is
+    """One waiting caller. The lower its ``rank``, the further in front; among equals the first to come is
     the first."""
 
     __slots__ = ("key", "passed_over", "waker")
 
-    def __init__(self, waker: Waker, place: int = 0) -> None:
+    def __init__(self, waker: Waker, rank: int = 0) -> None:
         self.waker = waker
-        self.key = (place, 0)
+        self.key = (rank, 0)
         self.passed_over = False
 
 
@@ -50,8 +50,8 @@ class WaitList(ABC, Generic[T]):
         shortest_poll: seconds after which the first asks again when nothing wakes it: other processes may
             have changed something on a store without a way to notice it. The pause grows.
         longest_poll: what it grows to.
-        patience: seconds after which every ticket checks whether the first still asks.
-        keeps_places: whether tickets that are passed over keep their places, and are woken so that they can
+        recheck_after: seconds after which every ticket checks whether the first still asks.
+        keeps_order: whether tickets that are passed over keep their places, and are woken so that they can
             ask before another one does; otherwise the ticket that finds the first overdue takes its place,
             and asks at once.
         not_before: when the first may ask again, at the earliest.
@@ -60,8 +60,8 @@ class WaitList(ABC, Generic[T]):
     kind: ClassVar[Kind]
     shortest_poll: ClassVar[float]
     longest_poll: ClassVar[float]
-    patience: ClassVar[float]
-    keeps_places: ClassVar[bool]
+    recheck_after: ClassVar[float]
+    keeps_order: ClassVar[bool]
 
     def __init__(self, runtime: Runtime) -> None:
         self._monotonic = runtime.monotonic
@@ -108,26 +108,26 @@ class WaitList(ABC, Generic[T]):
             if self._first() is ticket:
                 self._due = self._monotonic() + OVERDUE
             if self._unsubscribe is None:
-                self._unsubscribe = listen(self.kind, self._on_hint)
+                self._unsubscribe = listen(self.kind, self._on_notification)
         return True
 
     def leave(self, ticket: T) -> None:
         """Leave the list. If this was the first, the one that is the first now is woken, to ask."""
-        heir = unsubscribe = None
+        successor = unsubscribe = None
         with self._lock:
             was_first = self._first() is ticket
             self._remove(ticket)
             if was_first:
-                heir = self._first()
+                successor = self._first()
                 self._due = max(self._monotonic(), self.not_before) + OVERDUE
             if not self._tickets:
                 unsubscribe, self._unsubscribe = self._unsubscribe, None
-        if heir is not None:
-            heir.waker.wake()
+        if successor is not None:
+            successor.waker.wake()
         if unsubscribe is not None:
             unsubscribe()
 
-    def is_turn_of(self, ticket: T) -> bool:
+    def take_lead(self, ticket: T) -> bool:
         """Return whether this ticket is to ask the store now; calling this shows that it is able to.
 
         If the first has not begun to ask in its time, it is passed over, and so are all before this one.
@@ -139,24 +139,24 @@ class WaitList(ABC, Generic[T]):
             if self._asking or self._monotonic() < self._due:
                 return False
             self._due = self._monotonic() + OVERDUE
-            if not self.keeps_places:
+            if not self.keeps_order:
                 self._put_first(ticket)
                 return True
-            before = self._tickets[: self._rank(ticket)]
+            before = self._tickets[: self._index_of(ticket)]
             for other in before:
                 other.passed_over = True
         for other in before:
             other.waker.wake()
         return False
 
-    def patience_of(self, ticket: T) -> float:
+    def recheck_seconds(self, ticket: T) -> float:
         """Return in how many seconds this ticket must check again whether the first asks: the nearer it is
         to the first, the sooner."""
         with self._lock:
             if self._first() is ticket:
                 return 0.0
             rest = max(0.0, self._due - self._monotonic())
-            return rest + min(OVERDUE * self._rank(ticket), self.patience)
+            return rest + min(OVERDUE * self._index_of(ticket), self.recheck_after)
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
@@ -170,7 +170,7 @@ class WaitList(ABC, Generic[T]):
             now = self._monotonic()
             with self._lock:
                 self._asking -= 1
-                self._due = now + self._longest_rest(now - began) + OVERDUE
+                self._due = now + self._longest_pause(now - began) + OVERDUE
 
     def wake_first(self) -> None:
         """Let the first ask now."""
@@ -179,11 +179,11 @@ class WaitList(ABC, Generic[T]):
             first.waker.wake()
 
     @abstractmethod
-    def _on_hint(self, about: object) -> None:
+    def _on_notification(self, about: object) -> None:
         """Wake the tickets that a notification is about; ``None`` may be about any of them."""
 
     @abstractmethod
-    def _longest_rest(self, took: float) -> float:
+    def _longest_pause(self, took: float) -> float:
         """Seconds after which the first asks again at the latest, if asking took so long."""
 
     # All of this with the lock held
@@ -193,7 +193,7 @@ class WaitList(ABC, Generic[T]):
             self._remove(self._tickets[0])
         return next((one for one in self._tickets if not (one.passed_over or one.waker.dead)), None)
 
-    def _rank(self, ticket: T) -> int:
+    def _index_of(self, ticket: T) -> int:
         return bisect.bisect_left(self._tickets, ticket.key, key=by_key)
 
     def _insert(self, ticket: T) -> None:
@@ -201,14 +201,14 @@ class WaitList(ABC, Generic[T]):
 
     def _remove(self, ticket: T) -> bool:
         """Take one out; returns ``False`` if it is out already, as one of a closed event loop may be."""
-        rank = self._rank(ticket)
-        found = self._tickets[rank : rank + 1] == [ticket]
+        index = self._index_of(ticket)
+        found = self._tickets[index : index + 1] == [ticket]
         if found:
-            del self._tickets[rank]
+            del self._tickets[index]
         return found
 
     def _put_first(self, ticket: T) -> None:
         self._remove(ticket)
-        place, number = self._tickets[0].key
-        ticket.key = (place, number - 1)
+        rank, number = self._tickets[0].key
+        ticket.key = (rank, number - 1)
         self._insert(ticket)

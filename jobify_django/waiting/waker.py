@@ -1,7 +1,7 @@
 """Waiting, written once for threads and event loops.
 
-A wait is a generator that yields what it needs: ``Call`` (run this, which may block) or ``Pause`` (wait
-until woken, or until the time is over). ``run`` drives it in a thread, ``arun`` on an event loop.
+A wait is a generator that yields what it needs: ``BlockingCall`` (run this, which may block) or ``Pause``
+(wait until woken, or until the time is over). ``run`` drives it in a thread, ``arun`` on an event loop.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class BlockingCall:
     """Run a function and send back what it returns.
 
     Attributes:
         function: what to run.
-        owed: run it even for a caller who is cancelled before its turn comes.
+        even_if_cancelled: run it even for a caller who is cancelled before its turn comes.
         on_thread: run it where the database connections of this context are, also if it does not block.
     """
 
     function: Callable[[], Any]
-    owed: bool = False
+    even_if_cancelled: bool = False
     on_thread: bool = False
 
 
@@ -40,8 +40,8 @@ class Pause:
     seconds: float | None
 
 
-class Abandoned(BaseException):
-    """Thrown into the generator when its caller was cancelled while a ``Call`` ran to its end."""
+class CancelledDuringCall(BaseException):
+    """Thrown into the generator when its caller was cancelled while a ``BlockingCall`` ran to its end."""
 
     def __init__(self, result: Any) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Waker(ABC):
         """End the wait, now or at its next pause."""
 
 
-Steps = Generator[Call | Pause, Any, T]
+Steps = Generator[BlockingCall | Pause, Any, T]
 
 
 class ThreadWaker(Waker):
@@ -128,7 +128,7 @@ def run(steps: Callable[[Waker], Steps[T]], runtime: Runtime) -> T:
         while True:
             try:
                 result = None
-                if isinstance(step, Call):
+                if isinstance(step, BlockingCall):
                     result = step.function()
                 else:
                     waker.wait(step.seconds)
@@ -161,7 +161,9 @@ async def arun(steps: Callable[[Waker], Steps[T]], runtime: Runtime, *, blocking
                 else:
                     hop = blocking or step.on_thread
                     result = (
-                        await _let_end(step.function, runtime, owed=step.owed) if hop else step.function()
+                        await _run_to_end(step.function, runtime, even_if_cancelled=step.even_if_cancelled)
+                        if hop
+                        else step.function()
                     )
             except BaseException as error:
                 step = generator.throw(error)
@@ -169,7 +171,7 @@ async def arun(steps: Callable[[Waker], Steps[T]], runtime: Runtime, *, blocking
                 step = generator.send(result)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
-    except Abandoned:
+    except CancelledDuringCall:
         raise asyncio.CancelledError from None
 
 
@@ -180,19 +182,19 @@ async def off_loop(function: Callable[[], T], runtime: Runtime) -> T:
     database call cannot be taken back half-way.
     """
     try:
-        return await _let_end(function, runtime)
-    except Abandoned:
+        return await _run_to_end(function, runtime)
+    except CancelledDuringCall:
         raise asyncio.CancelledError from None
 
 
-async def _let_end(function: Callable[[], T], runtime: Runtime, *, owed: bool = False) -> T:
-    """Run a function as ``off_loop`` does; raises ``Abandoned`` with its result when the caller was cancelled
-    meanwhile."""
+async def _run_to_end(function: Callable[[], T], runtime: Runtime, *, even_if_cancelled: bool = False) -> T:
+    """Run a function as ``off_loop`` does; raises ``CancelledDuringCall`` with its result when the caller was
+    cancelled meanwhile."""
     # Whoever takes it first decides: the thread, or the caller who is gone.
-    fate = runtime.lock()
+    decided = runtime.lock()
 
     def begin() -> T:
-        if fate.acquire(blocking=False):
+        if decided.acquire(blocking=False):
             return function()
         return None  # type: ignore[return-value]  # nobody waits for it any more
 
@@ -200,7 +202,7 @@ async def _let_end(function: Callable[[], T], runtime: Runtime, *, owed: bool = 
     try:
         return await asyncio.shield(call)
     except asyncio.CancelledError:
-        if not owed and fate.acquire(blocking=False):
+        if not even_if_cancelled and decided.acquire(blocking=False):
             call.cancel()
             raise
         while not call.done():
@@ -208,4 +210,4 @@ async def _let_end(function: Callable[[], T], runtime: Runtime, *, owed: bool = 
                 await asyncio.wait([call])
         if call.cancelled() or call.exception() is not None:
             raise
-        raise Abandoned(call.result()) from None
+        raise CancelledDuringCall(call.result()) from None

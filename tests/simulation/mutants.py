@@ -33,31 +33,31 @@ MUTANTS = (
     ),
     Mutant(
         "a crash is not counted",
-        "outcome.what_becomes",
+        "outcome.next_state",
         "crashes += outcome.charged",
         "crashes += 0",
     ),
     Mutant(
         "a job that kills its pools is run for ever",
-        "outcome.what_becomes",
+        "outcome.next_state",
         "outcome.charged and crashes >= CRASH_LIMIT",
         "False",
     ),
     Mutant(
         "a job that somebody cancelled runs again after a release",
-        "outcome.what_becomes",
-        "if cancel_requested: return Next(CANCELLED, None, crashes)",
+        "outcome.next_state",
+        "if cancel_requested: return NextState(CANCELLED, None, crashes)",
         "pass",
     ),
     Mutant(
         "a retried job keeps its crashes",
-        "outcome.what_becomes",
-        'if outcome.happened == "retried": return Next(WAITING, None, 0)',
+        "outcome.next_state",
+        'if outcome.happened == "retried": return NextState(WAITING, None, 0)',
         "pass",
     ),
     Mutant(
         "a job released until later waits at once",
-        "outcome.what_becomes",
+        "outcome.next_state",
         "outcome.until > now",
         "False",
     ),
@@ -101,8 +101,8 @@ MUTANTS = (
     ),
     Mutant(
         "a release wakes nobody (database)",
-        "stores.database.settle.Settling._tell_back",
-        "self._tell_work(...)",
+        "stores.database.settle.Settling._notify_returned",
+        "self._notify_work(...)",
         "pass",
     ),
     Mutant(
@@ -133,8 +133,8 @@ MUTANTS = (
     ),
     Mutant(
         "a pool that was itself away takes jobs at once",
-        "pool.presence.Presence.see",
-        "abs(now - self._seen) > self._gap",
+        "pool.reachability.Reachability.reached",
+        "abs(now - self._reached_at) > self._gap",
         "False",
     ),
     Mutant(
@@ -171,7 +171,7 @@ MUTANTS = (
     Mutant(
         "a cancelled job still counts (database)",
         "stores.database.cancel.Cancelling._cancel",
-        "self._note(...)",
+        "self._note_waiting(...)",
         "pass",
     ),
     Mutant(
@@ -214,7 +214,7 @@ MUTANTS = (
     Mutant(
         "a paused queue lets pools turn in a circle (database)",
         "stores.database.claim._claimed",
-        "look.due > now",
+        "peek.due > now",
         "True",
     ),
     Mutant(
@@ -250,26 +250,26 @@ MUTANTS = (
     ),
     Mutant(
         "jobs in quarantine run beside others (database)",
-        "stores.database.claim.Line.condition",
+        "stores.database.claim.Selection.condition",
         "'crashes = 0'",
         "'crashes >= 0'",
     ),
     Mutant(
         "a job in quarantine starts beside what has just started",
         "pool.quarantine.QuarantineRule.choice",
-        '"wait" if any(...) else "start"',
-        '"start"',
+        '"defer" if any(...) else "alone"',
+        '"alone"',
     ),
     Mutant(
         "others start beside a job in quarantine",
         "pool.turn.Turn._demand",
-        "self.quarantine.left",
+        "self.quarantine.seconds_alone",
         "False",
     ),
     Mutant(
         "a job in quarantine waits for as long as others start",
         "pool.quarantine.QuarantineRule.choice",
-        'if self._blocked_lately(now) and now - self._blocked_since >= QUARANTINE: return "start"',
+        'if self._deferred_lately(now) and now - self._deferred_since >= QUARANTINE: return "alone"',
         "pass",
     ),
     # Tuning
@@ -326,19 +326,19 @@ MUTANTS = (
     # Pushing and waiting
     Mutant(
         "a cancelled push leaves its job",
-        "push.push.Push._admit",
-        "yield from admission.take_back()",
+        "push.push.PendingPush._admit",
+        "yield from admission.cancel_added()",
         "pass",
     ),
     Mutant(
         "who leaves the line wakes nobody",
         "waiting.waitlist.WaitList.leave",
-        "heir.waker.wake()",
+        "successor.waker.wake()",
         "pass",
     ),
     Mutant(
         "room wakes nobody who waits for it",
-        "push.waits.PushWaits._on_hint",
+        "push.waits.PushWaits._on_notification",
         "self.wake_first()",
         "pass",
     ),
@@ -349,7 +349,7 @@ BLIND_SPOTS = (
     "tests/test_retried_order.py",
     "tests/test_deferred_push.py",
     "tests/test_pool.py::test_a_job_that_a_stopping_pool_hands_back_is_not_reported_lost",
-    "tests/test_presence.py::test_a_pool_that_stood_still_or_whose_clock_was_set_was_away_too",
+    "tests/test_reachability.py::test_a_pool_that_stood_still_or_whose_clock_was_set_was_away_too",
     "tests/test_reorder.py::test_a_changed_order_is_made_in_parts",
     "tests/test_quarantine.py::test_a_job_in_quarantine_does_not_wait_for_ever_for_jobs_that_keep_starting",
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobify_django.job import Claim
 from jobify_django.outcome import CRASH_LIMIT
 from jobify_django.pool import Service
-from jobify_django.pool.pool import LAST_WORDS, Pool
+from jobify_django.pool.pool import RELEASE_TIMEOUT, Pool
 from jobify_django.pool.quarantine import QUARANTINE
 from jobify_django.stores.value import Demand, Quarantine
 from tests.simulation import work
@@ -68,10 +68,10 @@ class Pools:
         grace = self.world.rng.choice((0.0, 0.5, 2.0))
         self.world.note(f"{process.name} drains within {grace} s")
         if self.world.rng.random() < 0.2:
-            process.service.hurry()
+            process.service.release_now()
         await process.service.drain(grace)
         taken = self.world.now - began - process.stalled(began)
-        if taken > grace + LAST_WORDS * 1.5 + SLACK:
+        if taken > grace + RELEASE_TIMEOUT * 1.5 + SLACK:
             self.world.fail(f"{process.name} took {taken:.1f} s to drain, its grace was {grace} s")
         self.world.note(f"{process.name} has drained")
         process.ended = True
@@ -120,11 +120,11 @@ class Pools:
         if any(claim.crashes for claim in recent):
             self.world.fail(f"{process.name} asks for jobs, and one in quarantine has just started: {recent}")
         # A job in quarantine that others go before is held back for a while, and not for ever.
-        waited = any(now - 2 * QUARANTINE < at <= now - QUARANTINE + 1e-6 for at in process.view.blocked)
-        if quarantine == "start" and recent and not waited:
+        waited = any(now - 2 * QUARANTINE < at <= now - QUARANTINE + 1e-6 for at in process.view.deferred)
+        if quarantine == "alone" and recent and not waited:
             self.world.fail(f"{process.name} asks for one in quarantine beside {recent}")
         mine = [claim for place, claim in self.executing.values() if place is process]
-        if quarantine != "pass" and any(claim.crashes >= CRASH_LIMIT - 1 for claim in mine):
+        if quarantine != "skip" and any(claim.crashes >= CRASH_LIMIT - 1 for claim in mine):
             self.world.fail(f"{process.name} asks for one in quarantine beside a last chance: {mine}")
 
     def _claims(self, process: Process, demand: Demand) -> None:

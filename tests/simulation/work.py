@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from jobify_django.current import inside
+from jobify_django.current import current
 from jobify_django.job import Claim
 from jobify_django.registry import Registry
 from jobify_django.stores import StoreHandler
@@ -73,5 +73,5 @@ def declared(stores: StoreHandler, *, old: bool) -> Registry:
 
 
 def _claim() -> Claim:
-    running: Any = inside.get()
+    running: Any = current.get()
     return running.claim  # type: ignore[no-any-return]

@@ -65,7 +65,7 @@ async def _measure(task: str, jobs: int, workers: int) -> tuple[float, float]:
     pool = Pool(store, [settings], kind="bench", quiet=True)
     began = time.perf_counter()
     await pool.start()
-    await pool.until_dry()
+    await pool.until_idle()
     ran = time.perf_counter() - began
     await pool.drain(1)
     return added, ran

@@ -30,10 +30,10 @@ class Finding(NamedTuple):
     id: str = ""
 
 
-Look = Callable[[], Iterable[Finding]]
+Check = Callable[[], Iterable[Finding]]
 
 
-def said(message: checks.CheckMessage) -> Finding:
+def from_message(message: checks.CheckMessage) -> Finding:
     """Return what a system check says."""
     level: Level = "NOTE"
     if message.level >= checks.WARNING:
@@ -41,22 +41,24 @@ def said(message: checks.CheckMessage) -> Finding:
     return Finding(level, f"{message.id}: {message.msg}", message.hint or "", message.id or "")
 
 
-def looked(id: str, subject: str, look: Look, *, told: bool = False) -> Iterator[Finding]:
+def findings_of(
+    id: str, subject: str, check: Check, *, reported_elsewhere: bool = False
+) -> Iterator[Finding]:
     """Look, and make a FAIL of whatever that raises, ``SystemExit`` of an imported module too.
 
     Args:
         id: of the findings that have none.
         subject: what is looked at, for the text of that FAIL.
-        look: finds something.
-        told: whether it was said already if the store does not answer.
+        check: finds something.
+        reported_elsewhere: whether it was said already if the store does not answer.
     """
     try:
-        for finding in look():
+        for finding in check():
             yield finding if finding.id else finding._replace(id=id)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        if told and isinstance(error, StoreError):
+        if reported_elsewhere and isinstance(error, StoreError):
             return
         yield Finding("FAIL", f"{subject}: {described(error)}", id=id)
 

@@ -127,30 +127,30 @@ class Announcing(Adding, Settling):
                     return numbers  # type: ignore[no-any-return]
                 used = 0  # the search_path has changed since
             announced = max(jobs, used)
-        look = self._values_of_look(queue, now, least) if least else ()
-        table, numbers = self._lock_keys(db, queue.name, announced, jobs, look)
+        check = self._values_of_check(queue, now, least) if least else ()
+        table, numbers = self._lock_keys(db, queue.name, announced, jobs, check)
         if inside and numbers:
             transaction.on_commit(_Announcement(queue.name, table, announced), using=self._database)
         return numbers
 
     def _lock_keys(
-        self, db: Connection, queue: str, announced: int, jobs: int, look: Row = ()
+        self, db: Connection, queue: str, announced: int, jobs: int, check: Row = ()
     ) -> tuple[int, Sequence[int]]:
         """Announce so many jobs, and return the table's number and those of the jobs that are pushed now."""
         table, numbers = 0, list[int]()
         for start in range(0, announced, MOST_ANNOUNCED):
             part = min(MOST_ANNOUNCED, announced - start)
             wanted = max(0, min(jobs - start, part))
-            statement = ANNOUNCE % (IF_THERE_IS_ROOM if look else "")
-            made = db.execute(statement, (wanted, _class(queue), self._key(part), *look)).fetchone()
+            statement = ANNOUNCE % (IF_THERE_IS_ROOM if check else "")
+            made = db.execute(statement, (wanted, _class(queue), self._key(part), *check)).fetchone()
             if made is None:
                 return 0, ()
             table, some = made
             numbers += some
-            look = ()
+            check = ()
         return table, numbers
 
-    def _values_of_look(self, queue: QueueSettings, now: float, least: int) -> Row:
+    def _values_of_check(self, queue: QueueSettings, now: float, least: int) -> Row:
         name = queue.name
         counted, first, _ = self._counted.get((self._tables.get(name, 0), name), (0, 0, 0))
         # Where a count is cheap, nothing is left to the ceiling, which may be another table's.
@@ -187,7 +187,7 @@ class Announcing(Adding, Settling):
             self._counted[where] = (waiting + delayed + others, numbers[0] - 1, slow)
         return int(waiting + due)
 
-    def _note(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
+    def _note_waiting(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
         # Announced and not used up by pushes; the numbers come after it, as a push's do. Delayed jobs take
         # theirs now, for they come due without.
         jobs = waiting + delayed

@@ -25,10 +25,10 @@ Row = tuple[Any, ...]
 Held = Sequence[tuple[str, int]]
 """Attempts that hold their jobs: the jobs' ids, and the attempts' numbers."""
 
-PATIENCE = 20.0
+LONGEST_LOCK_WAIT = 20.0
 """Seconds a change waits for others who hold what it needs."""
 
-LEAST_PATIENCE = 2.0
+SHORTEST_LOCK_WAIT = 2.0
 """The same for a change that should not wait: a short commit of another transaction is no reason to give
 up."""
 
@@ -78,9 +78,9 @@ class Statements:
         self._until = until
 
     @property
-    def patience(self) -> float:
+    def lock_timeout(self) -> float:
         """Seconds the next statement may wait for others' locks."""
-        return PATIENCE if self._until is None else max(0.0, self._until - self._runtime.monotonic())
+        return LONGEST_LOCK_WAIT if self._until is None else max(0.0, self._until - self._runtime.monotonic())
 
     def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
         """Run a statement; what it returns holds until the next one."""
@@ -95,7 +95,7 @@ def translate(statement: str) -> str:
     return re.sub(r"(?<!:):([a-z]+)", r"%(\1)s", statement).replace("?", "%s")
 
 
-def marks(values: Collection[Any]) -> str:
+def placeholders(values: Collection[Any]) -> str:
     """Return ``(?, ?, ...)``."""
     return f"({', '.join('?' * len(values))})"
 
@@ -107,13 +107,15 @@ def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
 
 def by_ids(db: Connection, start: str, ids: Sequence[str], end: str = "") -> list[Row]:
     """Return the rows of a SELECT that goes on with ids, and then with ``end``; many ids come in parts."""
-    return [row for part in chunks(ids) for row in db.execute(start + marks(part) + end, part).fetchall()]
+    return [
+        row for part in chunks(ids) for row in db.execute(start + placeholders(part) + end, part).fetchall()
+    ]
 
 
 def change_by_ids(db: Connection, start: str, ids: Sequence[str], *values: Any) -> None:
     """Run a statement that takes values and goes on with ids; many ids come in parts."""
     for part in chunks(ids):
-        db.execute(start + marks(part), (*values, *part))
+        db.execute(start + placeholders(part), (*values, *part))
 
 
 def by_rows(
@@ -128,9 +130,9 @@ def by_rows(
     return found
 
 
-def patient(seconds: float | None) -> float:
+def lock_wait(seconds: float | None) -> float:
     """Return how long a call may wait for others' locks, of what its caller allows."""
-    return PATIENCE if seconds is None else min(PATIENCE, max(LEAST_PATIENCE, seconds))
+    return LONGEST_LOCK_WAIT if seconds is None else min(LONGEST_LOCK_WAIT, max(SHORTEST_LOCK_WAIT, seconds))
 
 
 def autocommits(wrapper: BaseDatabaseWrapper) -> bool:

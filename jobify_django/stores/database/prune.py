@@ -33,7 +33,7 @@ class Pruning(Transactions):
 
     def _prune(self, before: Mapping[JobStatus, float], limit: int, db: Connection) -> int:
         # Locked, and looked at again once they are: a retry may have got hold of some of them first.
-        old = _ended(db, before, limit, self._unlocked)
+        old = _ended(db, before, limit, self._skip_locked)
         change_by_ids(db, "DELETE FROM jobify_job WHERE id IN ", old)
         return len(old)
 

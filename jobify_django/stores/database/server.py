@@ -17,8 +17,8 @@ from django.db.transaction import TransactionManagementError
 
 from jobify_django.exceptions import StoreBusy, StoreError, StoreUncertain
 from jobify_django.runtime import MACHINE, Runtime
-from jobify_django.stores.database.connection import Connection, Statements, patient, translate, unmigrated
-from jobify_django.stores.database.transaction import Crowded, Transactions
+from jobify_django.stores.database.connection import Connection, Statements, lock_wait, translate, unmigrated
+from jobify_django.stores.database.transaction import Contended, Transactions
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ MEASURE_EVERY = 10.0
 """Seconds between two looks at the server's clock."""
 
 MEASURE_TIMES = 3
-CLOSE_LOOK = 0.01
+PRECISE_READING = 0.01
 """A look that took longer, in seconds, is taken again: half of what it took is how wrong it may be."""
 
 DRIFT = 0.0005
@@ -50,8 +50,8 @@ DRIFT = 0.0005
 class ServerTransactions(Transactions):
     """Transactions on a database server, whose clock is the one that counts."""
 
-    _locked = "FOR UPDATE"
-    _unlocked = "FOR UPDATE SKIP LOCKED"
+    _for_update = "FOR UPDATE"
+    _skip_locked = "FOR UPDATE SKIP LOCKED"
 
     _begin_with: Sequence[str]
     """The statements that begin a transaction of our own."""
@@ -67,22 +67,22 @@ class ServerTransactions(Transactions):
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         if self.in_transaction():
-            return self._in_theirs(work)
-        return self._persistently(partial(self._on_cursor, work, self._deadline), again=True)
+            return self._in_callers_transaction(work)
+        return self._with_retries(partial(self._on_cursor, work, self._deadline), may_repeat=True)
 
     def _write(
-        self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
+        self, work: Callable[[Connection], T], *, may_repeat: bool = False, lock_timeout: float | None = None
     ) -> T:
-        until = self.runtime.monotonic() + patient(patience)
+        until = self.runtime.monotonic() + lock_wait(lock_timeout)
         if self.in_transaction():
-            return self._in_theirs(work, until)
-        return self._persistently(partial(self._transact, work, until), again=again, until=until)
+            return self._in_callers_transaction(work, until)
+        return self._with_retries(partial(self._transact, work, until), may_repeat=may_repeat, until=until)
 
-    def _in_theirs(self, work: Callable[[Connection], T], until: float | None = None) -> T:
+    def _in_callers_transaction(self, work: Callable[[Connection], T], until: float | None = None) -> T:
         for tried in range(1, TRIES_INSIDE + 1):
             try:
                 return self._on_cursor(work, until=until)
-            except Crowded:
+            except Contended:
                 if tried == TRIES_INSIDE:
                     raise
             except DjangoError as error:
@@ -91,7 +91,7 @@ class ServerTransactions(Transactions):
                     # As the ORM does: the server may have undone all of it, so nothing more may be committed.
                     wrapper.needs_rollback = True
                     wrapper.rollback_exc = error
-                self._explain(error)
+                self._raise_store_error(error)
             self._pause(0.5, FIRST_SLEEP)
         raise AssertionError("the last try returns or raises")
 
@@ -110,7 +110,7 @@ class ServerTransactions(Transactions):
         with self._wrapper.cursor() as cursor, self._deadline():
             db = Statements(cursor, self._spell, self.runtime, until)
             self._server_clock.measure(db)
-            for statement in self._beginning(db.patience):
+            for statement in self._beginning(db.lock_timeout):
                 cursor.execute(statement)
             try:
                 value = work(db)
@@ -131,12 +131,12 @@ class ServerTransactions(Transactions):
         except DjangoError:
             self._wrapper.close()
 
-    def _persistently(self, call: Callable[[], T], *, again: bool, until: float = math.inf) -> T:
+    def _with_retries(self, call: Callable[[], T], *, may_repeat: bool, until: float = math.inf) -> T:
         uncertain: Exception | None = None
         for tried in range(1, TRIES + 1):
             try:
                 return call()
-            except Crowded:
+            except Contended:
                 if tried == TRIES:
                     raise
             except (_Uncertain, DjangoError) as caught:
@@ -146,11 +146,11 @@ class ServerTransactions(Transactions):
                 broken = self._broken(error)
                 if broken:
                     self.close()  # the next call gets a new one
-                worth_it = (broken and again) or self._collided(error)
+                worth_it = (broken and may_repeat) or self._collided(error)
                 late = self._collided(error) and self.runtime.monotonic() >= until
                 if tried == TRIES or late or not worth_it:
                     self._give_up(error, uncertain)
-                again = again and not broken  # once
+                may_repeat = may_repeat and not broken  # once
             self._pause(0.3, min(FIRST_SLEEP * 2**tried, LONGEST_SLEEP))
         raise AssertionError("the last try returns or raises")
 
@@ -164,12 +164,12 @@ class ServerTransactions(Transactions):
                 f"database {self._database!r}: the connection broke during a commit ({_line(uncertain)}), so "
                 "the change may be stored or not. Look before you do it again."
             ) from error
-        self._explain(error)
+        self._raise_store_error(error)
 
     def _broken(self, error: DjangoError) -> bool:
         return isinstance(error, (OperationalError, InterfaceError)) and not self._collided(error)
 
-    def _explain(self, error: DjangoError) -> NoReturn:
+    def _raise_store_error(self, error: DjangoError) -> NoReturn:
         if isinstance(error, TransactionManagementError):
             raise error  # what the ORM says there: the caller's transaction can only be rolled back
         if self._collided(error):
@@ -183,7 +183,7 @@ class ServerTransactions(Transactions):
 
     # What servers do in their own ways
 
-    def _beginning(self, patience: float) -> Sequence[str]:
+    def _beginning(self, lock_timeout: float) -> Sequence[str]:
         """Return ``begin`` for a transaction that may wait so many seconds for others' locks."""
         return self._begin_with
 
@@ -237,15 +237,15 @@ class ServerClock:
         monotonic = self._runtime.monotonic
         if self.reading is not None and monotonic() - self._measured <= MEASURE_EVERY:
             return
-        looks: list[Reading] = []
-        while len(looks) < MEASURE_TIMES and not (looks and looks[-1].error < CLOSE_LOOK / 2):
+        readings: list[Reading] = []
+        while len(readings) < MEASURE_TIMES and not (readings and readings[-1].error < PRECISE_READING / 2):
             began = monotonic()
             (now,) = db.execute(self._select).fetchone()
             ended = monotonic()
             error = (ended - began) / 2
-            looks.append(Reading(error, float(now) - began - error, ended))
-        self._measured = looks[-1].at
-        new = min(looks)
+            readings.append(Reading(error, float(now) - began - error, ended))
+        self._measured = readings[-1].at
+        new = min(readings)
         if self.reading is None or new.replaces(self.reading):
             self.reading = new
 

@@ -21,15 +21,15 @@ from jobify_django.exceptions import StoreBusy, StoreError
 from jobify_django.file import moved
 from jobify_django.runtime import Runtime
 from jobify_django.stores.database.connection import (
-    PATIENCE,
+    LONGEST_LOCK_WAIT,
     Connection,
     Statements,
     autocommits,
-    patient,
+    lock_wait,
     translate,
     unmigrated,
 )
-from jobify_django.stores.database.place import Place
+from jobify_django.stores.database.replaced_file import ReplacedFile
 from jobify_django.stores.database.transaction import Transactions
 
 T = TypeVar("T")
@@ -54,32 +54,32 @@ class SQLiteTransactions(Transactions):
         super()._set_up()
         # Threads of one process queue here instead of racing for the file's lock.
         self._mutex = self.runtime.lock()
-        self._place = Place(self._database, self.runtime)
+        self._replaced_file = ReplacedFile(self._database, self.runtime)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         wrapper = self._here()
         try:
             raw = raw_connection(wrapper)
             read = partial(work, _statements(wrapper, raw, self.runtime))
-            return _legibly(raw, partial(self._persistently, read, PATIENCE))
+            return _with_readable_text(raw, partial(self._with_retries, read, LONGEST_LOCK_WAIT))
         except (sqlite3.Error, DjangoError) as error:
-            self._explain(error)
+            self._raise_store_error(error)
 
     def _write(
-        self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
+        self, work: Callable[[Connection], T], *, may_repeat: bool = False, lock_timeout: float | None = None
     ) -> T:
         # Looked up once: finding one of Django's connections takes as long as a statement.
         wrapper = self._here()
-        limit = patient(patience)
+        limit = lock_wait(lock_timeout)
         try:
             raw = raw_connection(wrapper)
             db = _statements(wrapper, raw, self.runtime)
             if raw.in_transaction or not (wrapper.autocommit or wrapper.in_atomic_block):
                 self._take_lock(raw, wrapper, limit)
-                return _legibly(raw, partial(work, db))
-            return _legibly(raw, partial(self._transact, work, db, raw, wrapper, limit))
+                return _with_readable_text(raw, partial(work, db))
+            return _with_readable_text(raw, partial(self._transact, work, db, raw, wrapper, limit))
         except (sqlite3.Error, DjangoError) as error:
-            self._explain(error, limit)
+            self._raise_store_error(error, limit)
 
     def _transact(
         self,
@@ -96,7 +96,7 @@ class SQLiteTransactions(Transactions):
             self._begin(raw, wrapper, until - self.runtime.monotonic())
             try:
                 value = work(db)
-                self._persistently(partial(raw.execute, "COMMIT"), limit)
+                self._with_retries(partial(raw.execute, "COMMIT"), limit)
             except BaseException:
                 if raw.in_transaction:
                     raw.execute("ROLLBACK")
@@ -121,17 +121,17 @@ class SQLiteTransactions(Transactions):
         """
         wrapper = self._wrapper
         if wrapper.connection is None:
-            self._place.check()
+            self._replaced_file.check()
         elif (file := moved(wrapper)) is not None and not _in_transaction(wrapper):
-            self._place.leave(file)
+            self._replaced_file.leave(file)
             wrapper.close()
-            self._place.check()
+            self._replaced_file.check()
         return wrapper
 
     def _begin(self, raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper, limit: float) -> None:
         raw.execute("PRAGMA busy_timeout = 0")
         try:
-            self._persistently(partial(raw.execute, "BEGIN IMMEDIATE"), limit)
+            self._with_retries(partial(raw.execute, "BEGIN IMMEDIATE"), limit)
         finally:
             raw.execute(f"PRAGMA busy_timeout = {_timeout(wrapper)}")
 
@@ -148,7 +148,7 @@ class SQLiteTransactions(Transactions):
         finally:
             raw.execute(f"PRAGMA busy_timeout = {theirs}")
 
-    def _persistently(self, call: Callable[[], T], limit: float) -> T:
+    def _with_retries(self, call: Callable[[], T], limit: float) -> T:
         try:
             return call()
         except sqlite3.OperationalError as error:
@@ -172,7 +172,7 @@ class SQLiteTransactions(Transactions):
             "transaction open. Look for a long transaction."
         )
 
-    def _explain(self, error: Exception, limit: float = PATIENCE) -> NoReturn:
+    def _raise_store_error(self, error: Exception, limit: float = LONGEST_LOCK_WAIT) -> NoReturn:
         if isinstance(error, TransactionManagementError):
             raise error  # what the ORM says there: the caller's transaction can only be rolled back
         if _locked(error):
@@ -196,7 +196,7 @@ def _in_transaction(wrapper: BaseDatabaseWrapper) -> bool:
     )
 
 
-def _legibly(raw: sqlite3.Connection, call: Callable[[], T]) -> T:
+def _with_readable_text(raw: sqlite3.Connection, call: Callable[[], T]) -> T:
     """Call, and once more where a text is no UTF-8: then with what cannot be read replaced."""
     try:
         return call()

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from jobify_django.log import get_log
-from jobify_django.outage import Outage
+from jobify_django.repeated_failure import RepeatedFailure
 from jobify_django.runtime import MACHINE, Runtime
 
 logger = get_log("jobify.store")
 
-LOOK_EVERY = 1.0
+CHECK_EVERY = 1.0
 
 
 class Watchdog:
@@ -36,7 +36,7 @@ class Watchdog:
         self._awake = runtime.event()
         self._thread: object = None
         self._lock = runtime.lock()
-        self._threadless = Outage(runtime)
+        self._no_thread = RepeatedFailure(runtime)
 
     @contextlib.contextmanager
     def limit(self, connection: Any, seconds: float) -> Iterator[None]:
@@ -63,12 +63,12 @@ class Watchdog:
                     thread.start()
                 except (RuntimeError, MemoryError) as error:
                     # The system refuses a thread. The next call tries again.
-                    if self._threadless.fail(error) is not None:
+                    if self._no_thread.fail(error) is not None:
                         logger.warning(
                             "event=no-thread error=%r: a call goes without its deadline", str(error)
                         )
                     return
-                self._threadless.over()
+                self._no_thread.recovered()
                 self._thread = thread
         self._awake.set()
 
@@ -77,7 +77,7 @@ class Watchdog:
             self._awake.wait()
             # A clock that is stepped at a bad moment (libfaketime) makes it an invalid argument.
             with contextlib.suppress(OSError):
-                self._runtime.sleep(LOOK_EVERY)
+                self._runtime.sleep(CHECK_EVERY)
             now = self._runtime.monotonic()
             for number, (deadline, connection) in list(self._calls.items()):
                 if now > deadline and self._calls.pop(number, None) is not None:

@@ -17,14 +17,14 @@ logger = get_log("jobify.worker")
 SAMPLE = 200
 """Waiting jobs of a queue, first in line, that are looked at for tasks which are not known here."""
 
-PUZZLED = 5.0
+UNCLAIMED_FOR = 5.0
 """Seconds for which jobs that wait and cannot be claimed, for no known reason, may still become claimable:
 they were pushed just now, or another transaction has their rows locked."""
 
 UNCLAIMED = "no worker here could claim them"
 
 
-class Left(NamedTuple):
+class UnrunnableJobs(NamedTuple):
     """Jobs that wait, and that this process cannot run.
 
     Attributes:
@@ -38,7 +38,7 @@ class Left(NamedTuple):
     reason: str
 
 
-class Dryness:
+class IdleCheck:
     """Finds out, by the turns since the latest request, whether a pool could run no job that waits.
 
     Args:
@@ -52,76 +52,80 @@ class Dryness:
         self._queues = queues
         self._tasks = tasks
         self._empty: set[str] = set()
-        self._heard = 0
-        self._said: set[str] = set()
-        self._puzzled_at: float | None = None
-        self.asked = 0
+        self._empty_for = 0
+        self._logged: set[str] = set()
+        self._unclaimed_since: float | None = None
+        self.requests = 0
         """How many requests for an answer there were; with 0 nothing is checked."""
-        self._answer: tuple[int, Sequence[Left]] = (0, ())
+        self._answer: tuple[int, Sequence[UnrunnableJobs]] = (0, ())
 
     def ask(self) -> None:
         """Request an answer; it is found anew, for what was found before says nothing of now."""
-        self.asked += 1
+        self.requests += 1
 
     @property
-    def left(self) -> Sequence[Left] | None:
+    def unrunnable(self) -> Sequence[UnrunnableJobs] | None:
         """The waiting jobs that cannot be run, once that is known: then the pool has run all others."""
-        answered, left = self._answer
-        return left if answered == self.asked else None
+        answered, unrunnable = self._answer
+        return unrunnable if answered == self.requests else None
 
-    def note(self, asked: int, empty: Collection[str] | None, *, spent: bool) -> None:
-        """Note a turn; afterwards ``left`` may hold the answer.
+    def note(self, requests: int, empty: Collection[str] | None, *, spent: bool) -> None:
+        """Note a turn; afterwards ``unrunnable`` may hold the answer.
 
         Args:
-            asked: how many requests there had been when the turn began.
+            requests: how many requests there had been when the turn began.
             empty: the queues that had nothing to start; ``None`` if anything runs, or waits for its turn.
             spent: whether the pool may start nothing more.
         """
-        if asked != self.asked or self.left is not None:
+        if requests != self.requests or self.unrunnable is not None:
             return
-        if self._heard != asked or empty is None:
-            self._heard, self._empty = asked, set()
+        if self._empty_for != requests or empty is None:
+            self._empty_for, self._empty = requests, set()
         # A small budget asks for some queues at a time, so finding all of them empty may take turns.
         self._empty |= set(empty or ())
-        left: Sequence[Left] | None = None
+        unrunnable: Sequence[UnrunnableJobs] | None = None
         if spent:
-            left = ()
+            unrunnable = ()
         elif len(self._empty) == len(self._queues):
-            left = self._survey()
-        if left is not None:
-            self._answer = (asked, left)
+            unrunnable = self._find_unrunnable()
+        if unrunnable is not None:
+            self._answer = (requests, unrunnable)
 
-    def _survey(self) -> Sequence[Left] | None:
+    def _find_unrunnable(self) -> Sequence[UnrunnableJobs] | None:
         """Return what is left, or ``None`` if some of it may be run soon."""
         try:
             stats = self._store.stats(list(self._queues.values()))
-            found = [self._look(one) for one in stats.values() if one.waiting]
+            found = [self._unrunnable_in(one) for one in stats.values() if one.waiting]
         except Exception as error:
             names = ", ".join(self._queues)
-            return self._after_a_while([Left(names, 0, f"how many wait could not be read: {error}")])
-        left = [one for one in found if one is not None]
-        if None not in found and any(one.reason == UNCLAIMED for one in left):
-            return self._after_a_while(left)
-        self._puzzled_at = None
-        return None if None in found else left
+            return self._if_unclaimed_for_long(
+                [UnrunnableJobs(names, 0, f"how many wait could not be read: {error}")]
+            )
+        unrunnable = [one for one in found if one is not None]
+        if None not in found and any(one.reason == UNCLAIMED for one in unrunnable):
+            return self._if_unclaimed_for_long(unrunnable)
+        self._unclaimed_since = None
+        return None if None in found else unrunnable
 
-    def _look(self, stats: QueueStats) -> Left | None:
+    def _unrunnable_in(self, stats: QueueStats) -> UnrunnableJobs | None:
         if stats.paused:
-            return Left(stats.queue, stats.waiting, "the queue is paused")
+            return UnrunnableJobs(stats.queue, stats.waiting, "the queue is paused")
         first = self._store.query(JobQuery(queue=stats.queue, status=WAITING, limit=SAMPLE, payload=False))
         unknown = {record.task for record in first if self._tasks.get(record.task) is None}
         if unknown and all(record.task in unknown for record in first):
             names = ", ".join(map(repr, sorted(unknown)))
-            return Left(stats.queue, stats.waiting, f"no task of this name is registered here: {names}")
+            return UnrunnableJobs(
+                stats.queue, stats.waiting, f"no task of this name is registered here: {names}"
+            )
         cap = self._queues[stats.queue].max_running
         if cap is not None and stats.running >= cap:
-            self._say_that_it_waits(stats, cap)
+            self._log_that_it_waits(stats, cap)
             return None
-        return Left(stats.queue, stats.waiting, UNCLAIMED)
+        return UnrunnableJobs(stats.queue, stats.waiting, UNCLAIMED)
 
-    def _say_that_it_waits(self, stats: QueueStats, cap: int) -> None:
-        if stats.queue not in self._said:
-            self._said.add(stats.queue)
+    def _log_that_it_waits(self, stats: QueueStats, cap: int) -> None:
+        if stats.queue not in self._logged:
+            self._logged.add(stats.queue)
             logger.info(
                 "event=waits-for-others queue=%s jobs=%d max_running=%d: other pools run as many as may run",
                 quoted(stats.queue),
@@ -129,8 +133,8 @@ class Dryness:
                 cap,
             )
 
-    def _after_a_while(self, left: Sequence[Left]) -> Sequence[Left] | None:
+    def _if_unclaimed_for_long(self, unrunnable: Sequence[UnrunnableJobs]) -> Sequence[UnrunnableJobs] | None:
         now = self._store.runtime.monotonic()
-        if self._puzzled_at is None:
-            self._puzzled_at = now
-        return left if now - self._puzzled_at >= PUZZLED else None
+        if self._unclaimed_since is None:
+            self._unclaimed_since = now
+        return unrunnable if now - self._unclaimed_since >= UNCLAIMED_FOR else None

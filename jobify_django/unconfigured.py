@@ -15,7 +15,7 @@ from jobify_django.stores.value import QueueStats
 
 
 @dataclass(frozen=True)
-class Leftover:
+class UnconfiguredQueue:
     """A queue with jobs that have not ended, in a store where this process's settings do not have it.
 
     Attributes:
@@ -58,12 +58,16 @@ class Leftover:
         return f"put it back into JOBIFY['QUEUES'], or cancel its jobs: {cancel}"
 
 
-def leftovers_in(store: Store) -> list[Leftover]:
+def unconfigured_in(store: Store) -> list[UnconfiguredQueue]:
     """Return the queues in a store that no setting puts there and that hold jobs which have not ended."""
-    found = [stand_in(store, name) for name in sorted(store.queues()) if not is_home(store, name)]
+    found = [
+        placeholder_settings(store, name)
+        for name in sorted(store.queues())
+        if not is_configured_in(store, name)
+    ]
     stats = store.stats(found) if found else {}
     return [
-        Leftover(store, settings, stats[settings.name], where(settings.name))
+        UnconfiguredQueue(store, settings, stats[settings.name], configured_store(settings.name))
         for settings in found
         if (one := stats[settings.name]).waiting or one.delayed or one.running
     ]
@@ -72,30 +76,30 @@ def leftovers_in(store: Store) -> list[Leftover]:
 def unserved(store: Store, queues: Collection[str]) -> Mapping[str, str]:
     """Return those of these queues in a store that neither the settings nor a live pool serve there, and why
     a job should not be made to wait in each."""
-    away = {name for name in queues if not is_home(store, name)}
+    away = {name for name in queues if not is_configured_in(store, name)}
     served = {name for pool in store.pools() for name in pool.queues} if away else set()
     return {name: _why(store, name) for name in away - served}
 
 
-def is_home(store: Store, queue: str) -> bool:
+def is_configured_in(store: Store, queue: str) -> bool:
     """Whether the settings put the queue into this store."""
     settings = get_settings().queues.get(queue)
     return settings is not None and stores.of(settings) is store
 
 
-def where(queue: str) -> str:
+def configured_store(queue: str) -> str:
     """Return the name of the store that the settings give to the queue; an empty text without any."""
     settings = get_settings().queues.get(queue)
     return settings.store if settings is not None else ""
 
 
-def stand_in(store: Store, queue: str) -> QueueSettings:
+def placeholder_settings(store: Store, queue: str) -> QueueSettings:
     """Return settings to look at a queue with that has none in this store."""
     return replace(get_settings().queues["default"], name=queue, store=store.alias)
 
 
 def _why(store: Store, queue: str) -> str:
-    if now_in := where(queue):
+    if now_in := configured_store(queue):
         return (
             f"queue {queue!r} is in store {now_in!r} now, and no live pool serves it in store "
             f"{store.alias!r}: a job would wait there for ever. Push the call anew, or give the queue STORE "

@@ -10,7 +10,7 @@ from jobify_django.runtime import Runtime
 logger = get_log("jobify.store")
 
 
-class Place:
+class ReplacedFile:
     """The file of a database, and what this process knows of its replacement.
 
     Args:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jobify_django.runtime import MACHINE, Runtime
 
-SAY_AGAIN = 60.0
+REPORT_AGAIN = 60.0
 """Seconds until a failure that lasts is reported again; twice as long each time."""
 
 LONGEST_SILENCE = 3600.0
@@ -21,7 +21,7 @@ MOST_KINDS = 10
 differs."""
 
 
-class Word(NamedTuple):
+class FailureReport(NamedTuple):
     """What is to be logged now.
 
     Attributes:
@@ -33,9 +33,9 @@ class Word(NamedTuple):
     times: int
 
 
-class Outage:
+class RepeatedFailure:
     """A failure that may last. It is reported at once, again when the error changes, and otherwise less and
-    less often; ``over`` tells whether its end is to be reported.
+    less often; ``recovered`` tells whether its end is to be reported.
 
     Threads may share one; at worst two of them report the same.
 
@@ -46,7 +46,7 @@ class Outage:
     """
 
     def __init__(
-        self, runtime: Runtime = MACHINE, *, again: float = SAY_AGAIN, longest: float = LONGEST_SILENCE
+        self, runtime: Runtime = MACHINE, *, again: float = REPORT_AGAIN, longest: float = LONGEST_SILENCE
     ) -> None:
         self._monotonic = runtime.monotonic
         self._again = again
@@ -54,12 +54,12 @@ class Outage:
         self._begin()
 
     def _begin(self) -> None:
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._times = 0
         self._pause = self._again
         self._due = self._last = 0.0
 
-    def fail(self, what: object) -> Word | None:
+    def fail(self, what: object) -> FailureReport | None:
         """Note a failure (an exception, or its name); return what to log of it, or ``None`` for nothing."""
         now = self._monotonic()
         if self._times and now - self._last > max(FORGOTTEN, 2 * self._pause):
@@ -67,17 +67,17 @@ class Outage:
         self._last = now
         self._times += 1
         kind = _kind(what)
-        new = kind not in self._told and len(self._told) < MOST_KINDS
+        new = kind not in self._reported and len(self._reported) < MOST_KINDS
         if new:
-            self._told.add(kind)
+            self._reported.add(kind)
         elif now < self._due:
             return None
         else:
             self._pause = min(2 * self._pause, self._longest)
         self._due = now + self._pause
-        return Word(new, self._times)
+        return FailureReport(new, self._times)
 
-    def over(self, quiet: float = 0.0) -> int:
+    def recovered(self, quiet: float = 0.0) -> int:
         """Note a success; return how many failures there were since the last one.
 
         With ``quiet``, the last of them must be so many seconds ago: where several look, one may still fail

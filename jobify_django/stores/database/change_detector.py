@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jobify_django.log import get_log
 from jobify_django.runtime import Runtime
-from jobify_django.stores.notifier import EVERYTHING, News
+from jobify_django.stores.notifier import EVERY_KIND, Notification
 
 logger = get_log("jobify.store")
 
@@ -33,18 +33,18 @@ QUIET_AFTER = 1.0
 WAIT = 0.25
 """Seconds after which a watcher looks although the kernel has told of no write."""
 
-LINGER = 0.1
+POLL_AFTER_WRITE = 0.1
 """Seconds in which a watcher that was told of a write looks again and again: SQLite writes first and commits
 then, and the kernel tells of several writes as one."""
 
-WRITING = 0.0003
+COMMIT_TIME = 0.0003
 """Seconds in which most transactions have committed after their first write."""
 
-DEAF_FOR = 60.0
+WATCH_AGAIN_AFTER = 60.0
 """Seconds until the kernel is asked again after it has missed a write."""
 
 
-class Changes:
+class FileChangeDetector:
     """Waits until another connection has committed, at most a quarter of a second.
 
     Args:
@@ -54,16 +54,16 @@ class Changes:
     """
 
     def __init__(
-        self, version: Callable[[], object], watch: Callable[[], Watch | None], runtime: Runtime
+        self, version: Callable[[], object], watch: Callable[[], InotifyWatch | None], runtime: Runtime
     ) -> None:
         self._sleep, self._monotonic = runtime.sleep, runtime.monotonic
         self._version = version
         self._new_watch = watch
-        self._watch: Watch | None = None
+        self._watch: InotifyWatch | None = None
         self._watch_from = 0.0
         self._seen: object = None
         self._changed = False
-        self._changed_at = self._brisk_until = self._linger_until = 0.0
+        self._changed_at = self._busy_until = self._poll_until = 0.0
         self._pause = POLL
 
     @property
@@ -71,18 +71,18 @@ class Changes:
         """Whether the kernel tells of writes to the file, and is believed; otherwise it goes by the clock."""
         return self._watch is not None
 
-    def __call__(self) -> Collection[News]:
+    def __call__(self) -> Collection[Notification]:
         """Wait, look, and return notifications of all that may have changed."""
         if self._watch is None:
-            self._changed = self._look_by_the_clock()
+            self._changed = self._wait_by_clock()
             # Only now, for the first look opens the file that is to be watched.
             if self._monotonic() >= self._watch_from:
                 self._watch = self._new_watch()
-                self._watch_from = self._monotonic() + DEAF_FOR
-                self._linger()  # it was perhaps written since that look
+                self._watch_from = self._monotonic() + WATCH_AGAIN_AFTER
+                self._poll_soon()  # it was perhaps written since that look
         else:
-            self._changed = self._look_when_told(self._watch)
-        return EVERYTHING if self._changed else ()
+            self._changed = self._wait_for_write(self._watch)
+        return EVERY_KIND if self._changed else ()
 
     def close(self) -> None:
         """Watch no more."""
@@ -94,43 +94,43 @@ class Changes:
         before, self._seen = self._seen, self._version()
         return self._seen != before
 
-    def _look_by_the_clock(self) -> bool:
+    def _wait_by_clock(self) -> bool:
         # Not Event.wait(): a lock for each look would cost as much as the look.
-        self._sleep(POLL if self._monotonic() < self._brisk_until else QUIET_POLL)
+        self._sleep(POLL if self._monotonic() < self._busy_until else QUIET_POLL)
         changed = self._look()
         if changed:
             now = self._monotonic()
             if now - self._changed_at < QUIET_AFTER:
-                self._brisk_until = now + QUIET_AFTER
+                self._busy_until = now + QUIET_AFTER
             self._changed_at = now
         return changed
 
-    def _look_when_told(self, watch: Watch) -> bool:
+    def _wait_for_write(self, watch: InotifyWatch) -> bool:
         if self._changed:
             self._sleep(POLL)  # under traffic every write would wake this thread
-        lingering = self._monotonic() < self._linger_until
-        told = watch.wait(self._pause if lingering else WAIT)
-        if told:
-            self._sleep(WRITING)
+        polling = self._monotonic() < self._poll_until
+        written = watch.wait(self._pause if polling else WAIT)
+        if written:
+            self._sleep(COMMIT_TIME)
             watch.drain()
         changed = self._look()
-        if told:
-            self._linger()
+        if written:
+            self._poll_soon()
         elif not changed:
             self._pause = min(self._pause * 2, POLL)
-        elif not lingering and not watch.wait(0.0):
+        elif not polling and not watch.wait(0.0):
             # A file system that does not tell, a log that is another file now, or a slow disk.
             logger.debug("the kernel did not tell of a write; looking every %g s for now", QUIET_POLL)
             self.close()
-            self._watch_from = self._monotonic() + DEAF_FOR
+            self._watch_from = self._monotonic() + WATCH_AGAIN_AFTER
         return changed
 
-    def _linger(self) -> None:
-        self._linger_until = self._monotonic() + LINGER
-        self._pause = WRITING
+    def _poll_soon(self) -> None:
+        self._poll_until = self._monotonic() + POLL_AFTER_WRITE
+        self._pause = COMMIT_TIME
 
 
-class Watch:
+class InotifyWatch:
     """A watch of inotify(7) for writes to a file, by the C library that Python itself uses.
 
     Raises:

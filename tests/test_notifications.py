@@ -128,21 +128,21 @@ def test_what_others_write_is_told(jobify: Configure, ears: Ears) -> None:
 @database
 def test_a_watcher_that_fails_tries_again(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watcher, "RETRY", 0.0)
-    probe, failures = the_store().probe, iter([StoreError("away"), StoreError("away")])
+    change_detector, failures = the_store().change_detector, iter([StoreError("away"), StoreError("away")])
 
     def failing() -> Any:
         if error := next(failures, None):
             raise error
-        return probe()
+        return change_detector()
 
-    monkeypatch.setattr(the_store(), "probe", failing)
+    monkeypatch.setattr(the_store(), "change_detector", failing)
     ears = Ears(the_store())
     until(lambda: ("work", None) in ears.heard, "a hint in spite of it")
     ears.close()
 
 
 @database
-def test_a_hint_comes_with_the_commit_and_not_with_a_rollback(
+def test_a_notification_comes_with_the_commit_and_not_with_a_rollback(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notice_nothing(monkeypatch)
@@ -166,7 +166,7 @@ def test_a_pool_is_woken_by_another_connection(jobify: Configure, monkeypatch: p
 
 
 @database
-def test_with_every_hint_lost_a_job_waits_one_poll_longer(
+def test_with_every_notification_lost_a_job_waits_one_poll_longer(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobify_django.pool.turn.POLL", 0.05)

@@ -7,7 +7,7 @@ import pytest
 from jobify_django import queue
 from jobify_django.job import JobSpec, new_id
 from jobify_django.pool import upkeep
-from jobify_django.pool.presence import Presence
+from jobify_django.pool.reachability import Reachability
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import PoolQueue, PoolRecord
 from tests.child import PATIENCE, until
@@ -18,62 +18,62 @@ NOW = 1_800_000_000.0
 WAIT = 2.0
 
 
-def a_presence(*seen: float) -> Presence:
-    presence = Presence(gap=3.0, wait=WAIT)
+def a_presence(*seen: float) -> Reachability:
+    reachability = Reachability(gap=3.0, wait=WAIT)
     for at in seen:
-        presence.see(NOW + at)
-    return presence
+        reachability.reached(NOW + at)
+    return reachability
 
 
 def test_a_pool_that_has_just_started_waits_and_then_charges() -> None:
-    presence = a_presence(0.0, 1.0)
-    assert presence.wait(NOW) == WAIT
-    assert presence.wait(NOW + 1.5) == 0.5
-    assert presence.wait(NOW + WAIT) == 0
-    assert presence.away is None
+    reachability = a_presence(0.0, 1.0)
+    assert reachability.wait(NOW) == WAIT
+    assert reachability.wait(NOW + 1.5) == 0.5
+    assert reachability.wait(NOW + WAIT) == 0
+    assert reachability.outage is None
 
 
 def test_a_pool_that_never_saw_the_store_rescues_nothing() -> None:
-    presence = a_presence()
-    assert presence.wait(NOW) == WAIT
-    presence.fail()
-    assert presence.wait(NOW + 100) == WAIT
+    reachability = a_presence()
+    assert reachability.wait(NOW) == WAIT
+    reachability.fail()
+    assert reachability.wait(NOW + 100) == WAIT
 
 
 def test_a_pool_that_looks_often_enough_never_was_away() -> None:
-    presence = a_presence(*range(0, 30, 3))
-    assert (presence.wait(NOW + 30), presence.away) == (0, None)
+    reachability = a_presence(*range(0, 30, 3))
+    assert (reachability.wait(NOW + 30), reachability.outage) == (0, None)
 
 
 def test_after_a_failure_a_pool_waits_from_the_first_look_that_goes_through() -> None:
-    presence = a_presence(0.0, 3.0)
-    presence.fail()
-    assert presence.wait(NOW + 4) == WAIT
-    presence.see(NOW + 5)
-    assert presence.wait(NOW + 6) == 1.0
-    assert presence.wait(NOW + 7) == 0
-    assert presence.away == (NOW + 3, NOW + 5 + WAIT)
+    reachability = a_presence(0.0, 3.0)
+    reachability.fail()
+    assert reachability.wait(NOW + 4) == WAIT
+    reachability.reached(NOW + 5)
+    assert reachability.wait(NOW + 6) == 1.0
+    assert reachability.wait(NOW + 7) == 0
+    assert reachability.outage == (NOW + 3, NOW + 5 + WAIT)
 
 
 @pytest.mark.parametrize("gap", [3.5, -3.5], ids=["forward", "back"])
 def test_a_pool_that_stood_still_or_whose_clock_was_set_was_away_too(gap: float) -> None:
-    presence = a_presence(0.0, 3.0, 3.0 + gap)
-    assert presence.wait(NOW + 3 + gap) == WAIT
-    assert presence.wait(NOW + 3 + gap + WAIT) == 0
-    assert presence.away == (NOW + 3, NOW + 3 + gap + WAIT)
+    reachability = a_presence(0.0, 3.0, 3.0 + gap)
+    assert reachability.wait(NOW + 3 + gap) == WAIT
+    assert reachability.wait(NOW + 3 + gap + WAIT) == 0
+    assert reachability.outage == (NOW + 3, NOW + 3 + gap + WAIT)
 
 
 def test_an_outage_before_all_of_another_is_rescued_goes_on_with_it() -> None:
-    presence = a_presence(0.0)
+    reachability = a_presence(0.0)
     for back in (10.0, 20.0):
-        presence.fail()
-        presence.see(NOW + back)
-    assert presence.away == (NOW, NOW + 20 + WAIT)
-    presence.settle()
-    presence.see(NOW + 23)
-    presence.fail()
-    presence.see(NOW + 24)
-    assert presence.away == (NOW + 23, NOW + 24 + WAIT)
+        reachability.fail()
+        reachability.reached(NOW + back)
+    assert reachability.outage == (NOW, NOW + 20 + WAIT)
+    reachability.rescued_all()
+    reachability.reached(NOW + 23)
+    reachability.fail()
+    reachability.reached(NOW + 24)
+    assert reachability.outage == (NOW + 23, NOW + 24 + WAIT)
 
 
 # A pool
@@ -81,13 +81,13 @@ def test_an_outage_before_all_of_another_is_rescued_goes_on_with_it() -> None:
 
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
+    for name in ("HEARTBEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
         monkeypatch.setattr(upkeep, name, 0.05)
 
 
 def of_another_pool(store: Store, lease: float) -> str:
     """Let a job be held by a pool that runs elsewhere; return its id."""
-    store.beat(PoolRecord("elsewhere", "host", 1, "code", 1.0, {"default": PoolQueue(1, 1, 0)}))
+    store.heartbeat(PoolRecord("elsewhere", "host", 1, "code", 1.0, {"default": PoolQueue(1, 1, 0)}))
     spec = JobSpec(new_id(), do.name, f'[["{named(lambda: 1)}"],{{}}]', 99)
     store.add(queue().settings, [spec])
     (claimed,) = claim(store, pool="elsewhere", lease=lease)
@@ -99,7 +99,7 @@ def an_outage_of_a_minute(store: Store) -> None:
     """Let nobody reach the store for a minute of its clock."""
     # A pool that has not looked yet cannot know what was before, and charges.
     until(lambda: trouble.done["sync"] >= 2, "two looks that go through")
-    trouble.break_down("claim", "settle", "renew", "beat", "sync", "rescue", "prune")
+    trouble.break_down("claim", "settle", "renew", "heartbeat", "sync", "rescue", "prune")
     until(lambda: trouble.met["sync"] >= 2, "two looks that fail")
     clock = store.clock
     store.clock = lambda: clock() + 60
@@ -116,8 +116,8 @@ def test_who_is_back_first_leaves_the_others_time_to_renew(jobify: Configure, br
         for _ in range(3):
             # Each beat comes with all that is due.
             until(lambda: [pool for pool in store.pools() if pool.id == shop.pool.id], "a report")
-            goal = trouble.done["beat"] + 2
-            until(lambda goal=goal: trouble.done["beat"] >= goal, "another round of all chores")
+            goal = trouble.done["heartbeat"] + 2
+            until(lambda goal=goal: trouble.done["heartbeat"] >= goal, "another round of all chores")
             shop.turn()
         assert list(store.renew("elsewhere", {other: 1}, 600.0).lost) == []
     assert store.get([other])[other].history == ()

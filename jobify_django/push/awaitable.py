@@ -7,14 +7,14 @@ from collections.abc import Coroutine, Generator
 from typing import Any
 
 from jobify_django.log import get_log, quoted
-from jobify_django.push.push import Calls, begin
-from jobify_django.push.route import Pushable
+from jobify_django.push.plan import Pushable
+from jobify_django.push.push import Calls, start_push
 from jobify_django.waiting.waker import arun
 
 logger = get_log("jobify.push")
 
 
-class Pushing(Coroutine[Any, Any, Any]):
+class AwaitablePush(Coroutine[Any, Any, Any]):
     """The awaitable of a push. However often it is awaited, it pushes once: each await gives the same job, or
     raises the same error.
 
@@ -42,9 +42,9 @@ class Pushing(Coroutine[Any, Any, Any]):
             return (yield from self._await_end())
         self._started = True
         try:
-            made = begin(self._task, self._calls, on_loop=True)
+            made = start_push(self._task, self._calls, on_loop=True)
             if not isinstance(made, list):
-                store = made.route.store
+                store = made.plan.store
                 made = yield from arun(made.steps, store.runtime, blocking=store.blocking).__await__()
             value = made[0] if self._one else made
         except BaseException as error:

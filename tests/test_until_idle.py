@@ -1,4 +1,4 @@
-"""``until_dry``: it returns once nothing is left that the process could run, and says what is left."""
+"""``until_idle``: it returns once nothing is left that the process could run, and says what is left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobify_django import Job, JobStatus, queue, task
 from jobify_django.conf import get_settings
 from jobify_django.job import Claim, JobSpec, new_id
 from jobify_django.outcome import succeeded
-from jobify_django.pool import dryness
+from jobify_django.pool import idle_check
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import Demand
 from tests.child import PATIENCE, until
@@ -31,7 +31,7 @@ def the_store() -> Store:
 
 def end_of(shop: Workshop) -> Future[Any]:
     """Ask the service for the end of its work."""
-    return asyncio.run_coroutine_threadsafe(shop.service.until_dry(), shop.loop)
+    return asyncio.run_coroutine_threadsafe(shop.service.until_idle(), shop.loop)
 
 
 def left_of(shop: Workshop) -> list[tuple[str, int, str]]:
@@ -113,7 +113,7 @@ def test_a_job_that_could_not_be_claimed_for_long_is_left(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as one whose row somebody has locked."""
-    monkeypatch.setattr(dryness, "PUZZLED", 0.0)
+    monkeypatch.setattr(idle_check, "UNCLAIMED_FOR", 0.0)
     note.push()
     claims = the_store().claim
 

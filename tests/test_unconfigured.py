@@ -23,7 +23,7 @@ from jobify_django.asgi import lifespan
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job as Row
 from jobify_django.pool import serving
-from jobify_django.pool.leftover_watch import LeftoverWatch
+from jobify_django.pool.unconfigured_watch import UnconfiguredWatch
 from jobify_django.runtime import MACHINE
 from jobify_django.stores import every_store, stores
 from jobify_django.stores.base import Store
@@ -86,7 +86,9 @@ def end(job: Job[int], status: str = "failed") -> None:
 
 def report(store: Store, *queues: str) -> None:
     """Say what a pool says of itself while it lives."""
-    store.beat(PoolRecord("p", "elsewhere", 1, "code", 0.0, {name: PoolQueue(1, 0, 0) for name in queues}))
+    store.heartbeat(
+        PoolRecord("p", "elsewhere", 1, "code", 0.0, {name: PoolQueue(1, 0, 0) for name in queues})
+    )
 
 
 # Stores
@@ -392,7 +394,7 @@ def test_jobs_run_once_the_settings_are_as_they_were(settings: Any, old: list[Jo
 
     async def serve() -> None:
         async with serving(["old"]) as service:
-            await service.until_dry()
+            await service.until_idle()
 
     asyncio.run(serve())
 
@@ -405,7 +407,7 @@ def test_a_part_that_is_left_to_others_is_no_reason_to_warn(
     settings.JOBIFY = {"QUEUES": {"others": {}}}
     add.using(queue="others").push(1)
 
-    LeftoverWatch([stores["database"]]).look()
+    UnconfiguredWatch([stores["database"]]).check()
 
     assert warnings(caplog) == []
 
@@ -415,7 +417,7 @@ def test_a_queue_that_a_newer_release_serves_is_no_reason_to_warn(
 ) -> None:
     report(stores["database"], "old")
 
-    LeftoverWatch([]).look()
+    UnconfiguredWatch([]).check()
 
     assert warnings(caplog) == []
 
@@ -423,15 +425,15 @@ def test_a_queue_that_a_newer_release_serves_is_no_reason_to_warn(
 def test_a_queue_is_said_once_and_again_when_it_was_gone(
     old: list[Job[int]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    watch = LeftoverWatch([stores["database"]])
-    watch.look()
-    watch.look()
+    watch = UnconfiguredWatch([stores["database"]])
+    watch.check()
+    watch.check()
     assert len(warnings(caplog)) == 1
 
     Row.objects.update(status="cancelled", ended_at=1.0)
-    watch.look()
+    watch.check()
     Row.objects.update(status="waiting", ended_at=None)
-    watch.look()
+    watch.check()
     assert len(warnings(caplog)) == 2
 
 
@@ -446,7 +448,7 @@ def test_a_store_that_is_away_keeps_nobody_from_looking_into_the_others(
 
     monkeypatch.setattr(stores["database"], "queues", away)
 
-    LeftoverWatch([]).look()
+    UnconfiguredWatch([]).check()
 
     (line,) = warnings(caplog)
     assert "queue=old store=memory" in line
@@ -460,7 +462,7 @@ def test_no_room_for_its_thread_keeps_no_worker_from_starting(
             raise RuntimeError("can't start new thread")
 
     settings.JOBIFY = {}
-    watch = LeftoverWatch([], replace(MACHINE, thread=Refused))
+    watch = UnconfiguredWatch([], replace(MACHINE, thread=Refused))
     watch.start()
     watch.stop()
     watch.join()
@@ -481,8 +483,8 @@ def test_a_bug_is_no_end_of_the_looking(
         return real()
 
     monkeypatch.setattr(store, "queues", queues)
-    monkeypatch.setattr("jobify_django.pool.leftover_watch.LOOK_EVERY", 0.01)
-    watch = LeftoverWatch([])
+    monkeypatch.setattr("jobify_django.pool.unconfigured_watch.CHECK_EVERY", 0.01)
+    watch = UnconfiguredWatch([])
     watch.start()
     until(lambda: bool(warnings(caplog)))
     watch.stop()
@@ -514,11 +516,11 @@ def test_running_jobs_of_a_dead_pool_are_rescued_from_a_store_that_has_no_pool_l
     job = add.push(1)
     Row.objects.update(status="running", attempt=1, pool="dead", started_at=1.0, lease_until=2.0)
     settings.JOBIFY = {"STORE": "memory"}
-    watch = LeftoverWatch([stores["memory"]])
+    watch = UnconfiguredWatch([stores["memory"]])
 
-    watch.look()
+    watch.check()
     assert get_job(job.id).status is JobStatus.RUNNING  # a pool that was away would come back first
-    watch.look()
+    watch.check()
 
     assert get_job(job.id).status is JobStatus.WAITING
     assert f"event=rescued id={job.id}" in caplog.text
@@ -534,7 +536,7 @@ def test_looking_leaves_no_connection_behind(old: list[Job[int]]) -> None:
 
     connection_created.connect(note)
     try:
-        watch = LeftoverWatch([])
+        watch = UnconfiguredWatch([])
         watch.start()
         watch.stop()  # after the look that is under way
         until(lambda: made and not any(one.connection for one in made), "the end of the connections")

@@ -27,10 +27,10 @@ class Pushable(Registered, Protocol):
     timeout: float | None
     on_commit: bool
     _stores: StoreHandler
-    _route: Route | None
+    _plan: PushPlan | None
 
 
-class Route(NamedTuple):
+class PushPlan(NamedTuple):
     """Everything about the pushes of a task that does not depend on the arguments of the call.
 
     Attributes:
@@ -46,10 +46,10 @@ class Route(NamedTuple):
         timeout: seconds a push waits for room.
         on_commit: whether a push waits for the commit of a transaction on another database.
         signature: the function's.
-        fewest: how many positional arguments a call has at least. Within ``fewest`` and ``most`` a call
-            without keyword arguments fits the signature. Where counting cannot tell (keyword-only parameters,
-            ``*args``, ``**kwargs``), they are 0 and -1, between which no number is.
-        most: how many positional arguments a call has at most.
+        min_arguments: how many positional arguments a call has at least. Within ``min_arguments`` and
+            ``max_arguments`` a call without keyword arguments fits the signature. Where counting cannot tell
+            (keyword-only parameters, ``*args``, ``**kwargs``), they are 0 and -1, between which no number is.
+        max_arguments: how many positional arguments a call has at most.
     """
 
     settings: Settings
@@ -65,12 +65,12 @@ class Route(NamedTuple):
     timeout: float | None
     on_commit: bool
     signature: inspect.Signature
-    fewest: int
-    most: int
+    min_arguments: int
+    max_arguments: int
 
     @classmethod
-    def of(cls, task: Pushable, settings: Settings) -> Route:
-        """Return the route of a task's pushes; raises ``UnknownQueue``, ``UnknownBand``."""
+    def of(cls, task: Pushable, settings: Settings) -> PushPlan:
+        """Return the plan of a task's pushes; raises ``UnknownQueue``, ``UnknownBand``."""
         queue = settings.queue(task.queue)
         store = task._stores.of(queue)
         signature = inspect.signature(task.function)
@@ -78,9 +78,9 @@ class Route(NamedTuple):
             settings,
             queue,
             store,
-            store.local(Ids).new,
-            store.local(PushWaits, queue.name),
-            store.local(UnservedWarnings),
+            store.process_local(Ids).new,
+            store.process_local(PushWaits, queue.name),
+            store.process_local(UnservedWarnings),
             task.name,
             queue.priority(task.priority),
             task.delay_seconds,
@@ -93,7 +93,7 @@ class Route(NamedTuple):
 
 
 def _argument_counts(signature: inspect.Signature) -> tuple[int, int]:
-    """Return ``fewest`` and ``most``."""
+    """Return ``min_arguments`` and ``max_arguments``."""
     parameters = signature.parameters.values()
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if any(p.kind not in plain for p in parameters):

@@ -9,24 +9,24 @@ from typing import Any
 from django.db import connections
 
 from jobify_django.exceptions import StoreError
-from jobify_django.leftover import Leftover, leftovers_in
 from jobify_django.log import get_log, quoted
-from jobify_django.outage import Outage
 from jobify_django.pool.report import report_rescued
+from jobify_django.repeated_failure import RepeatedFailure
 from jobify_django.runtime import MACHINE, Runtime
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
+from jobify_django.unconfigured import UnconfiguredQueue, unconfigured_in
 
 logger = get_log("jobify.worker")
 
-LOOK_EVERY = 60.0
+CHECK_EVERY = 60.0
 """Seconds between two checks. A queue is logged once, and again if it was gone meanwhile."""
 
-LAST_LOOK = 0.5
+LAST_CHECK = 0.5
 """Seconds that ``join`` waits for a check that is under way."""
 
 
-class LeftoverWatch:
+class UnconfiguredWatch:
     """A thread that checks every store that may hold jobs, at once and every minute.
 
     It is no chore of a pool: a store that no setting names has none, and one that does not answer must not
@@ -40,9 +40,9 @@ class LeftoverWatch:
     def __init__(self, served: Collection[Store], runtime: Runtime = MACHINE) -> None:
         self._runtime = runtime
         self._served = served
-        self._said: dict[Store, set[str]] = {}
+        self._warned_of: dict[Store, set[str]] = {}
         self._deserted: set[Store] = set()
-        self._trouble = Outage(runtime)
+        self._failures = RepeatedFailure(runtime)
         self._stop = runtime.event()
         self._thread: Any = None
 
@@ -63,37 +63,37 @@ class LeftoverWatch:
     def join(self) -> None:
         """Wait for the end, but not for a database that does not answer."""
         if self._thread is not None:
-            self._thread.join(LAST_LOOK)
+            self._thread.join(LAST_CHECK)
 
     def _run(self) -> None:
         while True:
             try:
-                self.look()
+                self.check()
             except Exception as error:
-                if (word := self._trouble.fail(error)) is not None:
+                if (report := self._failures.fail(error)) is not None:
                     logger.warning(
-                        "event=upkeep-failed error=%r", str(error), exc_info=error if word.new else None
+                        "event=upkeep-failed error=%r", str(error), exc_info=error if report.new else None
                     )
             else:
-                self._trouble.over()
+                self._failures.recovered()
             finally:
                 connections.close_all()  # this thread's
-            if self._stop.wait(LOOK_EVERY):
+            if self._stop.wait(CHECK_EVERY):
                 return
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check once, and log what is new."""
         for store in every_store():
             with contextlib.suppress(StoreError):  # its pools say that it is away
                 if store not in self._served:
                     self._rescue(store)
-                self._look_into(store)
+                self._check_store(store)
 
-    def _look_into(self, store: Store) -> None:
-        found = {leftover.name: leftover for leftover in leftovers_in(store) if _waits(leftover)}
-        said = self._said.get(store, set())
-        self._said[store] = set(found)
-        for name in sorted(found.keys() - said):
+    def _check_store(self, store: Store) -> None:
+        found = {queue.name: queue for queue in unconfigured_in(store) if _waits(queue)}
+        warned_of = self._warned_of.get(store, set())
+        self._warned_of[store] = set(found)
+        for name in sorted(found.keys() - warned_of):
             _warn(found[name])
 
     def _rescue(self, store: Store) -> None:
@@ -110,18 +110,18 @@ class LeftoverWatch:
                 report_rescued(one)
 
 
-def _waits(leftover: Leftover) -> bool:
-    return not leftover.stats.pools and bool(leftover.stats.waiting or leftover.stats.delayed)
+def _waits(queue: UnconfiguredQueue) -> bool:
+    return not queue.stats.pools and bool(queue.stats.waiting or queue.stats.delayed)
 
 
-def _warn(leftover: Leftover) -> None:
+def _warn(queue: UnconfiguredQueue) -> None:
     logger.warning(
         "event=unserved queue=%s store=%s waiting=%d delayed=%d: %s, and no live pool serves it there, so "
         "its jobs wait; %s",
-        quoted(leftover.name),
-        quoted(leftover.store.alias),
-        leftover.stats.waiting,
-        leftover.stats.delayed,
-        leftover.fault,
-        leftover.remedy,
+        quoted(queue.name),
+        quoted(queue.store.alias),
+        queue.stats.waiting,
+        queue.stats.delayed,
+        queue.fault,
+        queue.remedy,
     )

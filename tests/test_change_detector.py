@@ -17,8 +17,8 @@ from django.db import connection, connections
 
 from jobify_django import task
 from jobify_django.runtime import MACHINE
-from jobify_django.stores.database import DatabaseStore, changes, sqlite
-from jobify_django.stores.database.changes import Changes, Watch
+from jobify_django.stores.database import DatabaseStore, change_detector, sqlite
+from jobify_django.stores.database.change_detector import FileChangeDetector, InotifyWatch
 from jobify_django.testing import FakeClock
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, database
@@ -78,9 +78,9 @@ def wal(tmp_path: Path) -> Iterator[File]:
 
 
 @pytest.fixture
-def told(file: File) -> Iterator[Changes]:
+def told(file: File) -> Iterator[FileChangeDetector]:
     """One that has looked once, and knows by the kernel from then on."""
-    told = Changes(file.version, lambda: Watch(file.log), MACHINE)
+    told = FileChangeDetector(file.version, lambda: InotifyWatch(file.log), MACHINE)
     assert told()
     yield told
     told.close()
@@ -97,9 +97,9 @@ def silent() -> None:
 
 @tells
 def test_a_commit_is_noticed_because_the_kernel_tells(
-    told: Changes, file: File, monkeypatch: pytest.MonkeyPatch
+    told: FileChangeDetector, file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "WAIT", PATIENCE)
+    monkeypatch.setattr(change_detector, "WAIT", PATIENCE)
     for _ in range(3):
         file.write()
         until(told, "the noticing of a commit")
@@ -108,9 +108,9 @@ def test_a_commit_is_noticed_because_the_kernel_tells(
 
 @tells
 def test_one_who_is_told_of_nothing_hardly_looks(
-    told: Changes, file: File, monkeypatch: pytest.MonkeyPatch
+    told: FileChangeDetector, file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "WAIT", 0.05)
+    monkeypatch.setattr(change_detector, "WAIT", 0.05)
     file.looks = 0
     for _ in range(3):
         assert not told()
@@ -121,10 +121,10 @@ def test_one_who_is_told_of_nothing_hardly_looks(
 def test_a_write_whose_commit_comes_later_is_looked_for_again(
     wal: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Changes(wal.version, lambda: Watch(wal.log), MACHINE)
+    one = FileChangeDetector(wal.version, lambda: InotifyWatch(wal.log), MACHINE)
     assert one()
-    monkeypatch.setattr(changes, "WAIT", PATIENCE)
-    monkeypatch.setattr(changes, "LINGER", 3600.0)
+    monkeypatch.setattr(change_detector, "WAIT", PATIENCE)
+    monkeypatch.setattr(change_detector, "POLL_AFTER_WRITE", 3600.0)
     wal.begin()
     wal.looks = 0
     for _ in range(5):
@@ -144,15 +144,15 @@ class Deaf:
         self._watched = [other, file.log]
         self.asked = 0
 
-    def watch(self) -> Watch:
+    def watch(self) -> InotifyWatch:
         self.asked += 1
-        return Watch(self._watched[self.asked - 1])
+        return InotifyWatch(self._watched[self.asked - 1])
 
 
 @pytest.fixture
 def deaf(wal: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deaf:
-    monkeypatch.setattr(changes, "WAIT", 0.01)
-    monkeypatch.setattr(changes, "LINGER", 0.0)
+    monkeypatch.setattr(change_detector, "WAIT", 0.01)
+    monkeypatch.setattr(change_detector, "POLL_AFTER_WRITE", 0.0)
     return Deaf(wal, tmp_path / "other")
 
 
@@ -160,12 +160,12 @@ def deaf(wal: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deaf:
 def test_a_watcher_that_misses_a_write_goes_by_the_clock(
     wal: File, deaf: Deaf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Changes(wal.version, deaf.watch, MACHINE)
+    one = FileChangeDetector(wal.version, deaf.watch, MACHINE)
     assert one()
     wal.write()
     assert one()
 
-    monkeypatch.setattr(changes, "WAIT", PATIENCE)
+    monkeypatch.setattr(change_detector, "WAIT", PATIENCE)
     assert not knows_by_the_kernel(one)
     wal.write()
     assert one()
@@ -178,13 +178,13 @@ def test_a_watcher_that_misses_a_write_goes_by_the_clock(
 def test_a_watcher_that_has_missed_a_write_asks_the_kernel_again_later(
     wal: File, deaf: Deaf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "DEAF_FOR", 0.0)
-    one = Changes(wal.version, deaf.watch, MACHINE)
+    monkeypatch.setattr(change_detector, "WATCH_AGAIN_AFTER", 0.0)
+    one = FileChangeDetector(wal.version, deaf.watch, MACHINE)
     assert one()
     wal.write()
     assert one()
 
-    monkeypatch.setattr(changes, "WAIT", PATIENCE)
+    monkeypatch.setattr(change_detector, "WAIT", PATIENCE)
     assert not knows_by_the_kernel(one)
     one()
     assert deaf.asked == 2
@@ -198,12 +198,12 @@ def test_a_watcher_that_has_missed_a_write_asks_the_kernel_again_later(
 def test_what_was_written_while_the_watch_was_made_is_looked_for(
     wal: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def watch() -> Watch:
+    def watch() -> InotifyWatch:
         wal.write()
-        return Watch(wal.log)
+        return InotifyWatch(wal.log)
 
-    monkeypatch.setattr(changes, "WAIT", PATIENCE)
-    one = Changes(wal.version, watch, MACHINE)
+    monkeypatch.setattr(change_detector, "WAIT", PATIENCE)
+    one = FileChangeDetector(wal.version, watch, MACHINE)
     assert one()
     until(one, "the noticing of a commit that the kernel does not tell of")
     wal.write()
@@ -213,7 +213,7 @@ def test_what_was_written_while_the_watch_was_made_is_looked_for(
 
 
 def test_without_the_kernel_it_goes_by_the_clock(file: File) -> None:
-    one = Changes(file.version, silent, MACHINE)
+    one = FileChangeDetector(file.version, silent, MACHINE)
     assert one()
     assert not one()
     file.write()
@@ -225,10 +225,14 @@ def test_without_the_kernel_it_goes_by_the_clock(file: File) -> None:
 def test_only_traffic_makes_the_clock_fast(file: File) -> None:
     slept: list[float] = []
     clock = FakeClock(0.0)
-    one = Changes(file.version, silent, replace(MACHINE, monotonic=clock, sleep=slept.append))
+    one = FileChangeDetector(file.version, silent, replace(MACHINE, monotonic=clock, sleep=slept.append))
     one()
-    for commits, expected in [(1, changes.QUIET_POLL), (1, changes.POLL), (0, changes.QUIET_POLL)]:
-        clock.now += changes.QUIET_AFTER * (0.5 if expected == changes.POLL else 2)
+    for commits, expected in [
+        (1, change_detector.QUIET_POLL),
+        (1, change_detector.POLL),
+        (0, change_detector.QUIET_POLL),
+    ]:
+        clock.now += change_detector.QUIET_AFTER * (0.5 if expected == change_detector.POLL else 2)
         for _ in range(commits):
             file.write()
         one()
@@ -238,7 +242,7 @@ def test_only_traffic_makes_the_clock_fast(file: File) -> None:
 
 def test_a_file_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        Watch(tmp_path / "none")
+        InotifyWatch(tmp_path / "none")
 
 
 def test_on_another_system_nothing_can_be_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +250,7 @@ def test_on_another_system_nothing_can_be_watched(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.delattr("ctypes.CDLL")  # with None, as for inotify, it raises a TypeError there
     with pytest.raises(OSError, match="only Linux"):
-        Watch(tmp_path / "file")
+        InotifyWatch(tmp_path / "file")
 
 
 def watches_open() -> set[str]:
@@ -263,7 +267,7 @@ def watches_open() -> set[str]:
 def test_a_watch_that_failed_leaves_no_file_open(tmp_path: Path) -> None:
     before = watches_open()
     with pytest.raises(OSError):
-        Watch(tmp_path / "none")
+        InotifyWatch(tmp_path / "none")
     assert watches_open() <= before
 
 
@@ -271,11 +275,11 @@ def test_a_watch_that_failed_leaves_no_file_open(tmp_path: Path) -> None:
 @on_sqlite
 @database
 def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = DatabaseStore().probe()
+    probe = DatabaseStore().change_detector()
     assert probe()
-    monkeypatch.setattr(changes, "WAIT", PATIENCE)
+    monkeypatch.setattr(change_detector, "WAIT", PATIENCE)
     # A busy machine may take long from the write to the commit.
-    monkeypatch.setattr(changes, "LINGER", PATIENCE)
+    monkeypatch.setattr(change_detector, "POLL_AFTER_WRITE", PATIENCE)
 
     def write() -> None:
         note.push()
@@ -291,10 +295,10 @@ def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: 
 
 def test_a_database_in_memory_is_looked_at_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     watched: list[Path] = []
-    monkeypatch.setattr(sqlite, "Watch", watched.append)
+    monkeypatch.setattr(sqlite, "InotifyWatch", watched.append)
     with contextlib.closing(sqlite3.connect(":memory:")) as raw:
         monkeypatch.setattr(sqlite, "raw_connection", lambda wrapper: raw)
-        probe = DatabaseStore().probe()
+        probe = DatabaseStore().change_detector()
         assert probe()
         assert not probe()
     assert watched == []
