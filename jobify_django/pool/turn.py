@@ -26,7 +26,7 @@ from jobify_django.stores.base import Store
 from jobify_django.stores.value import Claimed, Demand, Lane
 
 POLL = 1.0
-"""Seconds after which a pool asks its store for jobs although no hint told of any."""
+"""Seconds after which a pool asks its store for jobs although no notification came."""
 
 
 @dataclass(eq=False)

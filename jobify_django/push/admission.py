@@ -128,9 +128,7 @@ class Admission:
         """Add jobs by one of the functions below; return whether all are accepted now."""
         try:
             added = yield BlockingCall(add)
-        except (
-            CancelledDuringCall
-        ) as cancelled:  # the caller was cancelled while the call ran on; this is what it did
+        except CancelledDuringCall as cancelled:  # the call ran on, and this is what it did
             if cancelled.result is not None:
                 self._record(cancelled.result)
             raise

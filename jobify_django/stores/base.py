@@ -188,8 +188,7 @@ class Store(ABC):
 
         Args:
             limit: how many jobs at most.
-            outage: when the store was away (from, until), on its clock. A lease that ran out then counts as
-                no
+            outage: when the store was away (from, until), on its clock. A lease that ran out then is no
                 crash: its pool may be alive and was only kept from renewing it.
             max_lease_left: how many seconds a lease may have left at most. A lease with more left was written
                 by a wrong clock, or the clock was set back since. If its pool is not known to be alive, the
