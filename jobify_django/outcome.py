@@ -127,16 +127,16 @@ def crashed(attempt: Attempt, reason: str = LEASE_RAN_OUT) -> Outcome:
     return _of(attempt, "crashed", WAITING, reason=reason)
 
 
-def expired(attempt: Attempt, until: float | None, outage: tuple[float, float] | None) -> Outcome:
+def expired(attempt: Attempt, lease_until: float | None, outage: tuple[float, float] | None) -> Outcome:
     """Return the outcome of an attempt whose lease ran out: a crash, or a release if the store was away then.
 
     Args:
         attempt: the attempt.
-        until: when its lease ran out, on the store's clock.
+        lease_until: when its lease ran out, on the store's clock.
         outage: when the store was away (from, until), on its clock. A pool that was alive could not renew a
             lease then.
     """
-    if outage is not None and until is not None and outage[0] < until <= outage[1]:
+    if outage is not None and lease_until is not None and outage[0] < lease_until <= outage[1]:
         return released(attempt, RAN_OUT_IN_OUTAGE)
     return crashed(attempt)
 

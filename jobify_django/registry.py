@@ -47,7 +47,7 @@ class Declaration(NamedTuple):
         return f"{self.function_module}.{self.qualname}"
 
     @property
-    def is_only_importable_here(self) -> bool:
+    def is_importable_only_here(self) -> bool:
         """Whether no other process can import it: it stands in a script, or was typed into a shell."""
         typed = self.file.startswith("<") and not self.file.startswith("<frozen")
         return typed or self.module in MAIN
@@ -85,7 +85,7 @@ class Declaration(NamedTuple):
 
     def is_twin_of(self, other: Declaration) -> bool:
         """Whether one is a script's, and the other the same line of the script imported as a module."""
-        return self.is_only_importable_here != other.is_only_importable_here and self.is_of_same_code_as(
+        return self.is_importable_only_here != other.is_importable_only_here and self.is_of_same_code_as(
             other
         )
 
@@ -154,7 +154,7 @@ class Registry:
             self._tasks[new.name] = new
         elif not new.declaration.is_twin_of(old.declaration):
             raise DuplicateTask(_duplicate(new.name, old.declaration, new.declaration))
-        elif old.declaration.is_only_importable_here:
+        elif old.declaration.is_importable_only_here:
             self._tasks[new.name] = new  # the one that other processes have too
         return new
 

@@ -51,8 +51,8 @@ class Turn:
     def __post_init__(self) -> None:
         # A call to the store that fails may have claimed jobs all the same. Only the next turn releases them,
         # so it comes within a third of the shortest lease.
-        longest = min(queue.lease for queue in self.queues.values()) / 3
-        self._backoff = Backoff(self.store.alias, longest, self.store.runtime)
+        longest_pause = min(queue.lease for queue in self.queues.values()) / 3
+        self._backoff = Backoff(self.store.alias, longest_pause, self.store.runtime)
         self._reply_may_be_lost = False
 
     def run(self, phase: Phase) -> float:
@@ -91,7 +91,7 @@ class Turn:
 
     def _demand(self, phase: Phase) -> Demand:
         # ``seconds_alone`` is how many seconds a job in quarantine that has started is still to run alone.
-        wants = {} if phase > Phase.CLAIMING or self.quarantine.seconds_alone else self._wants()
+        wants = {} if phase is not Phase.CLAIMING or self.quarantine.seconds_alone else self._wants()
         lanes = {
             name: Lane(want, self.queues[name].lease, self.queues[name].max_running)
             for name, want in wants.items()
@@ -134,10 +134,10 @@ class Turn:
         a reason; an empty one stands for "stored".
         """
         why = refusals(self.store, [one for one in refused if one.status.ended]) if refused else {}
-        everything = bool(refused) or (not self.quiet and reports_successes())
+        report_all = bool(refused) or (not self.quiet and reports_successes())
         for outcome in outcomes:
             running = self.completer.forget(outcome.id, outcome.attempt)
-            if running is not None and (everything or outcome.status is not SUCCESSFUL):
+            if running is not None and (report_all or outcome.status is not SUCCESSFUL):
                 report(outcome, running, why.get((outcome.id, outcome.attempt), ""))
 
     def _note_idle(self, requests: int, demand: Demand, claimed: Claimed) -> None:

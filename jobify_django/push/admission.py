@@ -64,7 +64,7 @@ class Admission:
         # be busy.
         if plan.timeout is not None:
             self._deadline = self._runtime.monotonic() + plan.timeout
-        if self._goes_first and (yield from self._try_to_add(self._add_if_still_first)):
+        if self._may_try_now and (yield from self._try_to_add(self._add_if_may_try_now)):
             return
         if plan.timeout == 0:
             return (yield from self._add_or_refuse("The push was not to wait."))
@@ -90,9 +90,9 @@ class Admission:
     def _wait(self, waker: Waker) -> Steps[None]:
         """Stand in line until the jobs are added."""
         ticket = Ticket(waker, self._rank)
-        most = self._plan.queue.max_waiting_pushes
-        if not self._waits.join(ticket, self._plan.store.listen, most):
-            reason = f"{most} pushes of this process wait already (MAX_WAITING_PUSHES)."
+        limit = self._plan.queue.max_waiting_pushes
+        if not self._waits.join(ticket, self._plan.store.listen, limit):
+            reason = f"{limit} pushes of this process wait already (MAX_WAITING_PUSHES)."
             return (yield from self._add_or_refuse(reason))
         try:
             yield from self._until_added(ticket)
@@ -104,7 +104,7 @@ class Admission:
         waits = self._waits
         poll = waits.shortest_poll
         while True:
-            if waits.take_lead(ticket):
+            if waits.may_ask_now(ticket):
                 before = self.accepted
                 if (yield from self._try_to_add(self._add_as_first)):
                     return
@@ -134,12 +134,12 @@ class Admission:
             raise
         return added is not None and self._record(added)
 
-    def _add_if_still_first(self) -> Added | None:
+    def _add_if_may_try_now(self) -> Added | None:
         # Each of many async pushes waits for Django's thread. Once the first of them stand in line, the
         # others need not try.
-        return self._add() if self._goes_first else None
+        return self._add() if self._may_try_now else None
 
-    def _add_unless_just_seen_full(self) -> Added | None:
+    def _add_unless_recently_full(self) -> Added | None:
         # Of many pushes that time out together, the first one's try tells all of them.
         return None if self._waits.recently_full else self._add()
 
@@ -173,12 +173,12 @@ class Admission:
     # The order of those who wait
 
     @property
-    def _goes_first(self) -> bool:
+    def _may_try_now(self) -> bool:
         """Whether this push may try at once: no other waits, or none that goes first, or it needs no room."""
         if not self._waits.busy:
             return True
         first = self._waits.first
-        if first is None or self._rank < first.key[0]:  # ``key`` is the place, then the number of arrival
+        if first is None or self._rank < first.rank:
             return True
         # A delayed job needs no room yet.
         rest = self._specs[self.accepted :]
@@ -208,7 +208,7 @@ class Admission:
         """
         if self._waits.recently_full:
             return False
-        return (yield from self._try_to_add(self._add_unless_just_seen_full))
+        return (yield from self._try_to_add(self._add_unless_recently_full))
 
     def _queue_full(self, reason: str) -> QueueFull:
         queue = self._plan.queue

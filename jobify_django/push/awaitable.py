@@ -21,20 +21,21 @@ class AwaitablePush(Coroutine[Any, Any, Any]):
     If it is dropped without being awaited, an error is logged: nothing was pushed.
 
     Args:
-        pushed: the task.
+        task: the task.
         calls: the calls of it.
         one: whether an await gives a job; otherwise it gives a list of jobs.
     """
 
-    __slots__ = ("_calls", "_driven", "_end", "_late", "_one", "_started", "_task")
+    __slots__ = ("_calls", "_driven", "_end", "_one", "_other_awaits", "_started", "_task")
 
-    def __init__(self, pushed: Pushable, calls: Calls, *, one: bool) -> None:
-        self._task = pushed
+    def __init__(self, task: Pushable, calls: Calls, *, one: bool) -> None:
+        self._task = task
         self._calls = calls
         self._one = one
         self._started = False
         self._end: tuple[Any, Exception | None] | None = None  # the value, or the error
-        self._late: tuple[asyncio.Future[None], ...] = ()  # of those who await it while the push goes on
+        # Futures of the awaits that came while the push was under way.
+        self._other_awaits: tuple[asyncio.Future[None], ...] = ()
         self._driven: dict[object, Generator[Any, Any, Any]] | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -42,18 +43,20 @@ class AwaitablePush(Coroutine[Any, Any, Any]):
             return (yield from self._await_end())
         self._started = True
         try:
-            made = start_push(self._task, self._calls, on_loop=True)
-            if not isinstance(made, list):
-                store = made.plan.store
-                made = yield from arun(made.steps, store.runtime, blocking=store.blocking).__await__()
-            value = made[0] if self._one else made
+            jobs_or_pending = start_push(self._task, self._calls, on_loop=True)
+            if not isinstance(jobs_or_pending, list):
+                store = jobs_or_pending.plan.store
+                jobs_or_pending = yield from arun(
+                    jobs_or_pending.steps, store.runtime, blocking=store.blocking
+                ).__await__()
+            value = jobs_or_pending[0] if self._one else jobs_or_pending
         except BaseException as error:
             self._finish(None, error if isinstance(error, Exception) else self._cancelled_error())
             # The error holds its traceback, this frame and what the frame holds; this object holds the error.
             del self  # breaks that cycle
             raise
         self._end = value, None
-        if self._late:
+        if self._other_awaits:
             self._finish(value, None)
         return value
 
@@ -61,7 +64,7 @@ class AwaitablePush(Coroutine[Any, Any, Any]):
         """Wait for the end of a push that is started, and return or raise what it gave."""
         if self._end is None:
             ended = asyncio.get_running_loop().create_future()
-            self._late = (*self._late, ended)
+            self._other_awaits = (*self._other_awaits, ended)
             yield from ended
         value, error = self._end  # type: ignore[misc]
         if error is not None:
@@ -72,8 +75,8 @@ class AwaitablePush(Coroutine[Any, Any, Any]):
         """Keep what the push gave, and wake those who wait for it."""
         self._started = True
         self._end = value, error
-        late, self._late = self._late, ()
-        for ended in late:
+        others, self._other_awaits = self._other_awaits, ()
+        for ended in others:
             if not ended.done() and not ended.get_loop().is_closed():
                 ended.set_result(None)
 

@@ -28,8 +28,10 @@ Calls = Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
 
 def push(task: Pushable, calls: Calls) -> list[Job[Any]]:
     """Push calls of a task in sync code, and return the jobs."""
-    made = start_push(task, calls, on_loop=False)
-    return made if isinstance(made, list) else run(made.steps, made.plan.store.runtime)
+    jobs_or_pending = start_push(task, calls, on_loop=False)
+    if isinstance(jobs_or_pending, list):
+        return jobs_or_pending
+    return run(jobs_or_pending.steps, jobs_or_pending.plan.store.runtime)
 
 
 def start_push(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]] | PendingPush:
@@ -68,8 +70,8 @@ def plan_of(task: Pushable) -> PushPlan:
     if plan is None or plan.settings is not settings or task._stores.of(plan.queue) is not plan.store:
         plan = PushPlan.of(task, settings)
         object.__setattr__(task, "_plan", plan)  # a plain assignment would drop the plan again
-        if task.declaration.is_only_importable_here:
-            plan.unserved.warn_if_declared_in_main(plan.store, task.name, plan.queue.name)
+        if task.declaration.is_importable_only_here:
+            plan.unserved.warn_unless_served_here(plan.store, task.name, plan.queue.name)
     return plan
 
 

@@ -29,7 +29,7 @@ class UnservedWarnings:
         self._warned_of: set[str] = set()
         self._failures = RepeatedFailure(runtime)
 
-    def warn_if_declared_in_main(self, store: Store, task: str, queue: str) -> None:
+    def warn_unless_served_here(self, store: Store, task: str, queue: str) -> None:
         """Warn that only this process has a task that is pushed, unless it serves the task's queue itself."""
         if not store.shared or task in self._warned_of or store.queues_here[queue] > 0:
             return
@@ -52,13 +52,13 @@ class UnservedWarnings:
         try:
             pools = yield BlockingCall(store.pools)
         except Exception as error:  # the push itself went through: its caller must not push again
-            if (news := self._failures.fail(error)) is not None:  # ``None``: this error was logged just now
+            if (report := self._failures.fail(error)) is not None:  # ``None``: this error was logged just now
                 logger.warning(
                     "event=lookout-failed store=%s queue=%s looks=%d: cannot tell whether a worker is alive",
                     quoted(store.alias),
                     quoted(queue),
-                    news.times,
-                    exc_info=news.new,
+                    report.times,
+                    exc_info=report.new,
                 )
             return
         if times := self._failures.recovered():

@@ -63,7 +63,7 @@ from jobify_django.stores.value import (
 )
 from jobify_django.stores.watcher import Watcher
 
-Local = TypeVar("Local")
+Kept = TypeVar("Kept")
 
 SCAN_LIMIT = 1_000
 """Jobs of a status that are looked through for their queues, where a store knows no better way."""
@@ -98,16 +98,16 @@ class Store(ABC):
         self._watcher = Watcher(runtime)
         self.queues_here: Counter[str] = Counter()
         """How many pools of this process serve each queue."""
-        self._local: dict[object, Any] = {}
+        self._process_local: dict[object, Any] = {}
 
-    def process_local(self, kind: Callable[..., Local], *args: object) -> Local:
+    def process_local(self, kind: Callable[..., Kept], *args: object) -> Kept:
         """Return what this process keeps for the store: the one ``kind(runtime, *args)``, made at first use.
 
         It ends with the store, so nothing outlives a change of settings or a fork.
         """
-        found = self._local.get((kind, args))
+        found = self._process_local.get((kind, args))
         if found is None:
-            found = self._local.setdefault((kind, args), kind(self.runtime, *args))
+            found = self._process_local.setdefault((kind, args), kind(self.runtime, *args))
         return found  # type: ignore[no-any-return]
 
     # The life of a job: add -> claim -> (renew) -> settle

@@ -34,8 +34,13 @@ class Ticket:
 
     def __init__(self, waker: Waker, rank: int = 0) -> None:
         self.waker = waker
-        self.key = (rank, 0)
+        self.key = (rank, 0)  # the rank, then the number of arrival in the list
         self.passed_over = False
+
+    @property
+    def rank(self) -> int:
+        """What it was made with."""
+        return self.key[0]
 
 
 Listen = Callable[[Kind, Listener], Callable[[], None]]
@@ -89,21 +94,21 @@ class WaitList(ABC, Generic[T]):
         with self._lock:
             return self._first()
 
-    def join(self, ticket: T, listen: Listen, most: float = math.inf) -> bool:
-        """Take a place in the list; returns ``False`` if ``most`` wait already.
+    def join(self, ticket: T, listen: Listen, limit: float = math.inf) -> bool:
+        """Take a place in the list; returns ``False`` if ``limit`` wait already.
 
         Args:
             ticket: who waits.
             listen: the store's; a notification lets the first ask again.
-            most: how many may wait.
+            limit: how many may wait.
         """
         with self._lock:
-            if len(self._tickets) >= most:
+            if len(self._tickets) >= limit:
                 for gone in [one for one in self._tickets if one.waker.dead]:
                     self._remove(gone)
-                if len(self._tickets) >= most:
+                if len(self._tickets) >= limit:
                     return False
-            ticket.key = (ticket.key[0], next(self._arrivals))
+            ticket.key = (ticket.rank, next(self._arrivals))
             self._insert(ticket)
             if self._first() is ticket:
                 self._due = self._monotonic() + OVERDUE
@@ -127,7 +132,7 @@ class WaitList(ABC, Generic[T]):
         if unsubscribe is not None:
             unsubscribe()
 
-    def take_lead(self, ticket: T) -> bool:
+    def may_ask_now(self, ticket: T) -> bool:
         """Return whether this ticket is to ask the store now; calling this shows that it is able to.
 
         If the first has not begun to ask in its time, it is passed over, and so are all before this one.
