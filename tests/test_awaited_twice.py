@@ -10,6 +10,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from jobify_django import Job, JobStatus, QueueFull, queue, task
+from jobify_django.push.awaitable import AwaitablePush
 from jobify_django.push.waits import PushWaits
 from tests.child import PATIENCE
 from tests.workshop import Configure, at_work, both, memory
@@ -208,7 +209,7 @@ async def test_a_failed_push_that_is_dropped_leaves_no_garbage(jobify: Configure
         for _ in range(10):
             with pytest.raises(QueueFull):
                 await note.push(1)
-        assert sum(type(one).__name__ == "Pushing" for one in gc.get_objects()) == 0
+        assert sum(isinstance(one, AwaitablePush) for one in gc.get_objects()) == 0
     finally:
         gc.enable()
 

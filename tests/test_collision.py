@@ -360,7 +360,7 @@ def test_a_listener_that_hears_nothing_says_so_and_looks_by_itself(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, value in {
-        "PATIENCE": 0.1,
+        "ECHO_TIMEOUT": 0.1,
         "TEST_EVERY": 0.05,
         "WAIT": 0.02,
         "POLL_WITHOUT_LISTEN": 0.02,

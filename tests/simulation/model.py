@@ -235,7 +235,7 @@ class Model:
             job.status, job.attempt, job.pool = RUNNING, job.attempt + 1, demand.pool
             job.started_at, job.lease_until = now, now + demand.lanes[job.queue].lease
         _same("claim", list(claimed.claims), [self._claim(job) for job in first])
-        _same("blocked", claimed.deferred, deferred)
+        _same("deferred", claimed.deferred, deferred)
         _same("states", claimed.states, self._states(demand.lanes))
         # Only where the job could be claimed then: time opens neither a paused queue nor a full one.
         open_ = {
