@@ -8,7 +8,7 @@ from typing import Any
 
 from jobify_django.log import get_log, quoted
 from jobify_django.push.plan import Pushable
-from jobify_django.push.push import Calls, start_push
+from jobify_django.push.push import Calls, PendingPush, start_push
 from jobify_django.waiting.waker import arun
 
 logger = get_log("jobify.push")
@@ -42,18 +42,23 @@ class AwaitablePush(Coroutine[Any, Any, Any]):
         if self._started:
             return (yield from self._await_end())
         self._started = True
+        pending: PendingPush | None = None
         try:
             jobs_or_pending = start_push(self._task, self._calls, on_loop=True)
-            if not isinstance(jobs_or_pending, list):
-                store = jobs_or_pending.plan.store
-                jobs_or_pending = yield from arun(
-                    jobs_or_pending.steps, store.runtime, blocking=store.blocking
-                ).__await__()
-            value = jobs_or_pending[0] if self._one else jobs_or_pending
-        except BaseException as error:
-            self._finish(None, error if isinstance(error, Exception) else self._cancelled_error())
+            if isinstance(jobs_or_pending, list):
+                jobs = jobs_or_pending
+            else:
+                pending = jobs_or_pending
+                store = pending.plan.store
+                jobs = yield from arun(pending.steps, store.runtime, blocking=store.blocking).__await__()
+            value = jobs[0] if self._one else jobs
+        except Exception as error:
+            self._finish(None, error)
             # The error holds its traceback, this frame and what the frame holds; this object holds the error.
             del self  # breaks that cycle
+            raise
+        except BaseException as error:
+            self._finish(None, self._cancelled_error(pending, closed=isinstance(error, GeneratorExit)))
             raise
         self._end = value, None
         if self._other_awaits:
@@ -80,11 +85,23 @@ class AwaitablePush(Coroutine[Any, Any, Any]):
             if not ended.done() and not ended.get_loop().is_closed():
                 ended.set_result(None)
 
-    def _cancelled_error(self) -> RuntimeError:
-        return RuntimeError(
-            f"this push of task {self._task.name} was cancelled before it had ended, so nothing was pushed. "
-            "Push again."
-        )
+    def _cancelled_error(self, pending: PendingPush | None = None, *, closed: bool = False) -> RuntimeError:
+        """Return the error for those who await this push after it was cancelled or closed.
+
+        Args:
+            pending: the push, if it was under way.
+            closed: whether it was closed. Then it could not cancel the jobs that it had added, and nobody
+                waits for the end of a call that it had made to a store that may block.
+        """
+        added = "so nothing was pushed. Push again."
+        if pending is not None and closed and (pending.accepted or pending.plan.store.blocking):
+            added = "and jobs that it had added by then stay. Look for them before you push again."
+        elif pending is not None and pending.accepted:
+            added = (
+                "and the jobs that it had added were cancelled; one that a worker had started may have run. "
+                "Look for them before you push again."
+            )
+        return RuntimeError(f"this push of task {self._task.name} was cancelled before it had ended, {added}")
 
     # As a coroutine, for asyncio.create_task and what uses it. Each asyncio task that drives this object gets
     # a generator of its own: the first one pushes, those of the others wait for its end.

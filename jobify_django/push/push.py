@@ -84,13 +84,19 @@ class PendingPush:
         sync_caller: whether sync code waits for the coroutine that pushes, and may hold a transaction open.
     """
 
-    __slots__ = ("_given_up", "_specs", "_sync_caller", "plan")
+    __slots__ = ("_admission", "_given_up", "_specs", "_sync_caller", "plan")
 
     def __init__(self, plan: PushPlan, specs: Sequence[JobSpec], *, sync_caller: bool = False) -> None:
         self.plan = plan
         self._specs = specs
         self._sync_caller = sync_caller
         self._given_up = False
+        self._admission: Admission | None = None
+
+    @property
+    def accepted(self) -> int:
+        """How many of the jobs the store has accepted, as far as is known here."""
+        return 0 if self._admission is None else self._admission.accepted
 
     def steps(self, waker: Waker) -> Steps[list[Job[Any]]]:
         """Add the jobs, waiting for room, or leave them to a commit; return their handles."""
@@ -124,7 +130,7 @@ class PendingPush:
     def _admit(self, waker: Waker) -> Steps[list[Job[Any]]]:
         """Add the jobs, waiting for room; then check that a pool serves the queue, if a check is due."""
         plan = self.plan
-        admission = Admission(plan, self._specs)
+        admission = self._admission = Admission(plan, self._specs)
         try:
             yield from admission.steps(waker)
             if plan.unserved.is_due(plan.queue.name):
