@@ -30,12 +30,12 @@ class Ticket:
     """One waiting caller. The lower its ``rank``, the further in front; among equals the first to come is
     the first."""
 
-    __slots__ = ("key", "passed_over", "waker")
+    __slots__ = ("key", "skipped", "waker")
 
     def __init__(self, waker: Waker, rank: int = 0) -> None:
         self.waker = waker
         self.key = (rank, 0)  # the rank, then the number of arrival in the list
-        self.passed_over = False
+        self.skipped = False
 
     @property
     def rank(self) -> int:
@@ -138,7 +138,7 @@ class WaitList(ABC, Generic[T]):
         If the first has not begun to ask in its time, it is passed over, and so are all before this one.
         """
         with self._lock:
-            ticket.passed_over = False
+            ticket.skipped = False
             if self._first() is ticket:
                 return True
             if self._asking or self._monotonic() < self._due:
@@ -149,7 +149,7 @@ class WaitList(ABC, Generic[T]):
                 return True
             before = self._tickets[: self._index_of(ticket)]
             for other in before:
-                other.passed_over = True
+                other.skipped = True
         for other in before:
             other.waker.wake()
         return False
@@ -196,7 +196,7 @@ class WaitList(ABC, Generic[T]):
     def _first(self) -> T | None:
         while self._tickets and self._tickets[0].waker.dead:
             self._remove(self._tickets[0])
-        return next((one for one in self._tickets if not (one.passed_over or one.waker.dead)), None)
+        return next((one for one in self._tickets if not (one.skipped or one.waker.dead)), None)
 
     def _index_of(self, ticket: T) -> int:
         return bisect.bisect_left(self._tickets, ticket.key, key=by_key)
