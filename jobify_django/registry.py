@@ -54,7 +54,7 @@ class Declaration(NamedTuple):
 
     @classmethod
     def of(cls, function: Callable[..., Any], frame: FrameType | None = None) -> Declaration:
-        """Return the place of a function; ``frame`` is the one that declares it as a task."""
+        """Return where a function is declared; ``frame`` is the one that declares it as a task."""
         inner = inspect.unwrap(function)
         function_module = inner.__module__ or "__main__"  # a shell's namespace may have no name
         declaring = None if frame is None else _declaring(frame, function_module)
@@ -197,7 +197,7 @@ def _duplicate(name: str, old: Declaration, new: Declaration) -> str:
 
 
 def name_and_declaration(function: object, name: str | None, frame: FrameType) -> tuple[str, Declaration]:
-    """Return the name of a function as a task, and its place.
+    """Return the name of a function as a task, and its declaration.
 
     Args:
         function: what ``@task`` decorates.

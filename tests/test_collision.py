@@ -409,7 +409,7 @@ def test_a_process_has_the_documented_number_of_connections(jobify: Configure) -
     gates = []
 
     with at_work(workers=3) as shop:
-        until(lambda: queue().stats().pools, "the pool's first beat")
+        until(lambda: queue().stats().pools, "the pool's first heartbeat")
 
         def busy(gate: Any) -> None:
             Group.objects.count()

@@ -1,7 +1,7 @@
 """Pushing calls of a task, the same way for sync and async code.
 
-``start_push`` tries to add the jobs without waiting. If that does not do, it returns a ``PendingPush``: the
-rest of the work as a generator, which ``run`` drives in a thread and ``arun`` on an event loop.
+``start_push`` adds the jobs if that needs no waiting, or leaves them to a commit. Otherwise it returns a
+``PendingPush``, whose ``steps`` are a generator: ``run`` drives it in a thread, ``arun`` on an event loop.
 """
 
 from __future__ import annotations
@@ -35,11 +35,10 @@ def push(task: Pushable, calls: Calls) -> list[Job[Any]]:
 
 
 def start_push(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]] | PendingPush:
-    """Push calls of a task if that can be done at once; otherwise return a ``PendingPush``, which is to be
-    driven.
+    """Push calls of a task, or leave them to a commit, and return the handles. If that needs a wait, or a
+    call on an event loop that may block, return a ``PendingPush`` instead, which is to be driven.
 
-    A ``PendingPush`` waits for room, or makes calls that may block, and such calls are not made on the thread
-    of an event loop. ``on_loop`` says whether an event loop runs in this thread.
+    ``on_loop`` says whether an event loop runs in this thread.
     """
     if not calls:
         return []
@@ -51,7 +50,8 @@ def start_push(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]]
         return PendingPush(plan, specs, sync_caller=True)
     if on_loop and plan.store.blocking:
         return PendingPush(plan, specs)
-    # Left to a commit, the jobs are in no store before it, and in none after it if there is no room then.
+    # Until the commit no store holds the jobs. Those for which there is no room then are never stored,
+    # although their handles were returned.
     if not on_loop and plan.on_commit and (database := _open_elsewhere(plan.store)) is not None:
         PendingPush(plan, specs).leave_to_commit(database)
         return _handles(plan, specs)
@@ -62,8 +62,8 @@ def start_push(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]]
 def plan_of(task: Pushable) -> PushPlan:
     """Return a task's plan under the settings in force; raises ``UnknownQueue``, ``UnknownBand``.
 
-    The task keeps the plan until the settings or one of its own attributes change. With a new plan a task
-    that other processes cannot import is warned of.
+    The task keeps the plan until the settings or one of its own attributes change. Making a
+    plan also warns, once, of a task that only this process can import.
     """
     settings = get_settings()
     plan = task._plan

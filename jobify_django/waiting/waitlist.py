@@ -1,7 +1,7 @@
 """The wait list: who waits in this process for the same thing, for room in a queue or for jobs to end.
 
 Only the first asks the store, so that ten thousand who wait cost one query a poll, and what happens wakes as
-few of them as it can. A first that cannot ask (its thread is busy, its event loop is blocked) is passed over.
+few of them as it can. A first that cannot ask (its thread is busy, its event loop is blocked) is skipped.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ by_key = attrgetter("key")
 
 
 class Ticket:
-    """One waiting caller. The lower its ``rank``, the further in front; among equals the first to come is
-    the first."""
+    """One waiting caller. The lower the ``rank`` it is made with, the further in front; among equals the
+    first to come is the first."""
 
     __slots__ = ("key", "skipped", "waker")
 
@@ -39,7 +39,7 @@ class Ticket:
 
     @property
     def rank(self) -> int:
-        """What it was made with."""
+        """The rank it was made with, or that of the ticket it was put in front of."""
         return self.key[0]
 
 
@@ -56,9 +56,9 @@ class WaitList(ABC, Generic[T]):
             have changed something on a store without a way to notice it. The pause grows.
         longest_poll: what it grows to.
         recheck_after: seconds after which every ticket checks whether the first still asks.
-        keeps_order: whether tickets that are passed over keep their places, and are woken so that they can
-            ask before another one does; otherwise the ticket that finds the first overdue takes its place,
-            and asks at once.
+        keeps_order: whether tickets that are skipped keep their places, and are woken so that they can
+            ask before another one does; otherwise the ticket that finds the first overdue is put in front of
+            it, and asks at once.
         not_before: when the first may ask again, at the earliest.
     """
 
@@ -135,7 +135,8 @@ class WaitList(ABC, Generic[T]):
     def may_ask_now(self, ticket: T) -> bool:
         """Return whether this ticket is to ask the store now; calling this shows that it is able to.
 
-        If the first has not begun to ask in its time, it is passed over, and so are all before this one.
+        If the first has not begun to ask in its time: with ``keeps_order``, all before this one are skipped
+        from now on, and woken, and the answer is ``False``; otherwise this one is put first and may ask.
         """
         with self._lock:
             ticket.skipped = False
@@ -165,7 +166,7 @@ class WaitList(ABC, Generic[T]):
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """Note that the first asks while the block runs: it is not passed over, however long that takes."""
+        """Note that the first asks while the block runs: it is not skipped, however long that takes."""
         began = self._monotonic()
         with self._lock:
             self._asking += 1

@@ -332,7 +332,7 @@ class Model:
     ) -> None:
         expected = []
         for job in self.running():
-            # No pool beats here, so none is known to be alive.
+            # No pool sends heartbeats here, so none is known to be alive.
             if max_lease_left is not None and (job.lease_until or 0) > now + max_lease_left:
                 job.lease_until = now + max_lease_left
             if job.lease_until is None or job.lease_until >= now:
