@@ -23,7 +23,7 @@ class CurrentJob(Protocol):
 
 
 CHECK_WORKERS_EVERY = 1.0
-"""Seconds after which a wait from inside a job looks whether a worker is left to end it."""
+"""Seconds after which a wait from inside a job checks whether a worker is left to end it."""
 
 current: ContextVar[CurrentJob | None] = ContextVar("jobify_current", default=None)
 """The job that this code is part of, if it is part of one: its pool sets it."""

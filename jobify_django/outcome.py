@@ -1,11 +1,11 @@
 """Outcomes: how an attempt ended, as values that keep cause and consequence apart, and the one rule of what
 becomes of the job.
 
-Whenever a running job ends or waits again, and when an ended one is retried by hand, one of the constructors
-here makes an ``Outcome`` of it. Pools hand theirs to ``Store.settle`` and ``Store.claim``; ``rescue``,
-``reconcile`` and ``retry`` of a store make their own. What a store does to the job is decided by
-``next_state`` in each case. (A job that has not started is cancelled without an outcome: there was no
-attempt.)
+Whenever a running job ends or waits again, and when an ended one is retried by hand, one of the functions
+below makes an ``Outcome`` of it. Pools hand theirs to ``Store.settle`` and ``Store.claim``; ``rescue``,
+``reconcile`` and ``retry`` of a store make their own. ``next_state`` says what becomes of the job in each
+case; a store need not call it for an outcome that ends its job. (A job that has not started is cancelled
+without an outcome: there was no attempt.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Happened = Literal["succeeded", "failed", "cancelled", "released", "crashed", "r
 CRASH_LIMIT = 3
 """A job that was running this often when its pool died is failed instead of being run again."""
 
-# Why an attempt ended that did not end its job, as the job's history tells it.
+# Why an attempt ended that did not end its job, in words for the job's history.
 LEASE_RAN_OUT = "its worker's lease ran out"
 RAN_OUT_IN_OUTAGE = "its worker's lease ran out while the store was away"
 LOST_REPLY = "the reply to its claim was lost"
@@ -27,7 +27,7 @@ RETRIED = "retried by hand"
 
 
 class Attempt(Protocol):
-    """An attempt at a job: a ``Claim``, or the ``JobRecord``, which tells of the job's latest attempt."""
+    """What an outcome needs of an attempt. A ``Claim`` has it, and a ``JobRecord`` of its latest attempt."""
 
     @property
     def id(self) -> str:
@@ -127,16 +127,17 @@ def crashed(attempt: Attempt, reason: str = LEASE_RAN_OUT) -> Outcome:
     return _of(attempt, "crashed", WAITING, reason=reason)
 
 
-def expired(attempt: Attempt, until: float | None, outage: tuple[float, float] | None) -> Outcome:
-    """Return the outcome of an attempt whose lease ran out: a crash, or a release if the store was away then.
+def expired(attempt: Attempt, lease_until: float | None, outage: tuple[float, float] | None) -> Outcome:
+    """Return the outcome of an attempt whose lease ran out: a crash, or a release if the store could not
+    be reached then.
 
     Args:
         attempt: the attempt.
-        until: when its lease ran out, on the store's clock.
-        outage: when the store was away (from, until), on its clock. A pool that was alive could not renew a
-            lease then.
+        lease_until: when its lease ran out, on the store's clock.
+        outage: when the store could not be reached (from, until), on its clock. A pool that was alive could
+            not renew a lease then.
     """
-    if outage is not None and until is not None and outage[0] < until <= outage[1]:
+    if outage is not None and lease_until is not None and outage[0] < lease_until <= outage[1]:
         return released(attempt, RAN_OUT_IN_OUTAGE)
     return crashed(attempt)
 

@@ -47,14 +47,14 @@ class Declaration(NamedTuple):
         return f"{self.function_module}.{self.qualname}"
 
     @property
-    def is_only_importable_here(self) -> bool:
+    def is_importable_only_here(self) -> bool:
         """Whether no other process can import it: it stands in a script, or was typed into a shell."""
         typed = self.file.startswith("<") and not self.file.startswith("<frozen")
         return typed or self.module in MAIN
 
     @classmethod
     def of(cls, function: Callable[..., Any], frame: FrameType | None = None) -> Declaration:
-        """Return the place of a function; ``frame`` is the one that declares it as a task."""
+        """Return where a function is declared; ``frame`` is the one that declares it as a task."""
         inner = inspect.unwrap(function)
         function_module = inner.__module__ or "__main__"  # a shell's namespace may have no name
         declaring = None if frame is None else _declaring(frame, function_module)
@@ -85,7 +85,7 @@ class Declaration(NamedTuple):
 
     def is_twin_of(self, other: Declaration) -> bool:
         """Whether one is a script's, and the other the same line of the script imported as a module."""
-        return self.is_only_importable_here != other.is_only_importable_here and self.is_of_same_code_as(
+        return self.is_importable_only_here != other.is_importable_only_here and self.is_of_same_code_as(
             other
         )
 
@@ -154,7 +154,7 @@ class Registry:
             self._tasks[new.name] = new
         elif not new.declaration.is_twin_of(old.declaration):
             raise DuplicateTask(_duplicate(new.name, old.declaration, new.declaration))
-        elif old.declaration.is_only_importable_here:
+        elif old.declaration.is_importable_only_here:
             self._tasks[new.name] = new  # the one that other processes have too
         return new
 
@@ -197,7 +197,7 @@ def _duplicate(name: str, old: Declaration, new: Declaration) -> str:
 
 
 def name_and_declaration(function: object, name: str | None, frame: FrameType) -> tuple[str, Declaration]:
-    """Return the name of a function as a task, and its place.
+    """Return the name of a function as a task, and its declaration.
 
     Args:
         function: what ``@task`` decorates.

@@ -50,8 +50,8 @@ def task(
 ) -> Any:
     """Register a module-level function as a task, so that calls of it can be pushed.
 
-    Other decorators may stand under ``@task``. ``functools.wraps`` on what such a decorator returns tells the
-    name and the module of the function; without it the task needs a ``name`` here.
+    Other decorators may stand under ``@task``. ``functools.wraps`` on what such a decorator returns gives the
+    task the function's name and module; without it the task needs a ``name`` here.
 
     Args:
         function: the function, where ``@task`` is written without parentheses.
@@ -132,7 +132,7 @@ class Task(Generic[P, R]):
     use the assigned value.
 
     A job is *eligible* once its delay is over: from then on a worker may start it. A queue has *room* while
-    fewer eligible jobs wait in it than its ``maxsize`` says.
+    fewer jobs wait in it than its ``maxsize`` says; delayed ones do not count.
 
     Attributes:
         function: the function that a call of the task calls.
@@ -140,12 +140,13 @@ class Task(Generic[P, R]):
         queue: the queue its jobs go to.
         priority: a band or a number.
         delay_seconds: seconds from the push until the job is eligible.
-        at: when the job is eligible, in seconds since the epoch; ``None`` if ``delay_seconds`` says it.
-        timeout: seconds a push waits for room (not how long a job may run). 0 never waits, ``None`` waits for
-            ever, and unset it is the queue's ``PUSH_TIMEOUT``.
+        at: when the job is eligible, in seconds since the epoch; ``None``: ``delay_seconds`` counts.
+        timeout: seconds a push may wait for room, or for locks of other transactions (not how long a job may
+            run). 0 does not wait for room, ``None`` waits for ever, and unset it is the queue's
+            ``PUSH_TIMEOUT``.
         on_commit: whether a push waits for the commit of a transaction that is open on another database than
             the store's. A transaction on the store's own database needs no waiting: the job is part of it.
-        place: the file and line where the task is declared.
+        declaration: where the task is declared: its module, file and line.
     """
 
     # The state of a task is in slots, because functools.wraps in a decorator above ``@task`` copies the whole

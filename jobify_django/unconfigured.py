@@ -20,7 +20,7 @@ class UnconfiguredQueue:
 
     Attributes:
         store: where the jobs are.
-        settings: stand-ins, as a queue without settings of its own would have them in that store.
+        settings: placeholders, as a queue without settings of its own would have them in that store.
         stats: the queue at this moment.
         now_in: the store that the settings give to a queue of this name; empty where they hold none.
     """

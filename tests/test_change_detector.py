@@ -275,8 +275,8 @@ def test_a_watch_that_failed_leaves_no_file_open(tmp_path: Path) -> None:
 @on_sqlite
 @database
 def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = DatabaseStore().change_detector()
-    assert probe()
+    detector = DatabaseStore().change_detector()
+    assert detector()
     monkeypatch.setattr(change_detector, "WAIT", PATIENCE)
     # A busy machine may take long from the write to the commit.
     monkeypatch.setattr(change_detector, "POLL_AFTER_WRITE", PATIENCE)
@@ -287,10 +287,10 @@ def test_the_store_is_told_of_what_others_write(jobify: Configure, monkeypatch: 
 
     writing = threading.Thread(target=write)
     writing.start()
-    until(probe, "the noticing of a push")
+    until(detector, "the noticing of a push")
     writing.join()
-    assert knows_by_the_kernel(probe)
-    probe.close()  # type: ignore[attr-defined]
+    assert knows_by_the_kernel(detector)
+    detector.close()  # type: ignore[attr-defined]
 
 
 def test_a_database_in_memory_is_looked_at_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,7 @@ def test_a_database_in_memory_is_looked_at_by_the_clock(monkeypatch: pytest.Monk
     monkeypatch.setattr(sqlite, "InotifyWatch", watched.append)
     with contextlib.closing(sqlite3.connect(":memory:")) as raw:
         monkeypatch.setattr(sqlite, "raw_connection", lambda wrapper: raw)
-        probe = DatabaseStore().change_detector()
-        assert probe()
-        assert not probe()
+        detector = DatabaseStore().change_detector()
+        assert detector()
+        assert not detector()
     assert watched == []

@@ -360,7 +360,7 @@ def test_a_listener_that_hears_nothing_says_so_and_looks_by_itself(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, value in {
-        "PATIENCE": 0.1,
+        "ECHO_TIMEOUT": 0.1,
         "TEST_EVERY": 0.05,
         "WAIT": 0.02,
         "POLL_WITHOUT_LISTEN": 0.02,
@@ -409,7 +409,7 @@ def test_a_process_has_the_documented_number_of_connections(jobify: Configure) -
     gates = []
 
     with at_work(workers=3) as shop:
-        until(lambda: queue().stats().pools, "the pool's first beat")
+        until(lambda: queue().stats().pools, "the pool's first heartbeat")
 
         def busy(gate: Any) -> None:
             Group.objects.count()

@@ -295,6 +295,29 @@ def test_the_picture_has_every_state_and_every_verb() -> None:
     assert set(verbs) == {verb for _, _, verb in documented_ways()}
 
 
+# The words inside
+
+
+def test_the_words_inside_name_files_and_names_that_there_are() -> None:
+    text = (DOCS / "contributing" / "glossary.md").read_text()
+    package = Path(str(jobify_django.__file__)).parent
+    source = "".join(page.read_text() for page in package.rglob("*.py"))
+    files = re.findall(r"`([\w/]+(?:\.py|/))`", text)
+    classes = {name: body for name, body in re.findall(r"^class (\w+)(.+?)^(?=\S)", source, re.M | re.S)}
+    names = re.findall(r"`([A-Z][a-z]\w*)(?:\.(\w+))?`", text)
+
+    assert len(files) > 30
+    assert [file for file in files if not (package.parent / file).exists() | (package / file).exists()] == []
+    assert len(names) > 5
+    assert [name for name, _ in names if name not in classes] == []
+    assert [
+        (name, attribute)
+        for name, attribute in names
+        if not re.search(rf"(?:def |self\.|^    ){attribute}\b", classes[name], re.MULTILINE)
+    ] == []
+    assert [word for word in re.findall(r"`(\w+)`", text) if not re.search(rf"\b{word}\b", source)] == []
+
+
 # Decisions
 
 DECISIONS = sorted(page for page in (DOCS / "decisions").glob("*.md") if page.name != "index.md")

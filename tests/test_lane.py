@@ -279,7 +279,7 @@ def plain(statement: str) -> str:
 
 @contextmanager
 def said() -> Iterator[list[str]]:
-    """What is said to the database in the block, without hints to other processes, and transactions' ends."""
+    """What is said to the database in the block, without notifications, and transactions' ends."""
     seen: list[str] = []
 
     def note(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:

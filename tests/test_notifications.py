@@ -1,4 +1,4 @@
-"""Hints: who listens hears of every change, and every hint may be lost."""
+"""Notifications: who listens hears of every change, and every notification may be lost."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def test_a_watcher_whose_database_is_away_says_so_once(
     tries: list[None] = []
     works, looked = threading.Event(), threading.Event()
 
-    def probe() -> Any:
+    def detector() -> Any:
         if works.is_set():
             return look
         tries.append(None)
@@ -267,7 +267,7 @@ def test_a_watcher_whose_database_is_away_says_so_once(
         looked.set()
         return ()
 
-    monkeypatch.setattr(store, "change_detector", probe)
+    monkeypatch.setattr(store, "change_detector", detector)
     monkeypatch.setattr(type(store), "shared", True)
     stop = store.listen("work", lambda what: None)
     try:

@@ -83,7 +83,7 @@ def test_what_becomes_of_a_job(
 
 
 @pytest.mark.parametrize(
-    ("until", "outage", "charged"),
+    ("lease_until", "outage", "charged"),
     [
         (NOW, None, True),
         (NOW, (NOW - 1, NOW + 1), False),
@@ -94,8 +94,8 @@ def test_what_becomes_of_a_job(
     ],
 )
 def test_a_lease_that_ran_out_while_the_store_was_away_is_no_crash(
-    until: float | None, outage: tuple[float, float] | None, charged: bool
+    lease_until: float | None, outage: tuple[float, float] | None, charged: bool
 ) -> None:
-    outcome = expired(CLAIM, until, outage)
+    outcome = expired(CLAIM, lease_until, outage)
 
     assert (outcome.charged, outcome.reason) == (charged, LEASE_RAN_OUT if charged else RAN_OUT_IN_OUTAGE)

@@ -448,7 +448,7 @@ def test_every_loop_survives_a_store_that_is_away(
         trouble.clear()
         assert ended(job) is JobStatus.SUCCESSFUL
         assert shop.pool.id == pool
-        until(lambda: [p.id for p in the_store().pools()] == [pool], "the next beat")
+        until(lambda: [p.id for p in the_store().pools()] == [pool], "the next heartbeat")
 
     away = [r for r in caplog.records if "event=store-away" in r.message]
     assert [r.levelno for r in away] == [logging.ERROR]
@@ -742,7 +742,7 @@ def test_an_idle_pool_writes_nothing_but_its_heartbeat(jobify: Configure) -> Non
         return seen, list(PoolRow.objects.values_list("seen_at"))
 
     with at_work() as shop:
-        until(lambda: PoolRow.objects.exists(), "the first beat")
+        until(lambda: PoolRow.objects.exists(), "the first heartbeat")
         quiet = 0
         while not quiet:
             before, beat = version()

@@ -114,7 +114,7 @@ def test_who_is_back_first_leaves_the_others_time_to_renew(jobify: Configure, br
     with at_work() as shop:
         an_outage_of_a_minute(store)
         for _ in range(3):
-            # Each beat comes with all that is due.
+            # Each heartbeat comes with all that is due.
             until(lambda: [pool for pool in store.pools() if pool.id == shop.pool.id], "a report")
             goal = trouble.done["heartbeat"] + 2
             until(lambda goal=goal: trouble.done["heartbeat"] >= goal, "another round of all chores")

@@ -449,7 +449,7 @@ def test_the_heartbeat_file_is_touched_while_it_works_and_gone_afterwards(
     child.wait_for("ready")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     os.utime(path, (0, 0))
-    until(lambda: time.time() - path.stat().st_mtime < 60, "the next beat")
+    until(lambda: time.time() - path.stat().st_mtime < 60, "the next heartbeat")
     assert child.end(signal.SIGTERM) == 0
     assert not path.exists()
 

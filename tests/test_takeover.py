@@ -109,7 +109,7 @@ def clock(jobify: Configure) -> Clock:
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No hint arrives, as between processes on a store without any."""
+    """No notification arrives, as between processes on a store without any."""
     monkeypatch.setattr(Store, "listen", lambda store, kind, listener: lambda: None)
 
 

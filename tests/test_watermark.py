@@ -48,7 +48,7 @@ class Always(Watermarks):
 
 def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let claims go by the watermarks however fast they are, and look for everybody at each of them."""
-    for name, value in {"MANY": -1, "RAISE_EVERY": 0.0, "LONGEST_PAUSE": 0.0}.items():
+    for name, value in {"MANY_DEAD": -1, "RAISE_EVERY": 0.0, "LONGEST_PAUSE": 0.0}.items():
         monkeypatch.setattr(watermark, name, value)
 
 

@@ -33,7 +33,7 @@ class QueueRow:
     """One queue. Either ``stats`` or ``problem`` is given.
 
     ``unconfigured`` says that the settings do not look for its jobs where they are; ``settings`` are
-    stand-ins.
+    placeholders.
     """
 
     settings: QueueSettings
@@ -48,7 +48,7 @@ class QueueRow:
 
     @property
     def full(self) -> bool:
-        # The bound of a stand-in says nothing.
+        # The bound of a placeholder says nothing.
         return self.stats is not None and not self.unconfigured and self.stats.waiting >= self.stats.maxsize
 
     @property

@@ -23,8 +23,8 @@ EVERY = 1.0
 class Heartbeat(ABC):
     """Shows each second that in it the event loop and every pool's claim loop have turned.
 
-    A database that is away doesn't stop the loops, so it doesn't stop the pulse: a restart would not bring it
-    back.
+    A database that is away doesn't stop the loops, so it doesn't stop the heartbeat: a restart would not
+    bring it back.
     """
 
     @abstractmethod

@@ -230,7 +230,7 @@ class Supervisor:
         )
 
     def _turns(self) -> bool:
-        """Whether every child's pools turn, and no place is empty that should not be."""
+        """Whether every child's pools turn, and no slot is empty that should not be."""
         for child in self._running():
             child.receive()
         oldest = time.monotonic() - HEARTBEAT_TIMEOUT

@@ -18,13 +18,13 @@ class Backoff:
 
     Args:
         store: its name.
-        longest: seconds that a pause may take at most, if that is less than ``LONGEST_BACKOFF``.
+        longest_pause: seconds that a pause may take at most, if that is less than ``LONGEST_BACKOFF``.
         runtime: the machine the pool runs on.
     """
 
-    def __init__(self, store: str, longest: float, runtime: Runtime) -> None:
+    def __init__(self, store: str, longest_pause: float, runtime: Runtime) -> None:
         self._store = store
-        self._longest = longest
+        self._longest_pause = longest_pause
         self._away = RepeatedFailure(runtime)
         self._uniform = runtime.uniform
         self.pause = 0.0
@@ -42,7 +42,7 @@ class Backoff:
                 report.times,
                 exc_info=error if unknown else None,
             )
-        self.pause = min(LONGEST_BACKOFF, self._longest, (self.pause or 0.1) * 2)
+        self.pause = min(LONGEST_BACKOFF, self._longest_pause, (self.pause or 0.1) * 2)
         return self.pause * self._uniform(0.5, 1.0)
 
     def recovered(self) -> None:

@@ -1,4 +1,4 @@
-"""How many jobs may still be claimed."""
+"""How many jobs may still be started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jobify_django.runtime import Runtime
 
 
 class Budget:
-    """How many more jobs the pools of a process may claim together; ``None`` is without end."""
+    """How many more jobs the pools of a process may start together; ``None`` is without end."""
 
     def __init__(self, jobs: int | None, runtime: Runtime) -> None:
         self._left = jobs
@@ -17,7 +17,7 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Whether no further job may be claimed."""
+        """Whether no further job may be started."""
         return self._left is not None and self._left <= 0
 
     def limit(self, wants: Mapping[str, int]) -> Mapping[str, int]:
@@ -25,7 +25,7 @@ class Budget:
         return wants if self._left is None else at_most(wants, self._left, self._runtime)
 
     def spend(self, jobs: int) -> None:
-        """Note claimed jobs."""
+        """Note started jobs."""
         if self._left is not None:
             with self._lock:
                 self._left -= jobs

@@ -15,7 +15,7 @@ from jobify_django.stores.value import JobQuery, QueueStats
 logger = get_log("jobify.worker")
 
 SAMPLE = 200
-"""Waiting jobs of a queue, first in line, that are looked at for tasks which are not known here."""
+"""Waiting jobs of a queue, the first ones, that are looked at for tasks which are not known here."""
 
 UNCLAIMED_FOR = 5.0
 """Seconds for which jobs that wait and cannot be claimed, for no known reason, may still become claimable:

@@ -48,13 +48,13 @@ class QuarantineRule:
             return "skip"
         now = self._monotonic()
         if self._deferred_lately(now) and now - self._deferred_since >= QUARANTINE:
-            # Jobs before it in its line keep starting, or those of another store.
+            # Jobs before it in its queue keep starting, or those of another store.
             return "alone"
         youngest = (slots.youngest() for slots in self._slots.values())
         return "defer" if any(job and now - job.began < QUARANTINE for job in youngest) else "alone"
 
     def note_deferred(self) -> None:
-        """Note that a claim was blocked by a job in quarantine."""
+        """Note that a claim was deferred because of a job in quarantine."""
         now = self._monotonic()
         if not self._deferred_lately(now):
             self._deferred_since = now

@@ -6,9 +6,10 @@ from __future__ import annotations
 class Reachability:
     """When a pool could reach the store, on the store's clock.
 
-    While the store was away, or this process stood still, or the clock was set, nobody (as far as this pool
-    can tell) renewed. So leases that ran out say nothing about their pools until each had time for one
-    renewal.
+    While the store could not be reached, or this process stood still, or the clock was set, nobody (as far as
+    this pool can tell) renewed. So leases that ran out say nothing about their pools until each had time for
+    one renewal.
+
     A pool that has just started does not know what was before, and waits as long.
 
     Args:

@@ -46,18 +46,18 @@ class Turn:
     budget: Budget
     idle_check: IdleCheck
     quiet: bool
-    """Whether jobs that end well are not reported."""
+    """Whether jobs that end well are not reported, unless another outcome of the turn was refused."""
 
     def __post_init__(self) -> None:
         # A call to the store that fails may have claimed jobs all the same. Only the next turn releases them,
         # so it comes within a third of the shortest lease.
-        longest = min(queue.lease for queue in self.queues.values()) / 3
-        self._backoff = Backoff(self.store.alias, longest, self.store.runtime)
+        longest_pause = min(queue.lease for queue in self.queues.values()) / 3
+        self._backoff = Backoff(self.store.alias, longest_pause, self.store.runtime)
         self._reply_may_be_lost = False
 
     def run(self, phase: Phase) -> float:
         """Do one turn, and return the seconds until the next one, if nothing wakes the loop before."""
-        # How often somebody has asked for word that the pool has run all it can; 0 if nobody waits for that.
+        # How many requests there were to know when the pool has run all it can; 0: nobody waits for that.
         requests = self.idle_check.requests
         outcomes = self.completer.take()
         demand = self._demand(phase)
@@ -91,7 +91,7 @@ class Turn:
 
     def _demand(self, phase: Phase) -> Demand:
         # ``seconds_alone`` is how many seconds a job in quarantine that has started is still to run alone.
-        wants = {} if phase > Phase.CLAIMING or self.quarantine.seconds_alone else self._wants()
+        wants = {} if phase is not Phase.CLAIMING or self.quarantine.seconds_alone else self._wants()
         lanes = {
             name: Lane(want, self.queues[name].lease, self.queues[name].max_running)
             for name, want in wants.items()
@@ -129,32 +129,33 @@ class Turn:
     def _forget_and_report(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
         """Forget the jobs whose outcomes the store has stored or refused, and report how they ended.
 
-        Not all outcomes end a job: a release lets it wait again. ``Workers`` does not hold such a job any
-        more when it adds the outcome, so there is nothing to forget or to report. Thus only refused ends need
-        a reason; an empty one stands for "stored".
+        Not all outcomes end a job: a release lets it wait again. The completer does not hold such a job (any
+        more) when ``Workers`` hands it back, so there is nothing to forget or to report. Thus only refused
+        ends need a reason; an empty reason stands for "stored".
         """
         why = refusals(self.store, [one for one in refused if one.status.ended]) if refused else {}
-        everything = bool(refused) or (not self.quiet and reports_successes())
+        report_all = bool(refused) or (not self.quiet and reports_successes())
         for outcome in outcomes:
             running = self.completer.forget(outcome.id, outcome.attempt)
-            if running is not None and (everything or outcome.status is not SUCCESSFUL):
+            if running is not None and (report_all or outcome.status is not SUCCESSFUL):
                 report(outcome, running, why.get((outcome.id, outcome.attempt), ""))
 
     def _note_idle(self, requests: int, demand: Demand, claimed: Claimed) -> None:
         """Tell ``idle_check`` which queues had nothing to start, if no job runs and none may still wait."""
         nothing_held = self.completer.empty
-        # Of jobs in quarantine some may wait although the claim gave none: if one of them blocked it, or if
-        # it was to pass over all of them.
+        # Of jobs in quarantine some may wait although the claim gave none: if one of them deferred the claim
+        # (nothing was started because of it), or if the claim was to pass over all of them.
         busy = claimed.claims or claimed.deferred or demand.quarantine == "skip" or not nothing_held
         self.idle_check.note(
             requests, None if busy else demand.lanes, spent=self.budget.spent and nothing_held
         )
 
     def _pause(self, claimed: Claimed) -> float:
-        # No less if all workers got a job, and more may wait: a worker that becomes idle wakes the loop.
+        # Not shorter when every worker got a job: more may wait, but a worker that becomes idle wakes the
+        # loop.
         pause = POLL if claimed.next_due is None else min(POLL, claimed.next_due)
         if claimed.deferred:
-            # By a job in quarantine, which this pool may not start yet; another pool may start it before.
+            # A job in quarantine is first, and this pool may not start it yet; another pool may before.
             return min(pause, CHECK_AGAIN)
         # After a job in quarantine has started, nothing else may for so many seconds.
         alone = self.quarantine.seconds_alone

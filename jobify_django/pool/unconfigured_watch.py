@@ -99,7 +99,7 @@ class UnconfiguredWatch:
     def _rescue(self, store: Store) -> None:
         """Take the jobs of dead pools back where no pool is alive to do it, or they would run for ever.
 
-        Only at the second look in a row that finds none: after an outage, pools report themselves anew.
+        Only at the second check in a row that finds none: after an outage, pools report themselves anew.
         """
         if store.pools():
             self._deserted.discard(store)

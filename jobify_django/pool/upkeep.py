@@ -101,7 +101,7 @@ class Upkeep:
             self._thread.join(timeout)
 
     def report_soon(self) -> None:
-        """Report the pool's state now, instead of at the next beat."""
+        """Report the pool's state now, instead of at the next heartbeat."""
         self._heartbeat.due = 0.0
         self._alarm.set()
 

@@ -94,7 +94,7 @@ class Workers:
             (on_loop if task.is_async else on_thread).append(running)
         if unregistered:
             self._hand_back_unregistered(unregistered)
-        # Once all of them are in their slots: if the grace is over after this look, they are told to end.
+        # Once all of them are in their slots: if the grace is over after this check, they are told to end.
         if self.phases.now >= Phase.RELEASING:
             for running in (*on_loop, *on_thread):
                 running.stop_reason = "release"  # unrun: it would only be interrupted

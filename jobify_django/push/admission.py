@@ -1,8 +1,8 @@
 """Admission: adding jobs to a queue, waiting for room while the queue is full, and refusing the push.
 
-In a priority queue, the pushes that wait stand in the order of their jobs' priority. Only the first in line
-tries to add; once its jobs are accepted, the next one is the first. No push is refused for what another one
-found long ago: it tries once more itself.
+The pushes that wait are in a wait list; in a priority queue they stand in the order of their jobs' priority.
+Only the first in the list tries to add; once its jobs are accepted, the next one is the first. No push is
+refused for what another one found more than ``FULL_FOR`` seconds ago: it tries once more itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REFUSED_NONE_LEFT = (
 
 
 class Admission:
-    """The jobs of one push: those that the store has accepted, and the rest.
+    """One push on its way into a queue: which of its jobs the store has accepted, and how the rest is added.
 
     Attributes:
         accepted: how many jobs the store has accepted so far: always the first ones.
@@ -43,7 +43,7 @@ class Admission:
         pushed_at: when each of the accepted jobs was added, on the store's clock.
     """
 
-    # As they stand before the first try.
+    # The values before the first try.
     accepted = 0
     jobs: Sequence[LiveJob] = ()
     pushed_at: Sequence[float] = ()
@@ -64,7 +64,7 @@ class Admission:
         # be busy.
         if plan.timeout is not None:
             self._deadline = self._runtime.monotonic() + plan.timeout
-        if self._goes_first and (yield from self._try_to_add(self._add_if_still_first)):
+        if self._may_try_now and (yield from self._try_to_add(self._add_if_may_try_now)):
             return
         if plan.timeout == 0:
             return (yield from self._add_or_refuse("The push was not to wait."))
@@ -88,11 +88,11 @@ class Admission:
             yield BlockingCall(partial(self._plan.store.cancel, ids), even_if_cancelled=True)
 
     def _wait(self, waker: Waker) -> Steps[None]:
-        """Stand in line until the jobs are added."""
+        """Be in the wait list until the jobs are added."""
         ticket = Ticket(waker, self._rank)
-        most = self._plan.queue.max_waiting_pushes
-        if not self._waits.join(ticket, self._plan.store.listen, most):
-            reason = f"{most} pushes of this process wait already (MAX_WAITING_PUSHES)."
+        limit = self._plan.queue.max_waiting_pushes
+        if not self._waits.join(ticket, self._plan.store.listen, limit):
+            reason = f"{limit} pushes of this process wait already (MAX_WAITING_PUSHES)."
             return (yield from self._add_or_refuse(reason))
         try:
             yield from self._until_added(ticket)
@@ -100,11 +100,12 @@ class Admission:
             self._waits.leave(ticket)
 
     def _until_added(self, ticket: Ticket) -> Steps[None]:
-        """Try whenever this push is the first in line, and pause in between, until all jobs are accepted."""
+        """Try whenever this push is the first in the wait list, and pause in between, until all jobs are
+        accepted."""
         waits = self._waits
         poll = waits.shortest_poll
         while True:
-            if waits.take_lead(ticket):
+            if waits.may_ask_now(ticket):
                 before = self.accepted
                 if (yield from self._try_to_add(self._add_as_first)):
                     return
@@ -134,17 +135,17 @@ class Admission:
             raise
         return added is not None and self._record(added)
 
-    def _add_if_still_first(self) -> Added | None:
-        # Each of many async pushes waits for Django's thread. Once the first of them stand in line, the
-        # others need not try.
-        return self._add() if self._goes_first else None
+    def _add_if_may_try_now(self) -> Added | None:
+        # Each of many async pushes waits for Django's thread. Once the first of them are in the wait list,
+        # the others need not try.
+        return self._add() if self._may_try_now else None
 
-    def _add_unless_just_seen_full(self) -> Added | None:
-        # Of many pushes that time out together, the first one's try tells all of them.
+    def _add_unless_recently_full(self) -> Added | None:
+        # Of many pushes that time out together, one try is enough for all of them.
         return None if self._waits.recently_full else self._add()
 
     def _add_as_first(self) -> Added:
-        # So that the others know that the first is trying, and do not pass it over if the store takes long.
+        # So that the others know that the first is trying, and do not skip it if the store takes long.
         with self._waits.asking():
             return self._add()
 
@@ -173,12 +174,12 @@ class Admission:
     # The order of those who wait
 
     @property
-    def _goes_first(self) -> bool:
-        """Whether this push may try at once: no other waits, or none that goes first, or it needs no room."""
+    def _may_try_now(self) -> bool:
+        """Whether this push may try at once: no other waits, it would be the first, or it needs no room."""
         if not self._waits.busy:
             return True
         first = self._waits.first
-        if first is None or self._rank < first.key[0]:  # ``key`` is the place, then the number of arrival
+        if first is None or self._rank < first.rank:
             return True
         # A delayed job needs no room yet.
         rest = self._specs[self.accepted :]
@@ -189,7 +190,7 @@ class Admission:
 
     @property
     def _rank(self) -> int:
-        """Where this push stands in line: the lower, the further in front. Its jobs have one priority."""
+        """Its rank in the wait list: the lower, the further in front. Its jobs have one priority."""
         order = self._plan.queue.order if self._added is None else self._added.order
         return -self._specs[self.accepted].priority if order == "priority" else 0
 
@@ -203,18 +204,18 @@ class Admission:
     def _try_once_more(self) -> Steps[bool]:
         """Try to add, unless a push of this process has just found the queue full.
 
-        A push that stood in line may never have tried: the first in line tries for all, and it may be unable
-        to, because its thread is busy or its event loop is blocked.
+        A push that has waited may never have tried: the first in the wait list tries for all, and it may be
+        unable to, because its thread is busy or its event loop is blocked.
         """
         if self._waits.recently_full:
             return False
-        return (yield from self._try_to_add(self._add_unless_just_seen_full))
+        return (yield from self._try_to_add(self._add_unless_recently_full))
 
     def _queue_full(self, reason: str) -> QueueFull:
         queue = self._plan.queue
         # The queue's timeout, also if this push has its own; 10 s if pushes wait for ever. Within 1 to 30 s.
         seconds = 10 if queue.push_timeout is None else queue.push_timeout
-        # What a push of this process found last: this one may never have tried, or long ago.
+        # What a push of this process found last: this one may never have tried, or earlier.
         depth, maxsize = self._waits.last_full or (queue.maxsize, queue.maxsize)
         return QueueFull(
             queue.name,

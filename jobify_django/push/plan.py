@@ -34,16 +34,17 @@ class PushPlan(NamedTuple):
     """Everything about the pushes of a task that does not depend on the arguments of the call.
 
     Attributes:
+        settings: those it was made under.
         queue: the queue its jobs go to, as the settings have it.
         store: the store that keeps that queue.
         new_id: makes the ids of its jobs.
-        waits: the line of this process's pushes that wait for room in the queue.
+        waits: the wait list of this process's pushes that wait for room in the queue.
         unserved: warns if no pool would run the jobs.
         task: the task's name.
         priority: a number, also where the task names a band.
         delay: seconds from the push until the job is eligible.
-        at: when the job is eligible, in seconds since the epoch; ``None`` if ``delay`` says it.
-        timeout: seconds a push waits for room.
+        at: when the job is eligible, in seconds since the epoch; ``None``: ``delay`` counts.
+        timeout: seconds a push may wait, for room or for locks of other transactions.
         on_commit: whether a push waits for the commit of a transaction on another database.
         signature: the function's.
         min_arguments: how many positional arguments a call has at least. Within ``min_arguments`` and

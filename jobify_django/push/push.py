@@ -1,7 +1,7 @@
 """Pushing calls of a task, the same way for sync and async code.
 
-``start_push`` tries to add the jobs without waiting. If that does not do, it returns a ``PendingPush``: the
-rest of the work as a generator, which ``run`` drives in a thread and ``arun`` on an event loop.
+``start_push`` adds the jobs if that needs no waiting, or leaves them to a commit. Otherwise it returns a
+``PendingPush``, whose ``steps`` are a generator: ``run`` drives it in a thread, ``arun`` on an event loop.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ Calls = Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
 
 def push(task: Pushable, calls: Calls) -> list[Job[Any]]:
     """Push calls of a task in sync code, and return the jobs."""
-    made = start_push(task, calls, on_loop=False)
-    return made if isinstance(made, list) else run(made.steps, made.plan.store.runtime)
+    jobs_or_pending = start_push(task, calls, on_loop=False)
+    if isinstance(jobs_or_pending, list):
+        return jobs_or_pending
+    return run(jobs_or_pending.steps, jobs_or_pending.plan.store.runtime)
 
 
 def start_push(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]] | PendingPush:
-    """Push calls of a task if that can be done at once; otherwise return a ``PendingPush``, which is to be
-    driven.
+    """Push calls of a task, or leave them to a commit, and return the handles. If that needs a wait, or a
+    call on an event loop that may block, return a ``PendingPush`` instead, which is to be driven.
 
-    A ``PendingPush`` waits for room, or makes calls that may block, and such calls are not made on the thread
-    of an event loop. ``on_loop`` says whether an event loop runs in this thread.
+    ``on_loop`` says whether an event loop runs in this thread.
     """
     if not calls:
         return []
@@ -49,7 +50,8 @@ def start_push(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]]
         return PendingPush(plan, specs, sync_caller=True)
     if on_loop and plan.store.blocking:
         return PendingPush(plan, specs)
-    # Left to a commit, the jobs are in no store before it, and in none after it if there is no room then.
+    # Until the commit no store holds the jobs. Those for which there is no room then are never stored,
+    # although their handles were returned.
     if not on_loop and plan.on_commit and (database := _open_elsewhere(plan.store)) is not None:
         PendingPush(plan, specs).leave_to_commit(database)
         return _handles(plan, specs)
@@ -60,16 +62,16 @@ def start_push(task: Pushable, calls: Calls, *, on_loop: bool) -> list[Job[Any]]
 def plan_of(task: Pushable) -> PushPlan:
     """Return a task's plan under the settings in force; raises ``UnknownQueue``, ``UnknownBand``.
 
-    The task keeps the plan until the settings or one of its own attributes change. With a new plan a task
-    that other processes cannot import is warned of.
+    The task keeps the plan until the settings or one of its own attributes change. Making a
+    plan also warns, once, of a task that only this process can import.
     """
     settings = get_settings()
     plan = task._plan
     if plan is None or plan.settings is not settings or task._stores.of(plan.queue) is not plan.store:
         plan = PushPlan.of(task, settings)
         object.__setattr__(task, "_plan", plan)  # a plain assignment would drop the plan again
-        if task.declaration.is_only_importable_here:
-            plan.unserved.warn_if_declared_in_main(plan.store, task.name, plan.queue.name)
+        if task.declaration.is_importable_only_here:
+            plan.unserved.warn_unless_served_here(plan.store, task.name, plan.queue.name)
     return plan
 
 
@@ -82,13 +84,19 @@ class PendingPush:
         sync_caller: whether sync code waits for the coroutine that pushes, and may hold a transaction open.
     """
 
-    __slots__ = ("_given_up", "_specs", "_sync_caller", "plan")
+    __slots__ = ("_admission", "_given_up", "_specs", "_sync_caller", "plan")
 
     def __init__(self, plan: PushPlan, specs: Sequence[JobSpec], *, sync_caller: bool = False) -> None:
         self.plan = plan
         self._specs = specs
         self._sync_caller = sync_caller
         self._given_up = False
+        self._admission: Admission | None = None
+
+    @property
+    def accepted(self) -> int:
+        """How many of the jobs the store has accepted, as far as is known here."""
+        return 0 if self._admission is None else self._admission.accepted
 
     def steps(self, waker: Waker) -> Steps[list[Job[Any]]]:
         """Add the jobs, waiting for room, or leave them to a commit; return their handles."""
@@ -122,7 +130,7 @@ class PendingPush:
     def _admit(self, waker: Waker) -> Steps[list[Job[Any]]]:
         """Add the jobs, waiting for room; then check that a pool serves the queue, if a check is due."""
         plan = self.plan
-        admission = Admission(plan, self._specs)
+        admission = self._admission = Admission(plan, self._specs)
         try:
             yield from admission.steps(waker)
             if plan.unserved.is_due(plan.queue.name):

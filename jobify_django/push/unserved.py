@@ -29,8 +29,11 @@ class UnservedWarnings:
         self._warned_of: set[str] = set()
         self._failures = RepeatedFailure(runtime)
 
-    def warn_if_declared_in_main(self, store: Store, task: str, queue: str) -> None:
-        """Warn that only this process has a task that is pushed, unless it serves the task's queue itself."""
+    def warn_unless_served_here(self, store: Store, task: str, queue: str) -> None:
+        """Warn, once, that no other process can run a task, unless this one serves the task's queue.
+
+        The caller has found that other processes cannot import the task.
+        """
         if not store.shared or task in self._warned_of or store.queues_here[queue] > 0:
             return
         self._warned_of.add(task)
@@ -52,13 +55,14 @@ class UnservedWarnings:
         try:
             pools = yield BlockingCall(store.pools)
         except Exception as error:  # the push itself went through: its caller must not push again
-            if (news := self._failures.fail(error)) is not None:  # ``None``: this error was logged just now
+            if (report := self._failures.fail(error)) is not None:  # ``None``: this error was logged just now
+                # "Lookout" is this check, in the log.
                 logger.warning(
                     "event=lookout-failed store=%s queue=%s looks=%d: cannot tell whether a worker is alive",
                     quoted(store.alias),
                     quoted(queue),
-                    news.times,
-                    exc_info=news.new,
+                    report.times,
+                    exc_info=report.new,
                 )
             return
         if times := self._failures.recovered():

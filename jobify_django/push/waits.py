@@ -9,18 +9,18 @@ from jobify_django.stores.value import Added
 from jobify_django.waiting.waitlist import Ticket, WaitList
 
 FULL_FOR = 0.5
-"""Seconds for which a queue counts as full after a push found it full. The first in line, while it is able to
-try, tries more often than that."""
+"""Seconds for which a queue counts as full after a push found it full. The first in the wait list, while it
+is able to try, tries more often than that."""
 
 
 class PushWaits(WaitList[Ticket]):
-    """The line of pushes that wait for room in one queue, and what a push found there last.
+    """The wait list of pushes that wait for room in one queue, and what a push found there last.
 
     Attributes:
         last_full: how many jobs waited in the queue when a push last found it full, and its ``maxsize`` then.
     """
 
-    # What ``WaitList`` asks for.
+    # Values that ``WaitList`` leaves to its subclasses.
     kind = "room"
     shortest_poll = 0.02
     longest_poll = 0.25

@@ -1,37 +1,38 @@
 """The contract every store keeps. ``jobify_django.testing.StoreConformance`` is its executable form.
 
-Verbs are plural: one call, however many jobs it is about. They are synchronous: the ORM is, and a push must
-share the caller's transaction. Time, randomness, locks and threads are those of the ``runtime`` that a store
-was made with.
+Its methods are plural: one call, however many jobs it is about. They are synchronous: the ORM is, and a push
+must share the caller's transaction. Time, randomness, locks and threads are those of the ``runtime`` that a
+store was made with.
 
-**Round trips.** The memory store makes none. In a database, a verb that only looks is one statement; so is
+**Round trips.** The memory store makes none. In a database, a method that only reads is one statement; so is
 a ``claim`` or a ``rescue`` that finds nothing to do. ``stats`` is three, and so is a ``query`` for the
-newest ends of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A verb that changes
+newest ends of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A method that changes
 something is a transaction of three to nine statements, its begin and its commit included. On a server each
-statement is a round trip, and on PostgreSQL each notification of other processes is one more. Up to 500 jobs
-that are alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one, which
-is no round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` look before they
-begin a transaction; ``cancel`` and ``retry`` take one for each 1,000 jobs, and a ``tune`` that changes the
-order one for each 5,000.
+statement is a round trip, and on PostgreSQL each notification sent to other processes is one more. Up to 500
+jobs that are alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one,
+which is no round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` read before
+they begin a transaction; ``cancel`` and ``retry`` take one for each 1,000 jobs, and a ``tune`` that changes
+the order one for each 5,000.
 
-**Threads.** A verb runs on the thread that calls it. ``listen`` starts a thread if the store is ``shared``.
-It looks for what other processes have written, and ends soon after nobody listens any more. A process with a
-PostgreSQL store has one more, from the first call on: it ends calls that would wait for ever on a silent
-network.
+**Threads.** A method runs on the thread that calls it. ``listen`` starts a thread if the store is ``shared``.
+It checks what other processes have written, and ends soon after nobody listens any more. A process with a
+PostgreSQL store has one more thread, from the first call on: it ends calls that would wait for ever on a
+silent network.
 
 **Attempts.** Each claim gives a job its next attempt number. Every later write of the pool carries that
 number and is refused when the job has moved on, so a pool that was frozen past its lease changes nothing.
 
 **The bound.** After every ``add``, a queue's waiting jobs are at most its ``maxsize``, over all
-processes. Delayed jobs do not count until they are due. Jobs that come back (released, rescued, retried by
-hand, newly due) are never refused: they may exceed the bound, and ``add`` then accepts nothing until it
-holds again.
+processes. Delayed jobs do not count until they are due. Jobs that begin to wait without an ``add`` (released,
+rescued, retried by hand, newly due) are never refused: they may exceed the bound, and ``add`` then accepts
+nothing until the bound holds again.
 
 **Order.** ``claim`` takes jobs by ``(order_key, sequence)``, see ``jobify_django.ordering``.
 
 **Quarantine.** When a pool dies, nobody knows which of its jobs was to blame. Each of them is in quarantine
-from then on (its ``crashes`` are not 0), and is claimed alone, when it is first in its line. Jobs behind it
-may be claimed together with one before it.
+from then on (its ``crashes`` are not 0), and is claimed alone once it is first in its queue
+(``Demand.quarantine`` may put that off). Until then claims pass over it, and start jobs before it and behind
+it.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ from jobify_django.stores.value import (
 )
 from jobify_django.stores.watcher import Watcher
 
-Local = TypeVar("Local")
+Kept = TypeVar("Kept")
 
 SCAN_LIMIT = 1_000
 """Jobs of a status that are looked through for their queues, where a store knows no better way."""
@@ -74,7 +75,7 @@ class Store(ABC):
 
     Args:
         alias: the name it goes by in messages.
-        runtime: the machine it runs on; whoever works for the store works on it, too.
+        runtime: its time, randomness, locks and threads; the pools and waits of the store use the same.
 
     Attributes:
         clock: returns the time in seconds since the epoch, on which all leases and delays are measured: the
@@ -98,16 +99,16 @@ class Store(ABC):
         self._watcher = Watcher(runtime)
         self.queues_here: Counter[str] = Counter()
         """How many pools of this process serve each queue."""
-        self._local: dict[object, Any] = {}
+        self._process_local: dict[object, Any] = {}
 
-    def process_local(self, kind: Callable[..., Local], *args: object) -> Local:
+    def process_local(self, kind: Callable[..., Kept], *args: object) -> Kept:
         """Return what this process keeps for the store: the one ``kind(runtime, *args)``, made at first use.
 
         It ends with the store, so nothing outlives a change of settings or a fork.
         """
-        found = self._local.get((kind, args))
+        found = self._process_local.get((kind, args))
         if found is None:
-            found = self._local.setdefault((kind, args), kind(self.runtime, *args))
+            found = self._process_local.setdefault((kind, args), kind(self.runtime, *args))
         return found  # type: ignore[no-any-return]
 
     # The life of a job: add -> claim -> (renew) -> settle
@@ -142,14 +143,15 @@ class Store(ABC):
     def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
         """Store ``outcomes`` as ``settle`` does, then start the first jobs of each queue, in one commit.
 
-        What may be started is in ``demand``: for each queue a ``Lane`` with its limits. A job is started if
-        it is eligible (its delay, if it had one, is over). No job of a paused queue is. Without outcomes and
+        What may be started is in ``demand``: for each queue a ``Lane`` with its limits. Only eligible jobs
+        (their delay, if they had one, is over) are started, and none of a paused queue. Without outcomes and
         without jobs to start nothing is written.
         """
 
     @abstractmethod
     def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
-        """Extend the leases of the jobs in ``held`` (id to attempt number) by ``lease`` seconds from now.
+        """Extend the leases of the jobs in ``held`` (id to attempt number): they last ``lease`` seconds from
+        now.
 
         Returns which of them the pool holds no longer, and which somebody has asked to cancel.
         """
@@ -188,8 +190,8 @@ class Store(ABC):
 
         Args:
             limit: how many jobs at most.
-            outage: when the store was away (from, until), on its clock. A lease that ran out then is no
-                crash: its pool may be alive and was only kept from renewing it.
+            outage: when the store could not be reached (from, until), on its clock. A lease that ran out
+                then is no crash: its pool may be alive and was only kept from renewing it.
             max_lease_left: how many seconds a lease may have left at most. A lease with more left was written
                 by a wrong clock, or the clock was set back since. If its pool is not known to be alive, the
                 lease is shortened to ``max_lease_left``: a pool that is alive after all renews it, and
@@ -330,7 +332,8 @@ class Store(ABC):
         return stop
 
     def change_detector(self) -> ChangeDetector | None:
-        """Return a function of this thread that waits for other processes' changes, or ``None`` without one.
+        """Return a function, to be called in this thread, that waits for other processes' changes; ``None``
+        without one.
 
         It is called again and again, waits up to a second, returns notifications, and may have a ``close()``.
         """
@@ -363,9 +366,9 @@ class Store(ABC):
     def open(self) -> None:  # noqa: B027 - most stores hold nothing
         """Prepare this thread, which from now on works for the store alone.
 
-        Its connection must be one of its own, so that claims, renewals and notifications go on whatever
-        connections jobs and requests use up. It should notice, too, when the server is gone without closing
-        the connection.
+        The thread's connection must be the thread's own, so that claims, renewals and notifications go on
+        whatever connections jobs and requests use up. The connection should also notice when the server is
+        gone without closing it.
         """
 
     def close(self) -> None:  # noqa: B027 - most stores hold nothing

@@ -29,14 +29,14 @@ class LiveJob(Protocol):
 
 
 class Added(NamedTuple):
-    """What ``add`` did: how many of the jobs were taken, and the queue as it stood then.
+    """What ``add`` did: how many of the jobs were accepted, and the queue as it stood then.
 
     Attributes:
         taken: the first ``taken`` of the given jobs are in the store.
         depth: waiting jobs afterwards.
         maxsize: the bound in force.
-        jobs: each taken job, readable for as long as somebody holds it, from a store that forgets ended jobs
-            early (the memory store); otherwise empty.
+        jobs: each accepted job, readable for as long as somebody holds it, from a store that forgets ended
+            jobs early (the memory store); otherwise empty.
         order: the order in force.
         now: when that was, on the store's clock; it settles which of the jobs are delayed.
     """
@@ -80,8 +80,8 @@ class QueueState:
 
 
 Quarantine = Literal["alone", "defer", "skip"]
-"""What a claim does with a job in quarantine that is first in its line: start it and nothing else; start
-nothing, and say so; or pass over all of them."""
+"""What a claim does with a job in quarantine that is first in its queue: start it and nothing else; start
+nothing, and say so; or pass over all such jobs."""
 
 
 class Lane(NamedTuple):
@@ -106,7 +106,7 @@ class Demand(NamedTuple):
         pool: the id of the pool that will run the jobs.
         lanes: for each queue, what may be taken of it.
         unknown_tasks: names of tasks that the pool cannot run; their jobs are passed over.
-        quarantine: what becomes of a job in quarantine that could start now and is first in its line.
+        quarantine: what becomes of a job in quarantine that could start now and is first in its queue.
     """
 
     pool: str
@@ -124,7 +124,8 @@ class Claimed(NamedTuple):
         states: the live values of the queues asked for.
         next_due: seconds, more than 0, until the next delayed job of these queues is due; ``None`` without
             one. A job that is due already and was not claimed does not count.
-        deferred: whether nothing was started because a job in quarantine is first in a line and was to wait.
+        deferred: whether nothing was started because a job in quarantine is first in its queue and was to
+            wait.
     """
 
     claims: Sequence[Claim] = ()

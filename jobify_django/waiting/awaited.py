@@ -13,7 +13,7 @@ from jobify_django.stores.value import LiveJob
 from jobify_django.waiting.waker import BlockingCall, Steps
 
 LONGEST_PAUSE = 15.0
-"""Seconds between two looks at the workers of other processes, at most."""
+"""Seconds between two checks of the workers of other processes, at most."""
 
 
 class Awaited(NamedTuple):
@@ -80,7 +80,7 @@ class WorkerCheck:
         self.next_check = self._monotonic() + self._pause
 
     def check(self) -> Steps[None]:
-        """Look again, if it is time to; raises ``WaitDeadlock``."""
+        """Check again, if it is time to; raises ``WaitDeadlock``."""
         if self._monotonic() < self.next_check:
             return
         if not self._job.may_keep_waiting(self._queue):

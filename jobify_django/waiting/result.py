@@ -89,7 +89,7 @@ class ResultWait(Ticket):
 
     def _until_notified(self, waits: ResultWaits) -> Steps[JobRecord]:
         while True:
-            my_turn = waits.take_lead(self)
+            my_turn = waits.may_ask_now(self)
             seconds = (yield from self._ask(waits)) if my_turn else waits.recheck_seconds(self)
             if self.done:
                 return self.awaited.found(self.record)

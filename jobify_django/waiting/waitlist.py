@@ -1,7 +1,7 @@
 """The wait list: who waits in this process for the same thing, for room in a queue or for jobs to end.
 
 Only the first asks the store, so that ten thousand who wait cost one query a poll, and what happens wakes as
-few of them as it can. A first that cannot ask (its thread is busy, its event loop is blocked) is passed over.
+few of them as it can. A first that cannot ask (its thread is busy, its event loop is blocked) is skipped.
 """
 
 from __future__ import annotations
@@ -27,15 +27,20 @@ by_key = attrgetter("key")
 
 
 class Ticket:
-    """One waiting caller. The lower its ``rank``, the further in front; among equals the first to come is
-    the first."""
+    """One waiting caller. The lower the ``rank`` it is made with, the further in front; among equals the
+    first to come is the first."""
 
-    __slots__ = ("key", "passed_over", "waker")
+    __slots__ = ("key", "skipped", "waker")
 
     def __init__(self, waker: Waker, rank: int = 0) -> None:
         self.waker = waker
-        self.key = (rank, 0)
-        self.passed_over = False
+        self.key = (rank, 0)  # the rank, then the number of arrival in the list
+        self.skipped = False
+
+    @property
+    def rank(self) -> int:
+        """The rank it was made with, or that of the ticket it was put in front of."""
+        return self.key[0]
 
 
 Listen = Callable[[Kind, Listener], Callable[[], None]]
@@ -51,9 +56,9 @@ class WaitList(ABC, Generic[T]):
             have changed something on a store without a way to notice it. The pause grows.
         longest_poll: what it grows to.
         recheck_after: seconds after which every ticket checks whether the first still asks.
-        keeps_order: whether tickets that are passed over keep their places, and are woken so that they can
-            ask before another one does; otherwise the ticket that finds the first overdue takes its place,
-            and asks at once.
+        keeps_order: whether tickets that are skipped keep their places, and are woken so that they can
+            ask before another one does; otherwise the ticket that finds the first overdue is put in front of
+            it, and asks at once.
         not_before: when the first may ask again, at the earliest.
     """
 
@@ -89,21 +94,21 @@ class WaitList(ABC, Generic[T]):
         with self._lock:
             return self._first()
 
-    def join(self, ticket: T, listen: Listen, most: float = math.inf) -> bool:
-        """Take a place in the list; returns ``False`` if ``most`` wait already.
+    def join(self, ticket: T, listen: Listen, limit: float = math.inf) -> bool:
+        """Take a place in the list; returns ``False`` if ``limit`` wait already.
 
         Args:
             ticket: who waits.
             listen: the store's; a notification lets the first ask again.
-            most: how many may wait.
+            limit: how many may wait.
         """
         with self._lock:
-            if len(self._tickets) >= most:
+            if len(self._tickets) >= limit:
                 for gone in [one for one in self._tickets if one.waker.dead]:
                     self._remove(gone)
-                if len(self._tickets) >= most:
+                if len(self._tickets) >= limit:
                     return False
-            ticket.key = (ticket.key[0], next(self._arrivals))
+            ticket.key = (ticket.rank, next(self._arrivals))
             self._insert(ticket)
             if self._first() is ticket:
                 self._due = self._monotonic() + OVERDUE
@@ -127,13 +132,14 @@ class WaitList(ABC, Generic[T]):
         if unsubscribe is not None:
             unsubscribe()
 
-    def take_lead(self, ticket: T) -> bool:
+    def may_ask_now(self, ticket: T) -> bool:
         """Return whether this ticket is to ask the store now; calling this shows that it is able to.
 
-        If the first has not begun to ask in its time, it is passed over, and so are all before this one.
+        If the first has not begun to ask in its time: with ``keeps_order``, all before this one are skipped
+        from now on, and woken, and the answer is ``False``; otherwise this one is put first and may ask.
         """
         with self._lock:
-            ticket.passed_over = False
+            ticket.skipped = False
             if self._first() is ticket:
                 return True
             if self._asking or self._monotonic() < self._due:
@@ -144,7 +150,7 @@ class WaitList(ABC, Generic[T]):
                 return True
             before = self._tickets[: self._index_of(ticket)]
             for other in before:
-                other.passed_over = True
+                other.skipped = True
         for other in before:
             other.waker.wake()
         return False
@@ -160,7 +166,7 @@ class WaitList(ABC, Generic[T]):
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """Note that the first asks while the block runs: it is not passed over, however long that takes."""
+        """Note that the first asks while the block runs: it is not skipped, however long that takes."""
         began = self._monotonic()
         with self._lock:
             self._asking += 1
@@ -191,7 +197,7 @@ class WaitList(ABC, Generic[T]):
     def _first(self) -> T | None:
         while self._tickets and self._tickets[0].waker.dead:
             self._remove(self._tickets[0])
-        return next((one for one in self._tickets if not (one.passed_over or one.waker.dead)), None)
+        return next((one for one in self._tickets if not (one.skipped or one.waker.dead)), None)
 
     def _index_of(self, ticket: T) -> int:
         return bisect.bisect_left(self._tickets, ticket.key, key=by_key)

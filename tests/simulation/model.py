@@ -235,7 +235,7 @@ class Model:
             job.status, job.attempt, job.pool = RUNNING, job.attempt + 1, demand.pool
             job.started_at, job.lease_until = now, now + demand.lanes[job.queue].lease
         _same("claim", list(claimed.claims), [self._claim(job) for job in first])
-        _same("blocked", claimed.deferred, deferred)
+        _same("deferred", claimed.deferred, deferred)
         _same("states", claimed.states, self._states(demand.lanes))
         # Only where the job could be claimed then: time opens neither a paused queue nor a full one.
         open_ = {
@@ -332,7 +332,7 @@ class Model:
     ) -> None:
         expected = []
         for job in self.running():
-            # No pool beats here, so none is known to be alive.
+            # No pool sends heartbeats here, so none is known to be alive.
             if max_lease_left is not None and (job.lease_until or 0) > now + max_lease_left:
                 job.lease_until = now + max_lease_left
             if job.lease_until is None or job.lease_until >= now:

@@ -1,4 +1,4 @@
-"""What the doctor finds, one line each, and how a look that breaks becomes one of them."""
+"""What the doctor finds, one line each, and how a check that breaks becomes one of them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:
-        level: PASS, it was looked at and is right; NOTE, something to know, that is neither right nor wrong;
+        level: PASS, it was checked and is right; NOTE, something to know, that is neither right nor wrong;
             WARN, jobs wait or soon will; FAIL, it does not work.
         text: what was found.
         fix: what to do about it.
-        id: the look that found it, for programs.
+        id: the check that found it, for programs.
     """
 
     level: Level
@@ -44,11 +44,11 @@ def from_message(message: checks.CheckMessage) -> Finding:
 def findings_of(
     id: str, subject: str, check: Check, *, reported_elsewhere: bool = False
 ) -> Iterator[Finding]:
-    """Look, and make a FAIL of whatever that raises, ``SystemExit`` of an imported module too.
+    """Check, and make a FAIL of whatever that raises, ``SystemExit`` of an imported module too.
 
     Args:
         id: of the findings that have none.
-        subject: what is looked at, for the text of that FAIL.
+        subject: what is checked, for the text of that FAIL.
         check: finds something.
         reported_elsewhere: whether it was said already if the store does not answer.
     """

@@ -8,11 +8,11 @@ add, by a shared advisory lock whose key holds the number: it blocks nobody, eve
 
 1. announces, 2. adds up what others have announced, 3. counts the jobs that wait, in a new snapshot,
 
-and goes through if all of it fits. Of two that push at once, the one that looks later sees the other's
+and goes through if all of it fits. Of two that push at once, the one that checks later sees the other's
 announcement, or its jobs. Transaction poolers are safe: nothing lives longer than the transaction.
 
-Jobs that come back are never refused, but they are announced too: until their transaction ends, nobody else
-can count them. A push in a caller's transaction looks before it announces whether the queue is full, for the
+Returned jobs are never refused, but they are announced too: until their transaction ends, nobody else can
+count them. A push in a caller's transaction checks before it announces whether the queue is full, for the
 announcement of a refused push would stand until that transaction ends. The keys are made from the table as
 the connection finds it, so tables of one name in several schemas have bounds of their own.
 
@@ -69,7 +69,7 @@ OTHERS = f"""
     SELECT {TABLE}::bigint, q.maxsize, q."order",
            current_setting('transaction_isolation') <> 'read committed', {ANNOUNCED}
     FROM (SELECT 1) one LEFT JOIN jobify_queue q ON q.name = ?"""
-# A look before the announcement, in its statement: by the ceiling if that is low enough, otherwise by a
+# A check before the announcement, in its statement: by the ceiling if that is low enough, otherwise by a
 # count. Only what follows the announcement keeps the bound.
 IF_THERE_IS_ROOM = f"""
     WHERE CASE WHEN ? + coalesce(pg_sequence_last_value('jobify_job_number'), 0) + ? <= ? THEN TRUE

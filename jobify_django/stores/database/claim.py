@@ -52,7 +52,7 @@ class Selection(NamedTuple):
 
 
 class Peek(NamedTuple):
-    """A queue as a claim finds it: live values, the job that is first in line (its id if it is in quarantine,
+    """A queue as a claim finds it: live values, the job that is first in it (its id if it is in quarantine,
     otherwise an empty text; ``None`` without one), and when the next delayed one is due."""
 
     state: QueueState
@@ -158,11 +158,11 @@ class Claiming(Settling):
         self._note_waiting(db, queue, db.execute(DUE, (queue, now)).rowcount)
 
     def _skip_peek(self, queue: str) -> bool:
-        """Return whether to claim without a look first, because finding the first waiting job takes long."""
+        """Return whether to claim without a peek first, because finding the first waiting job takes long."""
         return False
 
     def _first_in_quarantine(self, db: Connection, queue: str, unknown_tasks: Sequence[str]) -> str:
-        """Return the id of the job that is first in line in such a queue, if it is in quarantine."""
+        """Return the id of the job that is first in such a queue, if it is in quarantine."""
         return ""
 
     def _lock_claims(self, db: Connection, queue: str) -> None:

@@ -37,11 +37,11 @@ commit of its claim keeps those jobs from all others, and the server may take ho
 
 
 MEASURE_EVERY = 10.0
-"""Seconds between two looks at the server's clock."""
+"""Seconds between two readings of the server's clock."""
 
 MEASURE_TIMES = 3
 PRECISE_READING = 0.01
-"""A look that took longer, in seconds, is taken again: half of what it took is how wrong it may be."""
+"""A reading that took longer, in seconds, is taken again: half of what it took is how wrong it may be."""
 
 DRIFT = 0.0005
 """Seconds that two clocks may drift apart in one, the most by which NTP lets one run faster or slower."""
@@ -233,7 +233,7 @@ class ServerClock:
         return self._runtime.monotonic() + self.reading.ahead
 
     def measure(self, db: Connection) -> None:
-        """Look at the server's clock, if that is due."""
+        """Read the server's clock, if that is due."""
         monotonic = self._runtime.monotonic
         if self.reading is not None and monotonic() - self._measured <= MEASURE_EVERY:
             return

@@ -1,4 +1,4 @@
-"""Storing how attempts ended: the one way in which a job leaves *running*, and comes back."""
+"""Storing how attempts ended: the one way in which a job leaves *running*, and is returned."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ END = """
     WHERE id = ? AND attempt = ? AND status = 'running'"""
 # The rows are locked since they were read. A status here would let a planner go by its index instead of the
 # ids, and wait for rows that others have locked. An attempt's number would leave out one that is no number,
-# and one job whose crashes the column cannot count on would hold up all that come back with it.
+# and one job whose crashes the column cannot count on would hold up all that are returned with it.
 RETURN_JOBS = """
     UPDATE jobify_job SET status = ?, ended_at = ?, pool = ?, error = ?, history = %s, lease_until = NULL,
                           crashes = CASE WHEN crashes < 32767 THEN crashes + ? ELSE crashes END%s
@@ -60,7 +60,7 @@ class Settled(NamedTuple):
 
 
 class Settling(Transactions):
-    """The verbs ``settle`` and ``reconcile``, and how jobs come back for all that let them."""
+    """``settle`` and ``reconcile``, and how jobs are returned, for all that do so."""
 
     _longer_history = (
         "CASE WHEN substr(history, 1, 2) = '[{' AND substr(history, length(history) - 1, 2) = '}]' "

@@ -125,9 +125,8 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
 
         def version() -> object:
             if moved(wrapper):
-                raise StoreError(
-                    f"database {self._database!r} is another file now."
-                )  # and the next probe is there
+                # The next change detector opens that one.
+                raise StoreError(f"database {self._database!r} is another file now.")
             return execute("PRAGMA data_version").fetchone()[0]
 
         def watch() -> InotifyWatch | None:

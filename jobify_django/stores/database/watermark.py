@@ -4,13 +4,13 @@ While any session holds a snapshot, what a claim took out of the index stays in 
 remove it. Claims go by the index in order, so each walks over all of it: 70 ms where 100,000 jobs have ended.
 
 When claims of a queue have become slow, this process keeps a *watermark* for each priority: below that number
-no job waited when it last looked. Jobs of one priority are taken in the order of their numbers, so the dead
+no job waited at the last refresh. Jobs of one priority are taken in the order of their numbers, so the dead
 ones are there, and a claim enters the index at the watermarks: 0.4 ms.
 
-Some jobs wait *below* their watermark, the late arrivals: they came back, came due, or were pushed by a
-transaction that took longer than most. A full look, now and then, finds them, and claims take those it found
-in their turn. When claims are fast again, the watermarks are forgotten. Under LIFO they are of no use, and
-claims go the usual way.
+Some jobs wait *below* their watermark, the late arrivals: they were returned, came due, or were pushed by a
+transaction that took longer than most. A full refresh, now and then, finds them, and claims take those it
+found in their turn. When claims are fast again, the watermarks are forgotten. Under LIFO they are of no use,
+and claims go the usual way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jobify_django.runtime import Runtime
 from jobify_django.stores.database.connection import Connection
 
 SLOW = 0.010
-"""Seconds from which on a claim is slow, so that a full look is due: it may as well be the load."""
+"""Seconds from which on a claim is slow, so that a full refresh is due: it may as well be the load."""
 
 MANY_DEAD = 5_000
 """Dead entries from which on watermarks are worth their cost; a claim walks over so many in 4 ms."""
@@ -32,10 +32,10 @@ RAISE_EVERY = 2.0
 its commit may be a late arrival."""
 
 PAUSE_FACTOR = 50
-"""A full look is followed by a pause this many times as long, so that full looks take 2 % of the time."""
+"""A full refresh is followed by a pause this many times as long, so that they take 2 % of the time."""
 
 LONGEST_PAUSE = 10.0
-"""Seconds of such a pause, at most: no late arrival waits longer for a full look."""
+"""Seconds of such a pause, at most: no late arrival waits longer for a full refresh."""
 
 MOST_LATE_ARRIVALS = 1_000
 """Late arrivals that a process remembers, at 2 microseconds each; if there are more, all watermarks are 0
@@ -130,7 +130,7 @@ class Watermark:
         self._make_parts()
 
     def refresh(self, db: Connection) -> bool:
-        """Do the looks that are due; return whether it is worthwhile to go by the watermarks."""
+        """Do what is due; return whether it is worthwhile to go by the watermarks."""
         now = self._runtime.monotonic()
         raising = now >= self._raise_at
         sweeping = self._others > 0 and now >= self._sweep_at

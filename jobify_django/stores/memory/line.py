@@ -31,7 +31,7 @@ class Line:
         self.delayed_count = 0
 
     def put(self, row: Row) -> None:
-        """Let a job wait, a new one or one that comes back."""
+        """Let a job wait, a new one or a returned one."""
         if row.status is not WAITING:
             row.status = WAITING
             row.pool = ""
@@ -40,7 +40,7 @@ class Line:
         heapq.heappush(self._heap, (row.order_key, row.sequence, row))
 
     def delay(self, row: Row) -> None:
-        """Let a job wait until it is eligible, a new one or one that comes back."""
+        """Let a job wait until it is eligible, a new one or a returned one."""
         row.status = DELAYED
         row.pool = ""
         self.running.pop(row.id, None)
@@ -57,7 +57,7 @@ class Line:
         return min(lane.want, lane.max_running - leased)
 
     def quarantined(self, unknown_tasks: Collection[str]) -> Row | None:
-        """Return the job that is first in line, if it is in quarantine; at least one must wait."""
+        """Return the job that is first in the queue, if it is in quarantine; at least one must wait."""
         heap = self._heap
         while heap[0][2].status is not WAITING:
             heapq.heappop(heap)
@@ -153,7 +153,8 @@ class Line:
 def take(
     lines: Mapping[Line, int], unknown_tasks: Collection[str], quarantine: Quarantine
 ) -> tuple[list[Row], bool]:
-    """Take as many jobs of each line; return them, and whether one in quarantine blocks them."""
+    """Take as many jobs of each line; return them, and whether none was taken because one
+    in quarantine is first."""
     for line in lines if quarantine != "skip" else ():
         if (row := line.quarantined(unknown_tasks)) is not None:
             return ([], True) if quarantine == "defer" else (line.take(1, unknown_tasks, row), False)

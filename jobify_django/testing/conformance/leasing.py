@@ -376,7 +376,7 @@ class Leasing(Ground):
         crashes = {id: self.record(id).crashes for id in rescued}
         assert crashes == {**dict.fromkeys(rescued, 1), doomed.id: CRASH_LIMIT}
 
-    # Leases that ran out while the store was away, and those that a wrong clock wrote
+    # Leases that ran out in an outage, and those that a wrong clock wrote
 
     def test_a_lease_that_ran_out_while_the_store_was_away_is_no_crash(self) -> None:
         claim = self.start()
@@ -445,7 +445,8 @@ class Leasing(Ground):
         return ids
 
     def asked(self, *queues: str, **choices: Any) -> tuple[list[str], bool]:
-        """Ask for four jobs of each queue; return the ids of those claimed, and whether it was blocked."""
+        """Ask for four jobs of each queue; return the ids of those claimed, and whether the claim was
+        deferred."""
         claimed = self.ask(dict.fromkeys(queues or ("default",), 4), **choices)
         return [claim.id for claim in claimed.claims], claimed.deferred
 
