@@ -242,7 +242,7 @@ async def test_a_failed_push_that_is_dropped_leaves_no_garbage(jobify: Configure
         for _ in range(10):
             with pytest.raises(QueueFull):
                 await note.push(1)
-        assert sum(isinstance(one, AwaitablePush) for one in gc.get_objects()) == 0
+        assert sum(type(one) is AwaitablePush for one in gc.get_objects()) == 0
     finally:
         gc.enable()
 
