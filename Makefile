@@ -8,7 +8,8 @@ PY      = $(VENV)/bin/python
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test coverage demo lint format types imports docs wheel smoke bench simulate mutants chaos ci clean
+.PHONY: help setup hooks test coverage demo lint format types imports docs wheel smoke release bench simulate mutants chaos
+.PHONY: ci clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +17,9 @@ help: ## List these targets
 	@echo "  PYTHON=python3.13 chooses the interpreter; ARGS='-k bound -x' goes to pytest, the demo or the benchmarks."
 
 setup: $(VENV)/.ready-dev ## Install everything a contributor needs into .venv
+
+hooks: $(VENV)/.ready-dev ## Let git lint each commit, and check types before each push
+	@$(VENV)/bin/pre-commit install
 
 test: $(VENV)/.ready-test ## Run the fast tests
 	@$(PY) -m pytest $(ARGS)
@@ -56,6 +60,9 @@ wheel: $(VENV)/.ready-test ## Build the wheel into dist/ and check what is in it
 
 smoke: wheel ## Install the wheel into an empty project and run a job there
 	@.ci/smoke $(PYTHON) "$(DJANGO)" dist/*.whl
+
+release: ## Build and try what would be uploaded (VERSION=0.2.0); it uploads nothing
+	@.ci/release $(VERSION)
 
 bench: $(VENV)/.ready-bench ## Run the benchmarks
 	@$(PY) -m benchmarks $(ARGS)

@@ -1,5 +1,7 @@
 """Check that a wheel holds what the package needs, and nothing of the repository around it."""
 
+import email
+import re
 import sys
 import zipfile
 
@@ -9,6 +11,9 @@ NEEDED = {
     "templates": "jobify_django/templates/",
     "static files": "jobify_django/static/",
 }
+ADDRESSES = {"Documentation", "Source", "Changelog", "Issues"}
+RELATIVE = re.compile(r"\]\((?!https://|#)([^)]+)\)")
+"""A link that leads nowhere on the package's page."""
 
 
 def problems(names: list[str]) -> list[str]:
@@ -27,10 +32,22 @@ def problems(names: list[str]) -> list[str]:
     return found
 
 
+def problems_of_metadata(text: str) -> list[str]:
+    metadata = email.message_from_string(text)
+    named = {one.partition(",")[0] for one in metadata.get_all("Project-URL", [])}
+    found = [f"the metadata name no address for {name}" for name in sorted(ADDRESSES - named)]
+    found += [f"the README's link to {link} is relative" for link in RELATIVE.findall(metadata.get_payload())]
+    return found
+
+
 def main() -> int:
     (path,) = sys.argv[1:]
-    names = zipfile.ZipFile(path).namelist()
+    wheel = zipfile.ZipFile(path)
+    names = wheel.namelist()
     found = problems(names)
+    found += problems_of_metadata(
+        "".join(wheel.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
+    )
     print("\n".join(found) or f"{path}: {len(names)} files, complete")
     return 1 if found else 0
 

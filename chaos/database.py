@@ -87,7 +87,7 @@ class Server(Database):
         self.data = directory / "data"
         self.log = directory / "server.log"
         self.user = self.account if os.geteuid() == 0 else None
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     def create(self) -> None:
         self.data.mkdir()
@@ -99,17 +99,17 @@ class Server(Database):
         self._first_steps()
 
     def start(self) -> None:
-        self._process = process.start(self._command(), os.environ, self.log, user=self.user)
+        self.process = process.start(self._command(), os.environ, self.log, user=self.user)
         deadline = time.monotonic() + PATIENCE
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the server does not start:\n{self.log.read_text()[-2000:]}")
             process.wait(0.02)
 
     def stop(self, how: Restart = "fast") -> None:
-        if self._process is not None:
-            process.end(self._process, self._signal(how))
-            self._process = None
+        if self.process is not None:
+            process.end(self.process, self._signal(how))
+            self.process = None
 
     def _run(self, *command: str | Path) -> str:
         """Run a command to its end, as the server's user."""

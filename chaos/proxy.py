@@ -20,7 +20,7 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self._server = ("127.0.0.1", port)
         self.port = free_port()
-        self._links: set[_Link] = set()
+        self.links: set[Link] = set()
         self._lock = threading.Lock()
         self.flowing = threading.Event()
         self.flowing.set()
@@ -88,9 +88,9 @@ class Proxy:
             self.to_swallow = None
             return True
 
-    def _all(self) -> list[_Link]:
+    def _all(self) -> list[Link]:
         with self._lock:
-            links, self._links = list(self._links), set()
+            links, self.links = list(self.links), set()
             return links
 
     def _accept(self) -> None:
@@ -104,10 +104,10 @@ class Proxy:
                     continue
                 server.settimeout(None)
                 with self._lock:
-                    self._links.add(_Link(self, client, server))
+                    self.links.add(Link(self, client, server))
 
 
-class _Link:
+class Link:
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy = proxy
         self._client, self._server = client, server

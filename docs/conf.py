@@ -31,3 +31,8 @@ autodoc_preserve_defaults = True  # UNSET, not <object object at 0x...>
 
 html_theme = "furo"
 html_title = "Jobify for Django"
+html_theme_options = {  # each page leads to its source
+    "source_repository": "https://github.com/jobify-django/jobify-django/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}

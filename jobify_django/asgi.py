@@ -21,7 +21,7 @@ from typing import Any
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, listed
 from jobify_django.pool import Service
-from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.loop import call_on_loop
 from jobify_django.pool.shutdown import Shutdown
 
 logger = get_log("jobify.worker")
@@ -40,7 +40,7 @@ SLOW = 10.0
 LOOK_FOR_PARENT = 1.0
 """Seconds between two looks at the server's parent process."""
 
-ONE_WISH = 1.0
+SAME_SIGNAL_WITHIN = 1.0
 """Signals within so many seconds count as one: a terminal's Ctrl+C reaches a worker process twice, from the
 terminal and from the server's parent process."""
 
@@ -66,7 +66,9 @@ def lifespan(
         grace: seconds that running jobs have to end when the server stops; ``JOBIFY["GRACE"]`` by default.
         workers: jobs of each queue this process runs at once; stands above settings and live tuning.
     """
-    service = partial(Service, queues, exclude=exclude, kind="lifespan", workers=workers, look_around=True)
+    service = partial(
+        Service, queues, exclude=exclude, kind="lifespan", workers=workers, watch_unconfigured=True
+    )
     return Lifespan(app, service, grace)
 
 
@@ -81,11 +83,11 @@ class Lifespan:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(Inner(self._app, scope, send), receive, send)
+            await self._live(InnerLifespan(self._app, scope, send), receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _live(self, inner: Inner, receive: Receive, send: Send) -> None:
+    async def _live(self, inner: InnerLifespan, receive: Receive, send: Send) -> None:
         try:
             # Jobs may need what it prepares: it starts before the workers, and stops after them.
             if (failed := await inner.start(await receive())) is not None:
@@ -97,7 +99,7 @@ class Lifespan:
             await inner.cancel()
             raise
 
-    async def _work(self, inner: Inner, receive: Receive, send: Send) -> Message:
+    async def _work(self, inner: InnerLifespan, receive: Receive, send: Send) -> Message:
         """Run the workers until the server says stop; return the last answer to the server."""
         if self._runs:
             logger.error("event=lifespan-twice: this application's workers run already; no others start")
@@ -135,27 +137,27 @@ class Lifespan:
                 await stop()
             except asyncio.CancelledError:
                 # The server has no more time for us: hand the jobs back while the loop still turns.
-                service.hurry()
+                service.release_now()
                 await stop()
                 raise
         return message
 
     async def _start(self) -> Service:
         service = self._make_service()
-        await service.look()
+        await service.check_stores()
         start = asyncio.create_task(service.start())
         try:
             await asyncio.shield(start)
         except asyncio.CancelledError:
             await asyncio.wait([start])  # one half started could not be stopped
-            service.hurry()
+            service.release_now()
             await service.drain(0)
             raise
         logger.info("event=started kind=lifespan queues=%s", listed(service.names))
         return service
 
 
-class Inner:
+class InnerLifespan:
     """The lifespan of the application inside, which may have none.
 
     By the protocol an application that raises, or returns without an answer, has none; Django's own raises.
@@ -175,14 +177,14 @@ class Inner:
         loop = asyncio.get_running_loop()
         self._answers = {event: loop.create_future() for event in ("startup", "shutdown")}
         self._task = asyncio.create_task(self._run())
-        answer = await self._tell(message, "startup")
+        answer = await self._pass_on(message, "startup")
         if answer is None or answer["type"] == "lifespan.startup.complete":
             return None
         return answer
 
     async def stop(self, message: Message) -> Message:
         """Let it stop, and return its answer, or the one it does not give."""
-        return await self._tell(message, "shutdown") or {"type": "lifespan.shutdown.complete"}
+        return await self._pass_on(message, "shutdown") or {"type": "lifespan.shutdown.complete"}
 
     async def end(self) -> None:
         """Wait until it has returned; raises what it raised after an answer."""
@@ -195,14 +197,14 @@ class Inner:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _tell(self, message: Message, event: str) -> Message | None:
+    async def _pass_on(self, message: Message, event: str) -> Message | None:
         assert self._task is not None
         answer = self._answers[event]
         self._messages.put_nowait(message)
         either: list[asyncio.Future[Any]] = [answer, self._task]
-        patience: float | None = SLOW
+        timeout: float | None = SLOW
         while not answer.done() and not self._task.done():
-            done, _ = await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 logger.warning(
                     "event=lifespan-waits: the application inside has not answered lifespan.%s after %g s; "
@@ -210,7 +212,7 @@ class Inner:
                     event,
                     SLOW,
                 )
-                patience = None
+                timeout = None
         return answer.result() if answer.done() else None
 
     async def _run(self) -> None:
@@ -247,11 +249,11 @@ class Stop:
     """
 
     def __init__(self, service: Service, grace: float | None) -> None:
-        self._shutdown = Shutdown(ONE_WISH, service)
+        self._shutdown = Shutdown(SAME_SIGNAL_WITHIN, service)
         self._grace = grace
         self._loop = asyncio.get_running_loop()
         self._drain: asyncio.Task[Sequence[str]] | None = None
-        self._deadly: int | None = None
+        self._fatal_signal: int | None = None
 
     async def __call__(self) -> None:
         await asyncio.shield(self._begin())
@@ -260,14 +262,14 @@ class Stop:
         if self._drain is None:
             logger.info("event=stopping kind=lifespan")
             self._drain = asyncio.create_task(self._shutdown.drain(self._grace))
-            self._drain.add_done_callback(lambda drain: self._die())
+            self._drain.add_done_callback(lambda drain: self._end_by_signal())
         return self._drain
 
-    def _die(self) -> None:
+    def _end_by_signal(self) -> None:
         """End the process by the signal that would have ended it without us, once it may."""
-        if self._deadly is not None and self._drain is not None and self._drain.done():
-            signal.signal(self._deadly, signal.SIG_DFL)
-            signal.raise_signal(self._deadly)
+        if self._fatal_signal is not None and self._drain is not None and self._drain.done():
+            signal.signal(self._fatal_signal, signal.SIG_DFL)
+            signal.raise_signal(self._fatal_signal)
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -332,14 +334,14 @@ class Stop:
         return handler
 
     def _defer(self, number: int, frame: FrameType | None) -> None:
-        self._deadly = number
-        tell_loop(self._loop, self._die)
+        self._fatal_signal = number
+        call_on_loop(self._loop, self._end_by_signal)
 
     def _signalled(self) -> None:
         # Between any two steps of the main thread: no lock, no log, only flags and the loop's own door.
         meaning = self._shutdown.meaning()
         if meaning == "stop":
             self._shutdown.stop()
-            tell_loop(self._loop, self._begin)
-        elif meaning == "hurry":
-            self._shutdown.hurry()
+            call_on_loop(self._loop, self._begin)
+        elif meaning == "release":
+            self._shutdown.release_now()

@@ -10,28 +10,28 @@ from jobify_django.registry import tasks
 from jobify_django.stores.base import Store
 
 
-class Fate(Enum):
+class CancelResult(Enum):
     """What a cancel did to a job."""
 
     CANCELLED = "it had not started, and never will"
     ASKED = "it runs, and ends where it awaits"
     UNSTOPPABLE = "it runs, is a 'def', and ends as it ends"
     UNSURE = "it runs, and its task is not known here: it ends early if it is an 'async def'"
-    OVER = "it had ended"
+    ENDED = "it had ended"
 
 
-def cancel(store: Store, ids: Collection[str]) -> Mapping[str, Fate]:
+def cancel(store: Store, ids: Collection[str]) -> Mapping[str, CancelResult]:
     """Cancel jobs of a store; return what became of those that it knows. Raises ``StoreError``."""
     before = store.cancel(ids)
     running = [id for id, status in before.items() if status is JobStatus.RUNNING]
     names = {id: record.task for id, record in store.get(running).items()} if running else {}
-    return {id: _fate(status, names.get(id, "")) for id, status in before.items()}
+    return {id: _result(status, names.get(id, "")) for id, status in before.items()}
 
 
-def _fate(status: JobStatus, task: str) -> Fate:
+def _result(status: JobStatus, task: str) -> CancelResult:
     if status is not JobStatus.RUNNING:
-        return Fate.OVER if status.ended else Fate.CANCELLED
+        return CancelResult.ENDED if status.ended else CancelResult.CANCELLED
     known = tasks.get(task)
     if known is None:
-        return Fate.UNSURE
-    return Fate.ASKED if known.is_async else Fate.UNSTOPPABLE
+        return CancelResult.UNSURE
+    return CancelResult.ASKED if known.is_async else CancelResult.UNSTOPPABLE

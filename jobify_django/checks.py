@@ -100,7 +100,7 @@ def _tasks(settings: Settings) -> Iterator[CheckMessage]:
             queue.priority(task.priority)
         except (UnknownQueue, UnknownBand) as error:
             id = "jobify.E009" if isinstance(error, UnknownQueue) else "jobify.E010"
-            yield Error(f"Task {task.name} ({task.place}): {error}.", id=id)
+            yield Error(f"Task {task.name} ({task.declaration}): {error}.", id=id)
 
 
 def _sqlite(alias: str, connection: Any) -> Iterator[CheckMessage]:

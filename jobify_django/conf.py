@@ -219,28 +219,28 @@ def _wrong_in(where: str, raw: Mapping[Any, Any], known: tuple[str, ...]) -> Ite
     bands = raw.get("PRIORITIES", {})
     if isinstance(bands, Mapping):
         for band, number in bands.items():
-            wanted = "a name" if not isinstance(band, str) or not band else priority_problem(number)
+            wanted = "a name" if not isinstance(band, str) or not band else expected_priority(number)
             if wanted:
                 place = f"{where}['PRIORITIES'][{band!r}]"
                 yield Problem("E005", f"{place} is {number!r}.", f"It must be {wanted}.")
 
 
-def priority_problem(value: object) -> str:
+def expected_priority(value: object) -> str:
     """Return what a priority should have been, or nothing when ``value`` is one."""
     return _whole(value, LOWEST_PRIORITY, HIGHEST_PRIORITY)
 
 
-def workers_problem(value: object) -> str:
+def expected_workers(value: object) -> str:
     """Return what ``workers`` should have been, or nothing when ``value`` is one."""
     return _whole(value, 1, MAX_WORKERS)
 
 
-def maxsize_problem(value: object) -> str:
+def expected_maxsize(value: object) -> str:
     """Return what ``maxsize`` should have been, or nothing when ``value`` is one."""
     return _whole(value, 1, MAX_MAXSIZE)
 
 
-def order_problem(value: object) -> str:
+def expected_order(value: object) -> str:
     """Return what ``order`` should have been, or nothing when ``value`` is one."""
     return "" if value in ORDERS else f"one of {', '.join(map(repr, ORDERS))}{did_you_mean(value, ORDERS)}"
 
@@ -267,10 +267,10 @@ _RULES: Mapping[str, Callable[[Any], str]] = {
         + did_you_mean(v, ("memory", "database"))
     ),
     "DATABASE": _text,
-    "WORKERS": workers_problem,
+    "WORKERS": expected_workers,
     "MAX_RUNNING": lambda v: "" if v is None or not (wanted := _whole(v, 1, 10**6)) else f"None or {wanted}",
-    "MAXSIZE": maxsize_problem,
-    "ORDER": order_problem,
+    "MAXSIZE": expected_maxsize,
+    "ORDER": expected_order,
     "PRIORITIES": lambda v: "" if isinstance(v, Mapping) else "a dict of band name to number",
     "PUSH_TIMEOUT": lambda v: (
         ""

@@ -1,4 +1,4 @@
-"""What a running job tells of itself to the pushes and waits that it makes."""
+"""The job that the calling code is part of: its pushes and waits ask it whether they may wait."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from contextvars import ContextVar
 from typing import Protocol
 
 
-class Inside(Protocol):
-    """The job that runs, as its own pushes and waits know it."""
+class CurrentJob(Protocol):
+    """The running job, as far as its own pushes and waits need it."""
 
     def begin_wait(self, queue: str, *, anyway: bool = False) -> bool:
-        """Say that this job is about to wait for the queue.
+        """Note that this job is about to wait for the queue.
 
         Returns ``False`` if no worker of it is left; then the wait counts only if it goes on ``anyway``.
         """
 
-    def may_go_on(self, queue: str) -> bool:
+    def may_keep_waiting(self, queue: str) -> bool:
         """Whether a worker is left still: live tuning may have taken the others meanwhile."""
 
     def end_wait(self) -> None:
-        """Say that the wait is over."""
+        """Note that the wait is over."""
 
 
-LOOK_AT_WORKERS = 1.0
-"""Seconds after which a wait from inside a job looks whether a worker is left to end it."""
+CHECK_WORKERS_EVERY = 1.0
+"""Seconds after which a wait from inside a job checks whether a worker is left to end it."""
 
-inside: ContextVar[Inside | None] = ContextVar("jobify_inside", default=None)
+current: ContextVar[CurrentJob | None] = ContextVar("jobify_current", default=None)
 """The job that this code is part of, if it is part of one: its pool sets it."""

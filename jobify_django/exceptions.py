@@ -15,10 +15,10 @@ class JobifyError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Python's own way calls the class with ``args``, which fails for one that takes more than a message.
-        return _again, (type(self), self.args), self.__dict__ or None
+        return _unpickled, (type(self), self.args), self.__dict__ or None
 
 
-def _again(kind: type[JobifyError], args: tuple[Any, ...]) -> JobifyError:
+def _unpickled(kind: type[JobifyError], args: tuple[Any, ...]) -> JobifyError:
     error = kind.__new__(kind, *args)
     error.args = args
     return error

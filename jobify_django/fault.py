@@ -46,7 +46,7 @@ NAMED: Mapping[str, str] = types.MappingProxyType(
         "django.utils.functional.LazyObject": "what the task needs of it, as request.user.pk",
         "django.utils.functional.Promise": "str(value)",
         "jobify_django.handle.Job": "value.id, and use get_job(id) in the task",
-        "jobify_django.push.pushing.Pushing": "the id of the job that it gives: await it first",
+        "jobify_django.push.awaitable.AwaitablePush": "the id of the job that it gives: await it first",
         "jobify_django.task.Task": "value.name",
         "numpy.generic": "value.item()",
         "numpy.ndarray": "value.tolist()",

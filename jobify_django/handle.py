@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from jobify_django.exceptions import JobCancelled, JobFailed, JobNotFinished, JobNotFound
 from jobify_django.job import CANCELLED, DELAYED, SUCCESSFUL, WAITING, JobError, JobRecord, JobSpec, JobStatus
 from jobify_django.payload import decode, decode_call
+from jobify_django.runtime import MACHINE
 from jobify_django.stores import every_store, stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import LiveJob
@@ -32,13 +33,13 @@ class Job(Generic[R]):
     by name when it is asked to read; a job in memory is known to the process that pushed it, and to no other.
     """
 
-    __slots__ = ("_place", "_pushed_at", "_record", "_source", "queue")
+    __slots__ = ("_pushed_at", "_record", "_source", "_store_or_name", "queue")
 
     def __init__(
         self, store: Store | str, queue: str, source: JobSpec | JobRecord | LiveJob, pushed_at: float = 0.0
     ) -> None:
         self.queue = queue
-        self._place = store
+        self._store_or_name = store
         self._source = source
         self._pushed_at = pushed_at
         self._record = source if isinstance(source, JobRecord) else None
@@ -53,7 +54,7 @@ class Job(Generic[R]):
         return hash(self.id)
 
     def __copy__(self) -> Job[R]:
-        made: Job[R] = Job(self._place, self.queue, self._source, self._pushed_at)
+        made: Job[R] = Job(self._store_or_name, self.queue, self._source, self._pushed_at)
         made._record = self._record
         return made
 
@@ -63,14 +64,14 @@ class Job(Generic[R]):
     def __reduce__(self) -> tuple[Any, ...]:
         live = self._live
         known: Any = self._record or (self._source if live is None else live.record())
-        place = self._place if isinstance(self._place, str) else self._place.alias
-        return revived, (place, self.queue, self._pushed_at, known._asdict())
+        name = self._store_or_name if isinstance(self._store_or_name, str) else self._store_or_name.alias
+        return unpickled, (name, self.queue, self._pushed_at, known._asdict())
 
     @property
     def _store(self) -> Store:
-        if isinstance(self._place, str):
-            self._place = stores[self._place]
-        return self._place
+        if isinstance(self._store_or_name, str):
+            self._store_or_name = stores[self._store_or_name]
+        return self._store_or_name
 
     # What it is
 
@@ -124,17 +125,17 @@ class Job(Generic[R]):
     @property
     def pushed_at(self) -> datetime:
         """When it was pushed, in UTC."""
-        return _moment(self._record.pushed_at if self._record else self._pushed_at)
+        return _datetime(self._record.pushed_at if self._record else self._pushed_at)
 
     @property
     def started_at(self) -> datetime | None:
         """When the latest attempt started, in UTC."""
-        return _moment(self._record.started_at) if self._record and self._record.started_at else None
+        return _datetime(self._record.started_at) if self._record and self._record.started_at else None
 
     @property
     def ended_at(self) -> datetime | None:
         """When it ended, in UTC."""
-        return _moment(self._record.ended_at) if self._record and self._record.ended_at else None
+        return _datetime(self._record.ended_at) if self._record and self._record.ended_at else None
 
     @property
     def error(self) -> JobError | None:
@@ -157,7 +158,8 @@ class Job(Generic[R]):
         """
         if on_event_loop():
             return self.await_end(timeout)
-        self._record = run(partial(until_ended, self._store, self.id, self._live, timeout))
+        store = self._store
+        self._record = run(partial(until_ended, store, self.id, self._live, timeout), store.runtime)
         return None  # type: ignore[return-value]
 
     async def await_end(self, timeout: float | None = None) -> None:
@@ -167,8 +169,9 @@ class Job(Generic[R]):
             if record.status.ended:
                 self._record = record
                 return
-        steps = partial(until_ended, self._store, self.id, live, timeout)
-        self._record = await arun(steps, blocking=self._store.blocking)
+        store = self._store
+        steps = partial(until_ended, store, self.id, live, timeout)
+        self._record = await arun(steps, store.runtime, blocking=store.blocking)
 
     def __await__(self) -> Generator[Any, Any, R]:
         """Wait until the job has ended, and return its result or raise as ``result`` does."""
@@ -247,10 +250,11 @@ class Job(Generic[R]):
         return before is not None and not before.ended
 
     async def _ask(self, call: Callable[[], T]) -> T:
-        return await off_loop(call) if self._store.blocking else call()
+        store = self._store
+        return await off_loop(call, store.runtime) if store.blocking else call()
 
 
-def revived(store: str, queue: str, pushed_at: float, values: dict[str, Any]) -> Job[Any]:
+def unpickled(store: str, queue: str, pushed_at: float, values: dict[str, Any]) -> Job[Any]:
     """Return a handle that was pickled; of what another release knows of a job, what this one knows too."""
     kind: Any = JobRecord if "status" in values else JobSpec
     known = {name: values[name] for name in kind._fields if name in values}
@@ -272,7 +276,7 @@ def no_store_holds(id: str) -> str:
 
 async def aget_job(id: str) -> Job[Any]:
     """Return the same, in async code."""
-    return await off_loop(partial(get_job, id))
+    return await off_loop(partial(get_job, id), MACHINE)  # no store is known yet
 
 
 if TYPE_CHECKING:
@@ -297,5 +301,5 @@ def _raise(record: JobRecord) -> NoReturn:
     )
 
 
-def _moment(seconds: float) -> datetime:
+def _datetime(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)

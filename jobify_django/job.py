@@ -6,12 +6,12 @@ time (0.5 against 1.9 microseconds for nine fields).
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
+
+from jobify_django.runtime import MACHINE, Runtime
 
 UNKNOWN = "UNKNOWN"
 
@@ -150,35 +150,44 @@ class Claim(NamedTuple):
     extra: str | None = None
 
 
-_BATCH = 128
-_tails: list[str] = []
-"""The random ends of ids to come, made many at once: asking the system for each would cost more."""
+class Ids:
+    """Makes ids: version 7 UUIDs (RFC 9562) of 48 bits of milliseconds, the version, and 72 random bits.
 
-if hasattr(os, "register_at_fork"):
-    # Parent and child must not make the same ids.
-    os.register_at_fork(after_in_child=_tails.clear)
+    Ids that grow with time keep the index they are inserted into compact. Whoever makes many keeps one of
+    these, but not beyond a fork: parent and child would make the same ids.
 
-
-def new_id() -> str:
-    """Return a version 7 UUID (RFC 9562): 48 bits of milliseconds, the version, and 72 random bits.
-
-    Ids that grow with time keep the index they are inserted into compact.
+    Args:
+        runtime: where time and chance come from.
+        batch: how many random ends are made at once. Asking the system for each would cost more.
     """
-    try:
-        tail = _tails.pop()  # atomic, so two threads never get the same one
-    except IndexError:
-        tail = _more_tails()
-    return _moment(time.time_ns() // 1_000_000) + tail
+
+    def __init__(self, runtime: Runtime, batch: int = 128) -> None:
+        self._clock = runtime.clock
+        self._urandom = runtime.urandom
+        self._batch = batch
+        self._random_parts: list[str] = []
+
+    def new(self) -> str:
+        """Return an id that no other job has; any thread may call it."""
+        try:
+            random_part = self._random_parts.pop()  # atomic, so two threads never get the same one
+        except IndexError:
+            random_part = self._more_random_parts()
+        return _time_part(int(self._clock() * 1000)) + random_part
+
+    def _more_random_parts(self) -> str:
+        noise = self._urandom(9 * self._batch).hex()
+        parts = [noise[start : start + 18] for start in range(0, len(noise), 18)]
+        random_parts = [f"7{part[:3]}-8{part[3:6]}-{part[6:]}" for part in parts]
+        self._random_parts.extend(random_parts[1:])
+        return random_parts[0]
+
+
+def new_id(runtime: Runtime = MACHINE) -> str:
+    """Return one id, as ``Ids`` makes many."""
+    return Ids(runtime, batch=1).new()
 
 
 @lru_cache(maxsize=1)
-def _moment(milliseconds: int) -> str:
+def _time_part(milliseconds: int) -> str:
     return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-"
-
-
-def _more_tails() -> str:
-    noise = os.urandom(9 * _BATCH).hex()
-    parts = [noise[start : start + 18] for start in range(0, len(noise), 18)]
-    tails = [f"7{part[:3]}-8{part[3:6]}-{part[6:]}" for part in parts]
-    _tails.extend(tails[1:])
-    return tails[0]

@@ -18,8 +18,9 @@ from typing import Any
 
 PLAIN = re.compile(r"[\w.:/@+-]+")
 
-WITNESS = "jobify.witness"
-"""A logger that nobody names and nothing uses. Whoever switches it off means all loggers, and not one."""
+SENTINEL = "jobify.sentinel"
+"""A logger that no project names and nothing uses. If it is disabled, a configuration has disabled all
+loggers that it did not name."""
 
 
 class Log(logging.LoggerAdapter[logging.Logger]):
@@ -39,13 +40,13 @@ class Log(logging.LoggerAdapter[logging.Logger]):
     @cached_property
     def logger(self) -> logging.Logger:  # type: ignore[override]
         """The logger itself, made now if the project has not named it."""
-        logging.getLogger(WITNESS)
+        logging.getLogger(SENTINEL)
         return logging.getLogger(self._name)
 
     def isEnabledFor(self, level: int) -> bool:
         """Whether a line of this level would be written."""
         if self.logger.disabled:
-            self._take_part_again()
+            self._enable_again()
         return self.logger.isEnabledFor(level)
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
@@ -63,13 +64,13 @@ class Log(logging.LoggerAdapter[logging.Logger]):
         """Leave ``extra`` alone, which the base class would drop."""
         return msg, kwargs
 
-    def _take_part_again(self) -> None:
+    def _enable_again(self) -> None:
         """Be on again where a later ``dictConfig`` or ``fileConfig`` has switched off all it did not name.
 
         The new configuration would have applied to a logger made a moment later, and a job that fails must
         not go without a word. A project silences one by its level, or by ``disabled`` on this one.
         """
-        if logging.getLogger(WITNESS).disabled:
+        if logging.getLogger(SENTINEL).disabled:
             self.logger.disabled = False
 
 

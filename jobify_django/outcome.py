@@ -1,8 +1,11 @@
 """Outcomes: how an attempt ended, as values that keep cause and consequence apart, and the one rule of what
 becomes of the job.
 
-Every way out of *running* is one of these values, made by one of the constructors here and stored by one
-verb, ``Store.settle``. What a store does to the row is decided by ``what_becomes``.
+Whenever a running job ends or waits again, and when an ended one is retried by hand, one of the functions
+below makes an ``Outcome`` of it. Pools hand theirs to ``Store.settle`` and ``Store.claim``; ``rescue``,
+``reconcile`` and ``retry`` of a store make their own. ``next_state`` says what becomes of the job in each
+case; a store need not call it for an outcome that ends its job. (A job that has not started is cancelled
+without an outcome: there was no attempt.)
 """
 
 from __future__ import annotations
@@ -14,16 +17,17 @@ from jobify_django.job import CANCELLED, DELAYED, ENDED, FAILED, SUCCESSFUL, WAI
 Happened = Literal["succeeded", "failed", "cancelled", "released", "crashed", "retried"]
 
 CRASH_LIMIT = 3
-"""A job whose pool died this often while running it is failed instead of being run again."""
+"""A job that was running this often when its pool died is failed instead of being run again."""
 
+# Why an attempt ended that did not end its job, in words for the job's history.
 LEASE_RAN_OUT = "its worker's lease ran out"
-RAN_OUT_AWAY = "its worker's lease ran out while the store was away"
+RAN_OUT_IN_OUTAGE = "its worker's lease ran out while the store was away"
 LOST_REPLY = "the reply to its claim was lost"
 RETRIED = "retried by hand"
 
 
 class Attempt(Protocol):
-    """An attempt at a job: a ``Claim``, or the job's record while it is the latest one."""
+    """What an outcome needs of an attempt. A ``Claim`` has it, and a ``JobRecord`` of its latest attempt."""
 
     @property
     def id(self) -> str:
@@ -43,7 +47,8 @@ class Attempt(Protocol):
 
     @property
     def flags(self) -> int:
-        """What the job asks of ``settle`` beyond the usual."""
+        """Bits that tell ``settle`` to read the job before it stores its end; 0, as every push has it so far,
+        for none."""
 
 
 class Outcome(NamedTuple):
@@ -57,7 +62,8 @@ class Outcome(NamedTuple):
         result: what the function returned, as JSON text.
         error: how it failed.
         reason: why an attempt ended that did not end the job, in words for its history.
-        until: when the job is eligible again, in seconds since the epoch on the store's clock.
+        until: when the job is eligible again (a worker may start it), in seconds since the epoch on the
+            store's clock.
         pool: the pool that must hold the job; empty if the attempt's number is enough.
         flags: those of the claim. With any of them the store locks and reads the row first.
     """
@@ -77,12 +83,12 @@ class Outcome(NamedTuple):
 
     @property
     def charged(self) -> bool:
-        """Whether it counts as a crash of the job."""
+        """Whether it is charged to the job: it counts as one of its crashes (``CRASH_LIMIT``)."""
         return self.happened == "crashed"
 
     @property
-    def plain(self) -> bool:
-        """Whether it can be stored without a look at the job: it ends a job without flags."""
+    def needs_no_row(self) -> bool:
+        """Whether it can be stored without reading the job: it ends the job, and the job has no flags."""
         status = self.status  # compared by identity: an enum's hash takes four times as long
         return not self.flags and (status is SUCCESSFUL or status is FAILED or status is CANCELLED)
 
@@ -103,11 +109,12 @@ def cancelled(attempt: Attempt) -> Outcome:
 
 
 def released(attempt: Attempt, reason: str, *, pool: str = "", until: float | None = None) -> Outcome:
-    """Return the outcome of an attempt that was given up without a fault of the job: it is not charged.
+    """Return the outcome of an attempt that ended through no fault of the job: it counts as no crash, and the
+    job waits again.
 
     Args:
         attempt: the attempt.
-        reason: why, in words for the job's history.
+        reason: why it ended, in words for the job's history.
         pool: the pool that must hold the job; empty if the attempt's number is enough.
         until: when the job is eligible again, in seconds since the epoch; ``None`` is at once.
     """
@@ -120,21 +127,23 @@ def crashed(attempt: Attempt, reason: str = LEASE_RAN_OUT) -> Outcome:
     return _of(attempt, "crashed", WAITING, reason=reason)
 
 
-def lease_ran_out(attempt: Attempt, until: float | None, away: tuple[float, float] | None) -> Outcome:
-    """Return the outcome of an attempt whose lease ran out: a crash, unless the store was away then.
+def expired(attempt: Attempt, lease_until: float | None, outage: tuple[float, float] | None) -> Outcome:
+    """Return the outcome of an attempt whose lease ran out: a crash, or a release if the store could not
+    be reached then.
 
     Args:
         attempt: the attempt.
-        until: when its lease ran out, on the store's clock.
-        away: two times; between them its pool may only have been kept from renewing the lease.
+        lease_until: when its lease ran out, on the store's clock.
+        outage: when the store could not be reached (from, until), on its clock. A pool that was alive could
+            not renew a lease then.
     """
-    if away is not None and until is not None and away[0] < until <= away[1]:
-        return released(attempt, RAN_OUT_AWAY)
+    if outage is not None and lease_until is not None and outage[0] < lease_until <= outage[1]:
+        return released(attempt, RAN_OUT_IN_OUTAGE)
     return crashed(attempt)
 
 
 def retried(attempt: Attempt, reason: str = RETRIED) -> Outcome:
-    """Return what lets a failed or cancelled job wait again, with its crashes forgotten."""
+    """Return the outcome by which a failed or cancelled job waits again, with its crashes set to 0."""
     return _of(attempt, "retried", WAITING, reason=reason)
 
 
@@ -155,7 +164,7 @@ def _of(
     )
 
 
-class Next(NamedTuple):
+class NextState(NamedTuple):
     """What becomes of a job: its status, its error, and how many crashes it has."""
 
     status: JobStatus
@@ -163,30 +172,31 @@ class Next(NamedTuple):
     crashes: int
 
 
-def what_becomes(outcome: Outcome, *, crashes: int, cancel_requested: bool, now: float) -> Next:
+def next_state(outcome: Outcome, *, crashes: int, cancel_requested: bool, now: float) -> NextState:
     """Return what becomes of a job by an outcome of its latest attempt. Every store goes by this rule.
 
     Args:
         outcome: how the attempt ended.
         crashes: the job's crashes so far.
-        cancel_requested: whether somebody has asked to cancel the job. One that would wait is cancelled then.
+        cancel_requested: whether somebody has asked to cancel the job. Then it is cancelled instead of
+            waiting again.
         now: the time on the store's clock.
     """
     if outcome.status in ENDED:
-        return Next(outcome.status, outcome.error, crashes)
+        return NextState(outcome.status, outcome.error, crashes)
     if outcome.happened == "retried":
-        return Next(WAITING, None, 0)
+        return NextState(WAITING, None, 0)
     crashes += outcome.charged
     if outcome.charged and crashes >= CRASH_LIMIT:
-        return Next(FAILED, crash_error(crashes), crashes)
+        return NextState(FAILED, crash_error(crashes), crashes)
     if cancel_requested:
-        return Next(CANCELLED, None, crashes)
+        return NextState(CANCELLED, None, crashes)
     later = outcome.until is not None and outcome.until > now
-    return Next(DELAYED if later else WAITING, None, crashes)
+    return NextState(DELAYED if later else WAITING, None, crashes)
 
 
 def crash_error(times: int) -> JobError:
-    """Return the error of a job that is failed because its pools died so many times."""
+    """Return the error of a job that is failed because its pool died, for the last of so many times."""
     return JobError(
         "jobify_django.Crashed",
         f"crashed its worker {times} times: the process that ran it died, or froze past its lease. "

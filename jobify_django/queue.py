@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from jobify_django.conf import QueueSettings, get_settings, maxsize_problem, order_problem, workers_problem
+from jobify_django.conf import QueueSettings, expected_maxsize, expected_order, expected_workers, get_settings
 from jobify_django.exceptions import InvalidTuning
 from jobify_django.ordering import Order
 from jobify_django.signals import queue_changed
-from jobify_django.stores import reachable, stores
+from jobify_django.stores import StoreHandler, reachable, stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import QueueState, QueueStats
 from jobify_django.waiting.waker import off_loop
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 UNSET: Any = object()
 
-_PROBLEMS = {"workers": workers_problem, "maxsize": maxsize_problem, "order": order_problem}
+_EXPECTED = {"workers": expected_workers, "maxsize": expected_maxsize, "order": expected_order}
 
 
 def queue(name: str = "default") -> Queue:
@@ -27,7 +27,7 @@ def queue(name: str = "default") -> Queue:
     return Queue(get_settings().queue(name))
 
 
-def survey() -> Mapping[str, QueueStats | Exception]:
+def stats_of_queues() -> Mapping[str, QueueStats | Exception]:
     """Return every queue of the settings at this moment, with one look at each store; of a store that fails,
     its error."""
     by_store, failed = reachable()
@@ -41,10 +41,16 @@ def survey() -> Mapping[str, QueueStats | Exception]:
 
 
 class Queue:
-    """A configured queue. Live values are stored, win over the settings, and reach every pool in 2 s."""
+    """A configured queue. Live values are stored, win over the settings, and reach every pool in 2 s.
 
-    def __init__(self, settings: QueueSettings) -> None:
+    Args:
+        settings: those of the queue.
+        stores: where its store is looked for; by default among those of this process.
+    """
+
+    def __init__(self, settings: QueueSettings, stores: StoreHandler = stores) -> None:
         self.settings = settings
+        self._stores = stores
 
     def __repr__(self) -> str:
         return f"<Queue {self.name}>"
@@ -60,7 +66,7 @@ class Queue:
     @property
     def store(self) -> Store:
         """Where its jobs wait."""
-        return stores.of(self.settings)
+        return self._stores.of(self.settings)
 
     def stats(self) -> QueueStats:
         """Return the queue at this moment, as one value."""
@@ -105,7 +111,7 @@ class Queue:
         if not changes:
             raise InvalidTuning("nothing to tune: give workers, maxsize or order.")
         for key, value in changes.items():
-            if value is not None and (wanted := _PROBLEMS[key](value)):
+            if value is not None and (wanted := _EXPECTED[key](value)):
                 raise InvalidTuning(f"{key} of queue {self.name!r} cannot be {value!r}: it must be {wanted}.")
         return self._change(changes, actor, source, expected, progress)
 
@@ -174,4 +180,4 @@ class Queue:
     async def _ask(self, call: Callable[[], T]) -> T:
         if not self.store.blocking:
             return call()
-        return await off_loop(call)
+        return await off_loop(call, self.store.runtime)

@@ -17,26 +17,26 @@ MAIN = frozenset({"__main__", "__mp_main__", "__console__"})
 """Modules that no other process can import: a script, the script in a spawned child, a shell."""
 
 
-class Place(NamedTuple):
+class Declaration(NamedTuple):
     """Where a task is declared.
 
     Attributes:
-        home: the module of the function below all decorators that say what they wrap.
+        function_module: the module of the function below all decorators that say what they wrap.
         qualname: the function's name in there.
         module: the module in which ``@task`` stands; where that cannot be told, the function's.
         file: its file.
         line: the line there.
-        run: the code of the module, weakly. Each execution, by an import, a reload or a notebook, has a code
-            object of its own, so this tells a reload from a second declaration; ``None`` if the module is
-            not being executed.
+        module_code: the code of the module, weakly. Each execution, by an import, a reload or a notebook, has
+            a code object of its own, so this tells a reload from a second declaration; ``None`` if the module
+            is not being executed.
     """
 
-    home: str
+    function_module: str
     qualname: str
     module: str
     file: str
     line: int
-    run: weakref.ref[CodeType] | None
+    module_code: weakref.ref[CodeType] | None
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
@@ -44,44 +44,64 @@ class Place(NamedTuple):
     @property
     def path(self) -> str:
         """The function's dotted path."""
-        return f"{self.home}.{self.qualname}"
+        return f"{self.function_module}.{self.qualname}"
 
     @property
-    def is_only_here(self) -> bool:
+    def is_importable_only_here(self) -> bool:
         """Whether no other process can import it: it stands in a script, or was typed into a shell."""
         typed = self.file.startswith("<") and not self.file.startswith("<frozen")
         return typed or self.module in MAIN
 
     @classmethod
-    def of(cls, function: Callable[..., Any], frame: FrameType | None = None) -> Place:
-        """Return the place of a function; ``frame`` is the one that declares it as a task."""
+    def of(cls, function: Callable[..., Any], frame: FrameType | None = None) -> Declaration:
+        """Return where a function is declared; ``frame`` is the one that declares it as a task."""
         inner = inspect.unwrap(function)
-        home = inner.__module__ or "__main__"  # a shell's namespace may have no name
-        declaring = None if frame is None else _declaring(frame, home)
+        function_module = inner.__module__ or "__main__"  # a shell's namespace may have no name
+        declaring = None if frame is None else _declaring(frame, function_module)
         if declaring is None:
             code = inner.__code__
-            return cls(home, inner.__qualname__, home, code.co_filename, code.co_firstlineno, None)
+            return cls(
+                function_module,
+                inner.__qualname__,
+                function_module,
+                code.co_filename,
+                code.co_firstlineno,
+                None,
+            )
         code = declaring.f_code
-        run = weakref.ref(code)
-        return cls(home, inner.__qualname__, _module(declaring), code.co_filename, declaring.f_lineno, run)
+        module_code = weakref.ref(code)
+        return cls(
+            function_module,
+            inner.__qualname__,
+            _module(declaring),
+            code.co_filename,
+            declaring.f_lineno,
+            module_code,
+        )
 
-    def is_of_same_code_as(self, other: Place) -> bool:
+    def is_of_same_code_as(self, other: Declaration) -> bool:
         """Whether both are one line of one file; then the file is imported under two names, or twice."""
         return (self.file, self.line) == (other.file, other.line)
 
-    def is_twin_of(self, other: Place) -> bool:
+    def is_twin_of(self, other: Declaration) -> bool:
         """Whether one is a script's, and the other the same line of the script imported as a module."""
-        return self.is_only_here != other.is_only_here and self.is_of_same_code_as(other)
+        return self.is_importable_only_here != other.is_importable_only_here and self.is_of_same_code_as(
+            other
+        )
 
-    def renews(self, other: Place) -> bool:
+    def renews(self, other: Declaration) -> bool:
         """Whether it is the same function, declared by a new execution of its module: it was reloaded,
         imported again after an error, or a cell of a notebook ran again."""
         if (self.path, self.module) != (other.path, other.module):
             return False
-        return self.run is None or other.run is None or self.run() is not other.run()
+        return (
+            self.module_code is None
+            or other.module_code is None
+            or self.module_code() is not other.module_code()
+        )
 
 
-def _declaring(frame: FrameType, home: str) -> FrameType | None:
+def _declaring(frame: FrameType, function_module: str) -> FrameType | None:
     """Return the nearest frame that executes a module: ``frame``, or one that has called its function."""
     found: FrameType | None = frame
     while found is not None and not _at_top(found):
@@ -89,7 +109,7 @@ def _declaring(frame: FrameType, home: str) -> FrameType | None:
     if found is None or found is frame:
         return found
     # The main module of a process is being executed all the time, whatever it has called.
-    return None if _module(found) in MAIN and _module(found) != home else found
+    return None if _module(found) in MAIN and _module(found) != function_module else found
 
 
 def _at_top(frame: FrameType) -> bool:
@@ -102,13 +122,13 @@ def _module(frame: FrameType) -> str:
 
 
 class Registered(Protocol):
-    """A task, as those know it who run it, check it or list it."""
+    """A task, as far as pools, checks and commands need it."""
 
     function: Callable[..., Any]
     name: str
     queue: str
     priority: str | int
-    place: Place
+    declaration: Declaration
 
     @property
     def is_async(self) -> bool:
@@ -130,11 +150,11 @@ class Registry:
         Raises ``DuplicateTask`` if another function has its name.
         """
         old = self._tasks.get(new.name)
-        if old is None or old.function is new.function or new.place.renews(old.place):
+        if old is None or old.function is new.function or new.declaration.renews(old.declaration):
             self._tasks[new.name] = new
-        elif not new.place.is_twin_of(old.place):
-            raise DuplicateTask(_duplicate(new.name, old.place, new.place))
-        elif old.place.is_only_here:
+        elif not new.declaration.is_twin_of(old.declaration):
+            raise DuplicateTask(_duplicate(new.name, old.declaration, new.declaration))
+        elif old.declaration.is_importable_only_here:
             self._tasks[new.name] = new  # the one that other processes have too
         return new
 
@@ -163,7 +183,7 @@ class Registry:
 tasks = Registry()
 
 
-def _duplicate(name: str, old: Place, new: Place) -> str:
+def _duplicate(name: str, old: Declaration, new: Declaration) -> str:
     if old.module != new.module and old.is_of_same_code_as(new):
         return (
             f"task {name!r} is declared twice by {new}: the file is imported under two names, "
@@ -176,8 +196,8 @@ def _duplicate(name: str, old: Place, new: Place) -> str:
     )
 
 
-def declared(function: object, name: str | None, frame: FrameType) -> tuple[str, Place]:
-    """Return the name of a function as a task, and its place.
+def name_and_declaration(function: object, name: str | None, frame: FrameType) -> tuple[str, Declaration]:
+    """Return the name of a function as a task, and its declaration.
 
     Args:
         function: what ``@task`` decorates.
@@ -188,14 +208,14 @@ def declared(function: object, name: str | None, frame: FrameType) -> tuple[str,
     """
     if not _is_function(function):
         raise InvalidTask(f"{function!r} is no plain function; only a 'def' or 'async def' can be a task.")
-    place = Place.of(function, frame)
-    _assert_findable(place, named=name is not None, at_top=_at_top(frame))
+    declaration = Declaration.of(function, frame)
+    _assert_findable(declaration, named=name is not None, at_top=_at_top(frame))
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise InvalidTask(f"{place.path} is a generator; a task returns its result.")
-    chosen = place.path if name is None else name
+        raise InvalidTask(f"{declaration.path} is a generator; a task returns its result.")
+    chosen = declaration.path if name is None else name
     if not chosen or len(chosen) > LONGEST_NAME or not chosen.isprintable():
         raise InvalidTask(f"{chosen!r} is no name for a task: use 1 to {LONGEST_NAME} printable characters.")
-    return chosen, place
+    return chosen, declaration
 
 
 def _is_function(function: object) -> TypeGuard[Callable[..., Any]]:
@@ -208,8 +228,8 @@ def _is_function(function: object) -> TypeGuard[Callable[..., Any]]:
         return False
 
 
-def _assert_findable(place: Place, *, named: bool, at_top: bool) -> None:
-    qualname = place.qualname
+def _assert_findable(declaration: Declaration, *, named: bool, at_top: bool) -> None:
+    qualname = declaration.qualname
     if "." not in qualname and "<" not in qualname:
         return
     # What a decorator returns is made inside it. At the top of a module that happens at every import.
@@ -218,11 +238,12 @@ def _assert_findable(place: Place, *, named: bool, at_top: bool) -> None:
         return
     if made and at_top:
         raise InvalidTask(
-            f"{place.path} is what a decorator returned ({place}), and nothing says which function it stands "
-            "for, so a worker could not find it. Put @functools.wraps(function) on it in the decorator, or "
-            "give the task a name: @task(name=...)."
+            f"{declaration.path} is what a decorator returned ({declaration}), and nothing says which "
+            "function it stands for, so a worker could not find it. Put @functools.wraps(function) on it in "
+            "the decorator, or give the task a name: @task(name=...)."
         )
     hint = " If a decorator hides it, put @functools.wraps on what it returns." if made else ""
     raise InvalidTask(
-        f"{place.path} is not at the top of its module, so a worker could not find it. Move it there.{hint}"
+        f"{declaration.path} is not at the top of its module, so a worker could not find it. "
+        f"Move it there.{hint}"
     )

@@ -5,12 +5,13 @@ All of it is one value, handed to whoever needs it, so that a test or a simulati
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,8 @@ def _clock() -> float:
     return time.time()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Equal to itself alone: it is a part of keys, and hashing what it holds would take longer.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Runtime:
     """The machine, as far as the package uses it.
 
@@ -30,6 +32,7 @@ class Runtime:
         clock: returns the time in seconds since the epoch. It may jump.
         monotonic: returns seconds since some moment, and never goes back. Waits are measured on it.
         sleep: lets this thread wait so many seconds.
+        asleep: lets a coroutine wait so many seconds.
         uniform: returns a random number between two others.
         sample: returns so many elements of a sequence, in random order.
         urandom: returns so many random bytes, fit for secrets.
@@ -45,6 +48,7 @@ class Runtime:
     clock: Callable[[], float] = _clock
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    asleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     uniform: Callable[[float, float], float] = random.uniform
     sample: Callable[..., list[Any]] = random.sample
     urandom: Callable[[int], bytes] = os.urandom

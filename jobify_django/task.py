@@ -10,15 +10,17 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
 from django.utils import timezone
 
-from jobify_django.conf import priority_problem
+from jobify_django.conf import expected_priority
 from jobify_django.exceptions import InvalidTask
 from jobify_django.handle import Job, PushedJob
+from jobify_django.push.awaitable import AwaitablePush
+from jobify_django.push.plan import UNSET, PushPlan
 from jobify_django.push.push import calls_of, push
-from jobify_django.push.pushing import Pushing
-from jobify_django.push.route import UNSET, Route
-from jobify_django.registry import Place, declared, tasks
+from jobify_django.registry import Declaration, name_and_declaration, tasks
+from jobify_django.stores import StoreHandler, stores
 from jobify_django.waiting.loop import on_event_loop
 
 P = ParamSpec("P")
@@ -48,29 +50,35 @@ def task(
 ) -> Any:
     """Register a module-level function as a task, so that calls of it can be pushed.
 
-    Decorators may stand below ``@task``. One that puts ``functools.wraps`` on what it returns keeps the
-    function's name and place; what another one returns needs a ``name`` here.
+    Other decorators may stand under ``@task``. ``functools.wraps`` on what such a decorator returns gives the
+    task the function's name and module; without it the task needs a ``name`` here.
 
     Args:
-        function: the function, where the decorator stands bare.
+        function: the function, where ``@task`` is written without parentheses.
         name: the task's name in the store; by default the function's dotted path.
         queue: the queue its jobs go to.
-        priority: a band of ``JOBIFY["PRIORITIES"]``, or a number from -100 to 100; the higher runs first.
-        metadata: ``{"priority": n}`` means the same as ``priority=n``.
+        priority: a band (a name from ``JOBIFY["PRIORITIES"]``), or a number from -100 to 100; jobs of a
+            higher priority run first.
+        metadata: ``{"priority": n}`` means ``priority=n``, as in the library jobify.
 
-    Raises ``InvalidTask`` for a function a worker could not find, or a wrong value; ``DuplicateTask`` if
-    the name is taken. An unknown band or queue is found by ``manage.py check``, and by ``push``.
+    Raises ``InvalidTask`` for a function that a worker could not find, or for a wrong value;
+    ``DuplicateTask`` if another function has the name. ``manage.py check`` and ``push`` report an unknown
+    band or queue.
     """
-    wanted = _priority_of(priority, metadata)
+    priority_value = _priority_of(priority, metadata)
 
+    # The module in which ``@task`` stands is ``depth`` frames above ``register``: with parentheses the module
+    # calls ``register`` itself, without them it calls ``task``.
     def register(function: Callable[..., Any], depth: int = 1) -> Task[Any, Any]:
         if isinstance(function, Task):
             raise InvalidTask(f"{function!r} is a task already; using(...) returns a changed copy of it.")
-        chosen, place = declared(function, name, sys._getframe(depth))
+        task_name, declaration = name_and_declaration(function, name, sys._getframe(depth))
         kind = AsyncTask if iscoroutinefunction(function) else Task
-        return tasks.register(kind(function, chosen, queue=queue, priority=wanted, place=place))
+        return tasks.register(
+            kind(function, task_name, queue=queue, priority=priority_value, declaration=declaration)
+        )
 
-    return register if function is None else register(function, 2)
+    return register if function is None else register(function, depth=2)
 
 
 class _Decorator(Protocol):
@@ -82,9 +90,20 @@ class _Decorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-VALUES = ("function", "name", "queue", "priority", "delay_seconds", "at", "timeout", "on_commit", "place")
+COPIED = (
+    "function",
+    "name",
+    "queue",
+    "priority",
+    "delay_seconds",
+    "at",
+    "timeout",
+    "on_commit",
+    "declaration",
+)
+"""The attributes of a task that ``using`` copies, or changes in the copy."""
 
-ELSEWHERE = {
+OTHER_LIBRARIES = {
     "delay": "push(...) adds the job; using(delay=seconds).push(...) delays it",
     "delay_on_commit": "push(...) adds the job, as part of the transaction or at its commit",
     "apply_async": "push(...) adds the job; using(delay=..., queue=..., priority=...).push(...) changes how",
@@ -97,40 +116,49 @@ ELSEWHERE = {
     "defer_async": "await apush(...) adds the job",
     "schedule": "using(at=moment).push(...) or using(delay=seconds).push(...) adds the job",
 }
-"""Methods by which other queues add a job, and what does it here."""
+"""The methods of other task libraries that add a job, and what to call instead."""
 
 
 class NoSuchMethod(InvalidTask, AttributeError):
-    """A task was asked for another queue's method."""
+    """A task has no method of this name: it belongs to another task library."""
 
 
 class Task(Generic[P, R]):
     """A registered function. ``using`` returns a changed copy.
 
-    It stands for the function: it is called as it, has its name, docstring and signature, and
-    ``inspect.unwrap`` finds it. As a function it equals itself alone. Its attributes and methods can be
-    assigned, as ``mock.patch.object`` does; the next push, and the next job here, go by what is there.
+    Calling a task calls its function. The task has the function's name, docstring and signature, and
+    ``inspect.unwrap(task)`` returns the function. Tasks are compared by identity. Attributes and methods of a
+    task can be assigned, as ``mock.patch.object`` does: later pushes, and later jobs that this process runs,
+    use the assigned value.
+
+    A job is *eligible* once its delay is over: from then on a worker may start it. A queue has *room* while
+    fewer jobs wait in it than its ``maxsize`` says; delayed ones do not count.
 
     Attributes:
-        function: what it calls.
-        name: how the store calls it.
+        function: the function that a call of the task calls.
+        name: the task's name in the store.
         queue: the queue its jobs go to.
         priority: a band or a number.
-        delay_seconds: seconds until a pushed job is eligible.
-        at: when a pushed job is eligible, in seconds since the epoch.
-        timeout: seconds a push waits for room; unset: the queue's ``PUSH_TIMEOUT``.
-        on_commit: inside a transaction on another database than the store's, push when it commits.
-        place: the file and line where it is declared.
+        delay_seconds: seconds from the push until the job is eligible.
+        at: when the job is eligible, in seconds since the epoch; ``None``: ``delay_seconds`` counts.
+        timeout: seconds a push may wait for room, or for locks of other transactions (not how long a job may
+            run). 0 does not wait for room, ``None`` waits for ever, and unset it is the queue's
+            ``PUSH_TIMEOUT``.
+        on_commit: whether a push waits for the commit of a transaction that is open on another database than
+            the store's. A transaction on the store's own database needs no waiting: the job is part of it.
+        declaration: where the task is declared: its module, file and line.
     """
 
-    # What a decorator above copies (functools.wraps) and a mock leaves is in the dict, what a task is is not.
-    __slots__ = (*VALUES, "__dict__", "__weakref__", "_is_async", "_metadata", "_route")
+    # The state of a task is in slots, because functools.wraps in a decorator above ``@task`` copies the whole
+    # ``__dict__``. That holds only what was copied from the function in the same way, and what mocks assign.
+    __slots__ = (*COPIED, "__dict__", "__weakref__", "_is_async", "_plan", "_stores", "_wrapped")
 
     __name__: str
     __qualname__: str
     _is_async: bool | None
-    _metadata: Mapping[str, Any]
-    _route: Route | None
+    _plan: PushPlan | None
+    _stores: StoreHandler
+    _wrapped: Mapping[str, Any]
 
     def __init__(
         self,
@@ -139,7 +167,8 @@ class Task(Generic[P, R]):
         *,
         queue: str = "default",
         priority: str | int = 0,
-        place: Place | None = None,
+        declaration: Declaration | None = None,
+        stores: StoreHandler = stores,
     ) -> None:
         self.function = function
         self.name = name
@@ -149,34 +178,39 @@ class Task(Generic[P, R]):
         self.at: float | None = None
         self.timeout: float | None = UNSET
         self.on_commit = True
-        self.place = place or Place.of(function)
-        for known in (inspect.unwrap(function), function):  # a decorator's object may lack a name
-            update_wrapper(self, known, updated=())
-        self._metadata = dict(vars(self))
+        self.declaration = declaration or Declaration.of(function)
+        self._stores = stores
+        # The function under all decorators first: an object that a decorator returns may lack a name.
+        for source in (inspect.unwrap(function), function):
+            update_wrapper(self, source, updated=())
+        self._wrapped = dict(vars(self))
 
     def __repr__(self) -> str:
-        changed = {"queue": "default", "priority": 0, "delay_seconds": 0.0, "at": None, "on_commit": True}
-        values = [f" {n}={getattr(self, n)!r}" for n, usual in changed.items() if getattr(self, n) != usual]
-        return f"<{type(self).__name__} {self.name}{''.join(values)}>"
+        defaults = {"queue": "default", "priority": 0, "delay_seconds": 0.0, "at": None, "on_commit": True}
+        shown = [
+            f" {n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default
+        ]
+        return f"<{type(self).__name__} {self.name}{''.join(shown)}>"
 
     def __reduce__(self) -> str:
-        return self.__qualname__  # pickled and copied as a function is: by its place
+        return self.__qualname__  # pickled and copied as a function is: by module and qualified name
 
-    if not TYPE_CHECKING:  # with these two, a type checker would allow every name
+    # Hidden from type checkers: with ``__setattr__`` and ``__getattr__`` they would accept any attribute.
+    if not TYPE_CHECKING:
 
         def __setattr__(self, name, value):
             object.__setattr__(self, name, value)
-            # As under a mock: what was worked out from the old value is worked out anew.
-            object.__setattr__(self, "_route", None)
+            # Computed from the attributes, one of which has changed (``mock.patch.object`` assigns, too).
+            object.__setattr__(self, "_plan", None)
             object.__setattr__(self, "_is_async", None)
 
         def __getattr__(self, name):
-            if name in ELSEWHERE:
-                raise NoSuchMethod(f"a task has no .{name}(): {ELSEWHERE[name]}.")
+            if name in OTHER_LIBRARIES:
+                raise NoSuchMethod(f"a task has no .{name}(): {OTHER_LIBRARIES[name]}.")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function here and now, as if it were no task."""
+        """Call the function in this thread, as if it were no task: no job is pushed."""
         return self.function(*args, **kwargs)  # type: ignore[no-any-return]
 
     def using(
@@ -194,8 +228,8 @@ class Task(Generic[P, R]):
         Args:
             priority: a band or a number from -100 to 100.
             queue: another queue.
-            delay: seconds (or a ``timedelta``) until the job is eligible.
-            at: when it is eligible; aware where ``USE_TZ`` is on.
+            delay: seconds (or a ``timedelta``) from the push until a worker may start the job.
+            at: when a worker may start the job; an aware datetime where ``USE_TZ`` is on.
             timeout: seconds a push waits for room; 0 never waits, ``None`` waits for ever.
             on_commit: ``False`` pushes at once, although a transaction on another database is open.
 
@@ -219,13 +253,14 @@ class Task(Generic[P, R]):
     def _changed(self, changes: Mapping[str, Any]) -> Self:
         copy = object.__new__(type(self))
         put = object.__setattr__
-        for name in VALUES:
+        for name in COPIED:
             put(copy, name, changes[name] if name in changes else getattr(self, name))
         put(copy, "_is_async", self._is_async)
-        put(copy, "_metadata", self._metadata)
-        put(copy, "_route", None)
-        # Not the whole of its dict: a mock's method there is bound to this task.
-        copy.__dict__.update(self._metadata)
+        put(copy, "_wrapped", self._wrapped)
+        put(copy, "_stores", self._stores)
+        put(copy, "_plan", None)
+        # Not the whole ``__dict__``: a method that a mock has put there is bound to the original.
+        copy.__dict__.update(self._wrapped)
         return copy
 
     # Pushing
@@ -234,56 +269,64 @@ class Task(Generic[P, R]):
         """Add a call of the task to its queue, and wait for room while the queue is full.
 
         Blocks in sync code and returns the job. Where an event loop runs in this thread it returns an
-        awaitable of the job (``apush`` is its explicit, typed twin).
+        awaitable of the job; ``apush`` does the same, and type checkers know that it is to be awaited.
 
-        Raises ``QueueFull`` when there was no room in time, or when waiting is not allowed;
-        ``InvalidPayload`` for arguments that JSON would change; ``TypeError`` for arguments the function
-        does not take; ``UnknownQueue``, ``UnknownBand``; ``StoreError`` if the store failed.
+        With the store on a database that has a transaction open here, the job is part of that transaction.
+        With a transaction open on another database, the job is pushed when that transaction commits: until
+        then no store holds the job, and ``QueueFull`` is raised where the ``atomic`` block ends.
+
+        Raises ``QueueFull`` if there was no room within ``timeout``, and at once in a full queue where the
+        push may not wait: inside a transaction on the store's database, in a job whose waiting would leave
+        no free worker for the queue in this process, and if ``MAX_WAITING_PUSHES`` of this process wait
+        already. Raises ``InvalidPayload`` for arguments that JSON would change (a tuple, or a dict with keys
+        that are no strings); ``TypeError`` for arguments that the function does not take; ``UnknownQueue``;
+        ``UnknownBand``; ``StoreError`` if the store failed.
         """
         if on_event_loop():
-            return Pushing(self, ((args, kwargs),), one=True)  # type: ignore[return-value]
+            return AwaitablePush(self, ((args, kwargs),), one=True)  # type: ignore[return-value]
         return cast("PushedJob[R]", push(self, ((args, kwargs),))[0])
 
     async def apush(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Push as ``push`` does, in async code."""
-        return await Pushing(self, ((args, kwargs),), one=True)  # type: ignore[no-any-return]
+        return await AwaitablePush(self, ((args, kwargs),), one=True)  # type: ignore[no-any-return]
 
     def push_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Sequence[Job[R]]:
         """Push many calls at once, in order: fewer commits than one by one.
 
-        As many as there is room for are taken at a time. ``QueueFull.pushed`` holds those that were taken
-        before the room ran out; inside a transaction it is all or none. Where an event loop runs it
-        returns an awaitable, as ``push``.
+        The store accepts as many jobs as fit, then the push waits for more room. If it is refused,
+        ``QueueFull.pushed`` holds the jobs that were accepted before, and these will run. Inside a
+        transaction on the store's database the store accepts all of the jobs or none. Where an event loop
+        runs in this thread it returns an awaitable, as ``push`` does.
 
         Args:
             calls: for each job a tuple of positional or a dict of keyword arguments.
         """
         if on_event_loop():
-            return Pushing(self, calls_of(calls), one=False)  # type: ignore[return-value]
+            return AwaitablePush(self, calls_of(calls), one=False)  # type: ignore[return-value]
         return push(self, calls_of(calls))
 
     async def apush_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Sequence[Job[R]]:
         """Push as ``push_many`` does, in async code."""
-        return await Pushing(self, calls_of(calls), one=False)  # type: ignore[no-any-return]
+        return await AwaitablePush(self, calls_of(calls), one=False)  # type: ignore[no-any-return]
 
     @property
     def is_async(self) -> bool:
         """Whether its jobs run on the event loop: the function is an ``async def``, or is marked as one."""
-        known = self._is_async
-        if known is None:
-            known = iscoroutinefunction(self.function)
-            object.__setattr__(self, "_is_async", known)
-        return known
+        cached = self._is_async
+        if cached is None:
+            cached = iscoroutinefunction(self.function)
+            object.__setattr__(self, "_is_async", cached)
+        return cached
 
 
 class AsyncTask(Task[P, R]):
-    """The task of an ``async def``: a call of it is awaited. In all else it is a ``Task``."""
+    """The task of an ``async def``. It differs from ``Task`` in one thing: what a call returns is awaited."""
 
     __slots__ = ()
 
     @markcoroutinefunction
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
-        """Call the function here and now, as if it were no task; ``await`` what it returns."""
+        """Call the function in this thread, as if it were no task; ``await`` what it returns."""
         return self.function(*args, **kwargs)  # type: ignore[no-any-return]
 
 
@@ -301,15 +344,15 @@ def _priority_of(priority: str | int | None, metadata: Mapping[str, Any] | None)
 def _checked_priority(priority: object) -> str | int:
     if isinstance(priority, str) and priority:
         return priority
-    if wanted := priority_problem(priority):
-        raise InvalidTask(f"priority {priority!r} must be a band of JOBIFY['PRIORITIES'] or {wanted}.")
+    if expected := expected_priority(priority):  # what a number would have to be; empty if it is good
+        raise InvalidTask(f"priority {priority!r} must be a band of JOBIFY['PRIORITIES'] or {expected}.")
     return cast(int, priority)
 
 
 def _seconds(name: str, value: object) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 10**10:
-        raise InvalidTask(f"{name} {value!r} must be a number of seconds, 0 or more.")
+        raise InvalidTask(f"{name} {value!r} must be a number of seconds, 0 or more (and below 10 billion).")
     return float(seconds)
 
 
@@ -317,7 +360,7 @@ def _epoch(at: object) -> float:
     if not isinstance(at, datetime):
         raise InvalidTask(f"at {at!r} must be a datetime.")
     if timezone.is_naive(at):
-        if timezone.is_naive(timezone.now()):  # USE_TZ is off: naive times are local ones
+        if not settings.USE_TZ:  # naive times are local ones
             return timezone.make_aware(at).timestamp()
         raise InvalidTask(f"at {at!r} has no time zone; with USE_TZ on it must be aware.")
     return at.timestamp()

@@ -93,7 +93,7 @@ def introduce(server: Server, password: str) -> None:
     say(f"  login   admin  {password}")
     say(f"  log     {os.path.relpath(server.log)}")
     stats, wanted = queue("default").stats(), queue("default").settings
-    if stats.paused or stats.state.over(wanted) != wanted:
+    if stats.paused or stats.state.applied_to(wanted) != wanted:
         tuned = f"{stats.workers} workers, maxsize {stats.maxsize}, {stats.order}"
         say(f"  queue   {tuned}{', paused' if stats.paused else ''}: so it was tuned in an earlier run")
 

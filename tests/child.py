@@ -48,7 +48,7 @@ class Child:
         self.arguments = arguments
         self.lines: list[str] = []
         self._closed = False
-        self._news = threading.Condition()
+        self._progress = threading.Condition()
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             env={**environment, "PYTHONUNBUFFERED": "1"},
@@ -74,8 +74,8 @@ class Child:
 
     def wait_for(self, text: str, times: int = 1, after: int = 0) -> str:
         """Return the line that contains ``text``, printed for the ``times``-th time after line ``after``."""
-        with self._news:
-            self._news.wait_for(lambda: len(self._with(text, after)) >= times or self._closed, PATIENCE)
+        with self._progress:
+            self._progress.wait_for(lambda: len(self._with(text, after)) >= times or self._closed, PATIENCE)
         found = self._with(text, after)
         assert len(found) >= times, f"no {text!r} in the output of {self}:\n{self.output}"
         return found[times - 1]
@@ -100,6 +100,10 @@ class Child:
         self._reader.join(LAST_LINES)
         return code
 
+    def read_out(self) -> None:
+        """Wait until all of its output has been read, however slow the machine is."""
+        self._reader.join(PATIENCE)
+
     def __enter__(self) -> Self:
         return self
 
@@ -123,9 +127,9 @@ class Child:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            with self._news:
+            with self._progress:
                 self.lines.append(line.rstrip("\n"))
-                self._news.notify_all()
-        with self._news:
+                self._progress.notify_all()
+        with self._progress:
             self._closed = True
-            self._news.notify_all()
+            self._progress.notify_all()

@@ -2,7 +2,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -115,13 +115,9 @@ def child_environment(transactional_db: None) -> dict[str, str]:
 
 
 @pytest.fixture
-def jobify(request: pytest.FixtureRequest, settings: Any) -> Iterator[Callable[..., None]]:
+def jobify(request: pytest.FixtureRequest, settings: Any) -> Iterator[workshop.Configure]:
     """The settings, with the store a test is parametrized with (memory without); call it to change them."""
-    store = getattr(request, "param", "memory")
-
-    def configure(**values: Any) -> None:
-        settings.JOBIFY = {"STORE": store, "PUSH_TIMEOUT": 0, **values}
-
+    configure = workshop.Configure(settings, getattr(request, "param", "memory"))
     configure()
     yield configure
     workshop.clear()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jobify_django import QueueFull, queue
-from tests.test_server import OpenPush, elsewhere, note, postgresql
-from tests.workshop import Configure, database
+from tests.test_server import OpenPush, note, postgresql
+from tests.workshop import Configure, database, elsewhere
 
 pytestmark = [database, postgresql]
 

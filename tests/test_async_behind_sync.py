@@ -23,14 +23,15 @@ from tests.workshop import (
     Configure,
     Workshop,
     a_gate,
+    actions,
     at_work,
     both,
     connection_of_the_orm,
     database,
+    elsewhere,
     memory,
     named,
 )
-from tests.workshop import _actions as actions
 
 variable: ContextVar[str] = ContextVar("variable", default="clean")
 threads: list[str] = []
@@ -131,7 +132,7 @@ def cancel(job: Job[Any], shop: Workshop) -> None:
     running = shop.pool.completer.running(job.id)
     assert running is not None
     assert job.cancel()
-    running.end("cancel")
+    running.stop("cancel")
 
 
 @both
@@ -280,7 +281,7 @@ def test_its_worker_is_taken_until_it_ends_and_its_thread_is_not(jobify: Configu
         second = pushed(gate.apass_through)
         shop.turn(3)
         assert (first.record().status, second.record().status) == (JobStatus.RUNNING, JobStatus.WAITING)
-        assert (shop.pool.slots["default"].busy, shop.pool.workers.threads._idle) == (1, 1)
+        assert (shop.pool.slots["default"].busy, shop.pool.workers.threads.idle) == (1, 1)
 
 
 class Unstarted(ThreadClaimLoop):
@@ -295,8 +296,7 @@ def test_what_a_closed_loop_cannot_go_on_with_is_handed_back(monkeypatch: pytest
     monkeypatch.setattr("jobify_django.pool.pool.AsyncClaimLoop", Unstarted)
     monkeypatch.setattr("jobify_django.pool.upkeep.Upkeep.start", lambda upkeep, loop: None)
     pool = Pool(MemoryStore("memory"), [a_queue()])
-    asyncio.run(pool.start())
-    pool.workers._loop_thread = -1
+    elsewhere(lambda: asyncio.run(pool.start()))
     pool.store.add(a_queue(), [JobSpec("a", returning.name, '[["nobody"],{}]')])
 
     pool.step()

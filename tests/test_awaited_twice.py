@@ -10,6 +10,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from jobify_django import Job, JobStatus, QueueFull, queue, task
+from jobify_django.push.awaitable import AwaitablePush
 from jobify_django.push.waits import PushWaits
 from tests.child import PATIENCE
 from tests.workshop import Configure, at_work, both, memory
@@ -39,7 +40,7 @@ async def stored() -> int:
 
 async def in_line() -> None:
     """Wait until a push stands in line."""
-    line = queue().store.local(PushWaits, "default")
+    line = queue().store.process_local(PushWaits, "default")
     async with asyncio.timeout(PATIENCE):
         while not line.busy:  # noqa: ASYNC110 - the line tells nobody
             await asyncio.sleep(0.005)
@@ -198,6 +199,39 @@ async def test_a_push_given_up_before_its_first_step_pushes_nothing_and_is_no_mi
     assert [record for record in caplog.records if record.name.startswith("jobify")] == []
 
 
+@both
+async def test_a_push_that_was_cancelled_says_what_became_of_the_jobs_it_had_added(jobify: Configure) -> None:
+    jobify(MAXSIZE=2, PUSH_TIMEOUT=PATIENCE)
+    push = note.push_many([(1,), (2,), (3,)])
+    pushing = asyncio.create_task(inside(push))
+    await in_line()
+    assert await stored() == 2
+    pushing.cancel()
+
+    with pytest.raises(RuntimeError, match=r"was cancelled .* the jobs that it had added were cancelled"):
+        await push
+    assert await stored() == 0
+
+
+@memory
+@pytest.mark.parametrize(
+    ("room", "said"),
+    [(2, "jobs that it had added by then stay. Look for them"), (0, "nothing was pushed. Push again.")],
+)
+async def test_a_push_that_was_closed_says_whether_jobs_of_it_stay(
+    jobify: Configure, room: int, said: str
+) -> None:
+    jobify(MAXSIZE=4, PUSH_TIMEOUT=PATIENCE)
+    await note.push_many([(0,)] * (4 - room))
+    push: Any = note.push_many([(1,), (2,), (3,)])
+    push.send(None)  # it adds what there is room for, and waits
+    push.close()
+
+    with pytest.raises(RuntimeError, match=said):
+        await push
+    assert await stored() == 4
+
+
 @memory
 async def test_a_failed_push_that_is_dropped_leaves_no_garbage(jobify: Configure) -> None:
     jobify(MAXSIZE=1, PUSH_TIMEOUT=0)
@@ -208,7 +242,7 @@ async def test_a_failed_push_that_is_dropped_leaves_no_garbage(jobify: Configure
         for _ in range(10):
             with pytest.raises(QueueFull):
                 await note.push(1)
-        assert sum(type(one).__name__ == "Pushing" for one in gc.get_objects()) == 0
+        assert sum(type(one) is AwaitablePush for one in gc.get_objects()) == 0
     finally:
         gc.enable()
 

@@ -18,6 +18,7 @@ from jobify_django import JobStatus, QueueFull, queue, task
 from jobify_django.models import Job, Queue
 from jobify_django.outcome import released
 from jobify_django.push.waits import PushWaits
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import Added
 from jobify_django.waiting.waitlist import Ticket
@@ -25,8 +26,8 @@ from jobify_django.waiting.waker import ThreadWaker
 from tests.child import PATIENCE, until
 from tests.claims import claim as take
 from tests.claims import release
-from tests.test_server import elsewhere, the_store
-from tests.workshop import Configure, both, database
+from tests.test_server import the_store
+from tests.workshop import Configure, both, database, elsewhere
 
 servers = pytest.mark.skipif(
     connection.vendor == "sqlite", reason="needs a database server: set DATABASE_URL"
@@ -134,12 +135,12 @@ def test_a_delay_too_short_for_the_clock_finds_no_room_in_a_full_queue(jobify: C
 @both
 def test_a_moment_that_has_passed_overtakes_nobody_in_line(jobify: Configure) -> None:
     jobify(MAXSIZE=1, PUSH_TIMEOUT=0)
-    line = queue().store.local(PushWaits, "default")
-    ticket = Ticket(ThreadWaker())
+    line = queue().store.process_local(PushWaits, "default")
+    ticket = Ticket(ThreadWaker(MACHINE))
     assert line.join(ticket, queue().store.listen, 10)
     try:
         for late in (note.using(delay=1e-9), note.using(at=datetime.now(UTC) - timedelta(minutes=1))):
-            line.see_full(Added(0, 1, 1))  # or the push would look for itself before it is refused
+            line.note_full(Added(0, 1, 1))  # or the push would look for itself before it is refused
             with pytest.raises(QueueFull):
                 late.push()
         assert note.using(delay=60).push().status is JobStatus.DELAYED

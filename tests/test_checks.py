@@ -16,6 +16,7 @@ from django.db.backends.dummy.base import DatabaseWrapper
 from jobify_django import queue, task
 from jobify_django.checks import check_database, check_settings, wal_is_safe
 from jobify_django.registry import tasks
+from tests.workshop import only_these_tasks
 
 Messages = dict[str, CheckMessage]
 
@@ -29,9 +30,10 @@ def found_in_database(alias: str = "default") -> Messages:
 
 
 @pytest.fixture(autouse=True)
-def _own_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_tasks() -> Iterator[None]:
     """Without the tasks of other tests."""
-    monkeypatch.setattr(tasks, "_tasks", {})
+    with only_these_tasks():
+        yield
 
 
 @pytest.fixture

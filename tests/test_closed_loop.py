@@ -9,10 +9,11 @@ import pytest
 from jobify_django import task
 from jobify_django.job import JobSpec, JobStatus
 from jobify_django.pool.claim_loop import ThreadClaimLoop
-from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.loop import call_on_loop
 from jobify_django.pool.pool import Pool
 from jobify_django.stores.memory import MemoryStore
 from jobify_django.testing.conformance.ground import a_queue
+from tests.workshop import elsewhere
 
 
 @task
@@ -37,13 +38,12 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     monkeypatch.setattr("jobify_django.pool.pool.AsyncClaimLoop", Unstarted)
     monkeypatch.setattr("jobify_django.pool.upkeep.Upkeep.start", lambda upkeep, loop: None)
     pool = Pool(MemoryStore("memory"), [a_queue()])
-    asyncio.run(pool.start())
-    pool.workers._loop_thread = -1
+    elsewhere(lambda: asyncio.run(pool.start()))
     return pool
 
 
 def test_a_pool_can_be_hurried_after_its_loop_was_closed(pool: Pool) -> None:
-    pool.hurry()
+    pool.release_now()
 
     assert pool.loop.is_closed()  # so the call raised nothing, and there was nobody to tell
 
@@ -69,7 +69,7 @@ def test_what_goes_wrong_with_an_open_loop_is_not_hidden() -> None:
     loop = Broken()
     try:
         with pytest.raises(RuntimeError, match="out of order"):
-            tell_loop(loop, print)
+            call_on_loop(loop, print)
     finally:
         loop.close()
-    assert tell_loop(loop, print) is False
+    assert call_on_loop(loop, print) is False

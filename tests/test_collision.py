@@ -16,13 +16,12 @@ from jobify_django import JobStatus, QueueFull, StoreBusy, queue, task
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job as Row
 from jobify_django.outcome import released, succeeded
-from jobify_django.stores.database import DatabaseStore, listener
-from jobify_django.stores.database.server import ServerTransactions
+from jobify_django.stores.database import DatabaseStore, listener, watermark
 from jobify_django.stores.value import Renewed
 from tests.child import PATIENCE, until
 from tests.claims import claim as take
-from tests.test_server import elsewhere, postgresql, the_store
-from tests.workshop import Configure, a_gate, at_work, database, pushed
+from tests.test_server import postgresql, the_store
+from tests.workshop import Configure, a_gate, at_work, database, elsewhere, pushed
 
 pytestmark = database
 on_server = pytest.mark.skipif(
@@ -64,21 +63,29 @@ def be_the_one_that_goes_on() -> None:
         Group.objects.bulk_create([Group(name=str(number)) for number in range(200)])  # the lighter gives way
 
 
+class Collisions(list[Any]):
+    """What the server said of statements that met another transaction: a deadlock, or too long a wait."""
+
+    MET = {"postgresql": ("40P01", "55P03"), "mysql": (1213, 1205)}
+
+    def watch(self, work: Callable[[], Any]) -> Any:
+        """Do some work on this thread's connection, and return its value."""
+        with connection.execute_wrapper(self._note):
+            return work()
+
+    def _note(self, execute: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return execute(*given)
+        except DjangoError as error:
+            said = getattr(error.__cause__, "sqlstate", None) or error.args[0]
+            if said in self.MET[connection.vendor]:
+                self.append(said)
+            raise
+
+
 @pytest.fixture
-def collisions(monkeypatch: pytest.MonkeyPatch) -> list[DjangoError]:
-    """The errors in which a store of this process saw a collision."""
-    seen: list[DjangoError] = []
-    kind = type(the_store())
-    collided = kind._collided
-
-    def watched(self: ServerTransactions, error: DjangoError) -> bool:
-        answer = collided(self, error)
-        if answer:
-            seen.append(error)
-        return bool(answer)
-
-    monkeypatch.setattr(kind, "_collided", watched)
-    return seen
+def collisions() -> Collisions:
+    return Collisions()
 
 
 class Beside:
@@ -107,7 +114,7 @@ class Beside:
 
 
 @on_server
-def test_a_deadlock_is_tried_again(jobify: Configure, collisions: list[DjangoError]) -> None:
+def test_a_deadlock_is_tried_again(jobify: Configure, collisions: Collisions) -> None:
     first, second = sorted(note.push().id for _ in range(2))
     with transaction.atomic():
         if connection.vendor == "postgresql":
@@ -117,7 +124,7 @@ def test_a_deadlock_is_tried_again(jobify: Configure, collisions: list[DjangoErr
                 [Group(name=str(number)) for number in range(200)]
             )  # the heavier goes on
         lock(second)
-        cancelling = Beside(lambda: the_store().cancel([first, second]))
+        cancelling = Beside(lambda: collisions.watch(lambda: the_store().cancel([first, second])))
         until(lambda: is_locked(first), "the cancelling")
         lock(first)
     assert set(cancelling.result()) == {first, second}
@@ -155,11 +162,13 @@ def _waits_for_a_lock() -> bool:
 
 
 @postgresql
-def test_a_suspect_is_found_although_the_claim_before_it_was_slow(jobify: Configure) -> None:
+def test_a_suspect_is_found_although_the_claim_before_it_was_slow(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watermark, "SLOW", -1.0)
     suspect = note.push()
     take(the_store(), pool="dead-pool", lease=-1.0)
     the_store().rescue()
-    the_store()._watermarks.claimed("default", 1.0)
     (claim,) = take(the_store(), 4, pool="pool", lease=30.0)
     assert claim.id == suspect.id
 
@@ -180,7 +189,7 @@ def test_a_suspect_that_another_pool_is_about_to_start_holds_up_nobody(jobify: C
 
 @on_server
 def test_a_lock_that_was_waited_for_too_long_is_tried_again(
-    jobify: Configure, collisions: list[DjangoError]
+    jobify: Configure, collisions: Collisions
 ) -> None:
     job = note.push()
 
@@ -191,7 +200,7 @@ def test_a_lock_that_was_waited_for_too_long_is_tried_again(
                 "mysql": "SET innodb_lock_wait_timeout = 1",
             }
             cursor.execute(impatient[connection.vendor])
-        return the_store().cancel([job.id])
+        return collisions.watch(lambda: the_store().cancel([job.id]))
 
     with transaction.atomic():
         lock(job.id)
@@ -201,9 +210,7 @@ def test_a_lock_that_was_waited_for_too_long_is_tried_again(
 
 
 @on_server
-def test_a_deadlock_in_the_callers_transaction_is_the_callers_to_try_again(
-    jobify: Configure, collisions: list[DjangoError]
-) -> None:
+def test_a_deadlock_in_the_callers_transaction_is_the_callers_to_try_again(jobify: Configure) -> None:
     first, second = sorted(note.push().id for _ in range(2))
 
     def cancel() -> Any:
@@ -352,13 +359,18 @@ def test_a_version_works_with_the_tables_of_the_next_one(jobify: Configure) -> N
 def test_a_listener_that_hears_nothing_says_so_and_looks_by_itself(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name, value in {"PATIENCE": 0.1, "TEST_EVERY": 0.05, "WAIT": 0.02, "DEAF_POLL": 0.02}.items():
+    for name, value in {
+        "ECHO_TIMEOUT": 0.1,
+        "TEST_EVERY": 0.05,
+        "WAIT": 0.02,
+        "POLL_WITHOUT_LISTEN": 0.02,
+    }.items():
         monkeypatch.setattr(listener, name, value)
-    ears = DatabaseStore().probe()
+    ears = DatabaseStore().change_detector()
     assert ears is not None
     with monkeypatch.context() as pooler, caplog.at_level("INFO", "jobify.store"):
         # A pooler in transaction mode takes the word, and gives it to nobody.
-        pooler.setattr(listener, "SAY", listener.SAY.replace(listener.CHANNEL, "another"))
+        pooler.setattr(listener, "NOTIFY", listener.NOTIFY.replace(listener.CHANNEL, "another"))
         until(lambda: ears() and "event=deaf" in caplog.text, "the listener's word")
         assert {kind for kind, _ in ears()} == {"work", "room", "ended"}
     with caplog.at_level("INFO", "jobify.store"):
@@ -371,7 +383,7 @@ def test_a_listener_that_hears_nothing_says_so_and_looks_by_itself(
 def test_with_a_deaf_listener_jobs_start_all_the_same(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "SAY", listener.SAY.replace(listener.CHANNEL, "another"))
+    monkeypatch.setattr(listener, "NOTIFY", listener.NOTIFY.replace(listener.CHANNEL, "another"))
     jobify(MAXSIZE=2, PUSH_TIMEOUT=PATIENCE, WORKERS=1)
     store = DatabaseStore("elsewhere")
     with at_work() as shop:
@@ -397,7 +409,7 @@ def test_a_process_has_the_documented_number_of_connections(jobify: Configure) -
     gates = []
 
     with at_work(workers=3) as shop:
-        until(lambda: queue().stats().pools, "the pool's first beat")
+        until(lambda: queue().stats().pools, "the pool's first heartbeat")
 
         def busy(gate: Any) -> None:
             Group.objects.count()

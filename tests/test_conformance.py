@@ -1,10 +1,9 @@
 """Every store keeps the one contract."""
 
-from collections.abc import Callable
-
 import pytest
 from django.db import connection
 
+from jobify_django.runtime import Runtime
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
@@ -13,14 +12,14 @@ from tests.test_watermark import be_patient, by_the_watermark
 
 
 class TestMemoryStore(StoreConformance):
-    def make_store(self, clock: Callable[[], float]) -> Store:
-        return MemoryStore("memory", clock=clock)
+    def make_store(self, runtime: Runtime) -> Store:
+        return MemoryStore("memory", runtime)
 
 
 @pytest.mark.django_db(transaction=True)
 class TestDatabaseStore(StoreConformance):
-    def make_store(self, clock: Callable[[], float]) -> Store:
-        return DatabaseStore("database", clock=clock)
+    def make_store(self, runtime: Runtime) -> Store:
+        return DatabaseStore("database", runtime)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -30,5 +29,5 @@ class TestDatabaseStoreByTheWatermark(StoreConformance):
     def _patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         be_patient(monkeypatch)
 
-    def make_store(self, clock: Callable[[], float]) -> Store:
-        return by_the_watermark(DatabaseStore("database", clock=clock))
+    def make_store(self, runtime: Runtime) -> Store:
+        return by_the_watermark(DatabaseStore("database", runtime))

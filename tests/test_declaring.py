@@ -23,6 +23,7 @@ from django.test import override_settings
 from jobify_django import DuplicateTask, InvalidTask, JobifyError, task
 from jobify_django.checks import check_settings
 from jobify_django.registry import tasks
+from tests.workshop import only_these_tasks
 
 Write = Callable[..., None]
 
@@ -33,8 +34,9 @@ def _memory(settings: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_tasks", dict(tasks._tasks))
+def _registry() -> Iterator[None]:
+    with only_these_tasks(*tasks):
+        yield
 
 
 @pytest.fixture
@@ -153,8 +155,8 @@ def test_a_function_may_declare_tasks_for_others(write: Write) -> None:
     text = "from helper import mail\n@mail\ndef send(): ...\n"
     write(helper=HELPER, shop=text)
     module = importlib.import_module("shop")
-    assert (module.send.name, module.send.place.module) == ("shop.send", "shop")
-    assert str(module.send.place).endswith("shop.py:3")
+    assert (module.send.name, module.send.declaration.module) == ("shop.send", "shop")
+    assert str(module.send.declaration).endswith("shop.py:3")
 
     importlib.reload(module)
     write(shop=text + text)
@@ -177,7 +179,7 @@ def test_a_running_program_may_declare_a_task_again(write: Write) -> None:
 
     first = declare()
 
-    assert first.place.module == __name__
+    assert first.declaration.module == __name__
     assert declare() is tasks["again"]
 
 
@@ -200,7 +202,7 @@ def test_a_script_and_the_module_of_the_same_file_share_their_tasks(write: Write
     write(shop="@task(name='send')\ndef send(): ...\n")
     imported = importlib.import_module("shop").send
 
-    again = runpy.run_path(imported.place.file, run_name="__main__")["send"]
+    again = runpy.run_path(imported.declaration.file, run_name="__main__")["send"]
 
     assert again is not imported
     assert tasks["send"] is imported  # other processes have this one
@@ -309,8 +311,8 @@ def test_a_name_makes_a_task_of_what_a_decorator_returns(write: Write) -> None:
     sent = importlib.import_module("shop").send_5
 
     assert tasks["send"] is sent
-    assert (sent("a"), sent.place.module) == (5, "shop")
-    assert str(sent.place).endswith("shop.py:5")
+    assert (sent("a"), sent.declaration.module) == (5, "shop")
+    assert str(sent.declaration).endswith("shop.py:5")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from jobify_django import queue, task
+from jobify_django import QueueFull, queue, task
 from tests.settings import SQLITE_OPTIONS
 from tests.test_router import ensure_connection
 from tests.workshop import Configure, both, memory
@@ -118,3 +118,41 @@ def test_a_rolled_back_savepoint_of_that_database_takes_its_push_along(jobify: C
             note.push()
             transaction.set_rollback(True, using=OTHER)
     assert waiting() == 1
+
+
+@memory
+@pushes
+def test_of_two_open_transactions_a_push_waits_for_that_of_the_database_named_first(
+    jobify: Configure, push: Callable[[], None], jobs: int
+) -> None:
+    with transaction.atomic(using=OTHER):
+        with transaction.atomic():
+            push()
+            assert waiting() == 0
+        assert waiting() == jobs
+    with transaction.atomic():
+        with transaction.atomic(using=OTHER):
+            push()
+        assert waiting() == jobs
+    assert waiting() == 2 * jobs
+
+
+@memory
+def test_a_push_refused_at_the_commit_ends_the_block_with_an_error_and_later_hooks_do_not_run(
+    jobify: Configure,
+) -> None:
+    jobify(MAXSIZE=1, PUSH_TIMEOUT=0)
+    ran: list[str] = []
+
+    def order() -> None:
+        with transaction.atomic(using=OTHER):
+            Group.objects.using(OTHER).create(name="committed")
+            transaction.on_commit(lambda: ran.append("before"), using=OTHER)
+            push_two()
+            transaction.on_commit(lambda: ran.append("after"), using=OTHER)
+
+    with pytest.raises(QueueFull) as full:
+        order()
+    assert (full.value.taken, waiting()) == (1, 1)
+    assert Group.objects.using(OTHER).filter(name="committed").exists()
+    assert ran == ["before"]

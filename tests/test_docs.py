@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+from django.apps import apps
 from django.core.management.base import CommandParser
 
 import jobify_django
-from jobify_django import JobifyError, checks, conf, exceptions
+from jobify_django import JobifyError, JobStatus, checks, conf, exceptions, outcome
+from jobify_django.job import Claim
 from jobify_django.management.commands import jobs, runjobs
 from tests.blocks.page import DOCS, FENCE, PAGES, blocks, relative
 
@@ -115,6 +118,62 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
     assert re.search(rf"\b{name}\b", text)
 
 
+# What is public
+
+PUBLIC = sections(REFERENCE / "stability.md", 2)["Names in Python"]
+DIRECTIVE = re.compile(r"^\.\. auto(?:class|data|function):: (jobify_django[\w.]*)\.(\w+)", re.MULTILINE)
+MEMBERS = re.compile(r"^\.\. automodule:: (jobify_django[\w.]*)\n +:members: (.+)$", re.MULTILINE)
+IMPORT = re.compile(r"^ *from (jobify_django[\w.]*) import ([\w, ]+)$", re.MULTILINE)
+
+
+def public_names() -> set[tuple[str, str]]:
+    """Return each name in a module that the page about stability calls public, with that module."""
+    rows = re.findall(r"^\| `(jobify_django\.[\w.]+)` \| ([^:|]+)", PUBLIC, re.MULTILINE)
+    return {(module, name) for module, names in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def documented_names() -> set[tuple[str, str]]:
+    """Return each name in a module that the reference documents, or a page imports."""
+    reference = (REFERENCE / "api.md").read_text()
+    found = set(DIRECTIVE.findall(reference))
+    pages = "".join(page.read_text() for page in PAGES)
+    for module, names in [*MEMBERS.findall(reference), *IMPORT.findall(pages)]:
+        found |= {(module, name.strip()) for name in names.split(",")}
+    return {(module, name) for module, name in found if module != "jobify_django"}
+
+
+def test_every_name_of_the_package_is_said_to_be_public_and_none_invented() -> None:
+    (line,) = re.findall(r"^From `jobify_django` itself:\n\n(.+?)\n\n", PUBLIC, re.MULTILINE | re.DOTALL)
+
+    assert re.findall(r"`(\w+)`", line) == jobify_django.__all__
+
+
+def test_every_documented_name_of_a_module_is_said_to_be_public_and_none_invented() -> None:
+    assert public_names() == documented_names()
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(public_names()))
+def test_a_public_name_is_where_it_is_said_to_be(module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(module), name)
+
+
+def test_the_tables_and_loggers_that_are_said_to_be_public_are_those_there_are() -> None:
+    rows = dict(
+        re.findall(
+            r"^\| (.+?) \| (.+) \|$", sections(REFERENCE / "stability.md", 2)["What is not Python"], re.M
+        )
+    )
+    models = apps.get_app_config("jobify_django").get_models()
+    package = Path(str(jobify_django.__file__)).parent
+    source = "".join(page.read_text() for page in package.rglob("*.py"))
+
+    assert set(re.findall(r"`(jobify_\w+)`", rows["the database"])) == {one._meta.db_table for one in models}
+    assert set(re.findall(r"`(jobify[.a-z]*)`", rows["[the log](commands.md#the-log)"])) == {
+        "jobify",
+        *re.findall(r'get_log\("([\w.]+)"\)', source),
+    }
+
+
 # Commands
 
 
@@ -166,6 +225,117 @@ def test_every_logged_event_is_documented_and_none_invented() -> None:
     rows += re.findall(r"^\| `event` \|(.*)\|$", jobs, re.MULTILINE)
 
     assert {event for row in rows for event in re.findall(r"`([a-z-]+)`", row)} == logged
+
+
+# The states of a job
+
+STATES = sections(DOCS / "explanation" / "how-it-works.md", 2)["The states of a job"]
+
+
+def documented_ways() -> set[tuple[str, str, str]]:
+    """Return what the table says: from which state, to which, by which verb."""
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:4]] for line in STATES.splitlines() if line[:2] == "| "
+    ]
+    return {
+        (one, other, verb)
+        for before, after, verbs in rows[1:]
+        for one in before.split(", ")
+        for other in after.split(", ")
+        for verb in verbs.split(", ")
+    }
+
+
+def ways_of_the_rule() -> set[tuple[str, str, str]]:
+    """Return what the rule makes of each outcome: of a running job, and of one that is retried."""
+    job = Claim("1", 1, "default", "task", "[[], {}]", 0, pushed_at=0.0, eligible_at=0.0, started_at=0.0)
+    settled = [
+        outcome.succeeded(job),
+        outcome.failed(job),
+        outcome.cancelled(job),
+        outcome.released(job, "its pool stopped"),
+        outcome.released(job, "later", until=9.0),
+    ]
+    rescued = [outcome.expired(job, 3.0, None), outcome.expired(job, 3.0, (2.0, 4.0))]
+    verbs = {"settle": settled, "rescue": rescued, "reconcile": [outcome.released(job, outcome.LOST_REPLY)]}
+    running = {
+        (JobStatus.RUNNING, outcome.next_state(one, crashes=crashes, cancel_requested=asked, now=5.0), verb)
+        for verb, outcomes in verbs.items()
+        for one in outcomes
+        for crashes in range(outcome.CRASH_LIMIT)
+        for asked in (False, True)
+    }
+    retried = outcome.next_state(outcome.retried(job), crashes=2, cancel_requested=True, now=5.0)
+    return {(before, then.status, verb) for before, then, verb in running} | {
+        (before, retried.status, "retry") for before in (JobStatus.FAILED, JobStatus.CANCELLED)
+    }
+
+
+def test_the_states_of_a_job_are_those_of_the_rule() -> None:
+    documented = documented_ways()
+    others = {
+        ("", "waiting", "push"),
+        ("", "delayed", "push"),
+        ("delayed", "waiting", "claim"),
+        ("waiting", "running", "claim"),
+        ("waiting", "cancelled", "cancel"),
+        ("delayed", "cancelled", "cancel"),
+        *((status, "", "prune") for status in JobStatus if status.ended),
+    }
+
+    assert documented == ways_of_the_rule() | others
+
+
+def test_the_picture_has_every_state_and_every_verb() -> None:
+    picture = (DOCS / "images" / "states.svg").read_text()
+    states = re.findall(r'<g class="state \w+"><rect [^>]*/><text [^>]*>(\w+)<', picture)
+    verbs = re.findall(r'<tspan class="verb">(\w+)<', picture)
+
+    assert sorted(states) == sorted(JobStatus)
+    assert set(verbs) == {verb for _, _, verb in documented_ways()}
+
+
+# The words inside
+
+
+def test_the_words_inside_name_files_and_names_that_there_are() -> None:
+    text = (DOCS / "contributing" / "glossary.md").read_text()
+    package = Path(str(jobify_django.__file__)).parent
+    source = "".join(page.read_text() for page in package.rglob("*.py"))
+    files = re.findall(r"`([\w/]+(?:\.py|/))`", text)
+    classes = {name: body for name, body in re.findall(r"^class (\w+)(.+?)^(?=\S)", source, re.M | re.S)}
+    names = re.findall(r"`([A-Z][a-z]\w*)(?:\.(\w+))?`", text)
+
+    assert len(files) > 30
+    assert [file for file in files if not (package.parent / file).exists() | (package / file).exists()] == []
+    assert len(names) > 5
+    assert [name for name, _ in names if name not in classes] == []
+    assert [
+        (name, attribute)
+        for name, attribute in names
+        if not re.search(rf"(?:def |self\.|^    ){attribute}\b", classes[name], re.MULTILINE)
+    ] == []
+    assert [word for word in re.findall(r"`(\w+)`", text) if not re.search(rf"\b{word}\b", source)] == []
+
+
+# Decisions
+
+DECISIONS = sorted(page for page in (DOCS / "decisions").glob("*.md") if page.name != "index.md")
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_a_decision_says_why_what_follows_and_what_was_measured(page: Path) -> None:
+    assert list(sections(page, 2)) == ["Context", "Decision", "Consequences", "What was measured"]
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_each_figure_of_a_decision_stands_on_a_page_that_it_names(page: Path) -> None:
+    measured = sections(page, 2)["What was measured"]
+    targets = [target.partition("#")[0] for target in LINK.findall(measured)]
+    sources = "".join((page.parent / target).read_text() for target in targets)
+    figures = re.findall(r"\d[\d,.]*\d", measured)
+
+    assert [one for one in figures if not re.search(rf"(?<![\d,.]){re.escape(one)}(?![\d])", sources)] == []
 
 
 # Links

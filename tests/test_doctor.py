@@ -18,13 +18,12 @@ from django.db import connections
 from jobify_django import queue, task
 from jobify_django.conf import get_settings
 from jobify_django.job import JobSpec, new_id
-from jobify_django.registry import tasks
 from jobify_django.stores.base import Store
 from jobify_django.stores.memory import MemoryStore
 from jobify_django.stores.value import PoolQueue, PoolRecord
 from tests.child import Child
 from tests.claims import claim
-from tests.workshop import Configure, both, database
+from tests.workshop import Configure, both, database, only_these_tasks
 
 AN_HOUR = 3600.0
 
@@ -38,8 +37,9 @@ async def anote() -> None: ...
 
 
 @pytest.fixture(autouse=True)
-def only_the_tasks_of_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_tasks", {one.name: one for one in (note, anote)})
+def only_the_tasks_of_this_module() -> Iterator[None]:
+    with only_these_tasks(note, anote):
+        yield
 
 
 def report(*arguments: str, fails: bool = False) -> list[str]:
@@ -64,7 +64,7 @@ def the_store() -> Store:
 def beat(*, busy: int = 0, id: str = "a-pool", kind: str = "runjobs") -> None:
     """Report a pool alive."""
     queues = {"default": PoolQueue(10, busy, 0)}
-    the_store().beat(PoolRecord(id, "web-1", 4121, kind, time.time(), queues))
+    the_store().heartbeat(PoolRecord(id, "web-1", 4121, kind, time.time(), queues))
 
 
 def start(kind: Any, *, ago: float, lease: float = 60.0, pool: str = "a-pool") -> str:
@@ -290,7 +290,7 @@ class Broken(MemoryStore):
     def query(self, query: Any) -> Any:
         raise RuntimeError("find")
 
-    def troubles(self) -> Any:
+    def diagnose(self) -> Any:
         raise SystemExit(1)
 
 

@@ -13,7 +13,7 @@ import os, signal, sys, warnings
 warnings.simplefilter("ignore")
 import django
 django.setup()
-from jobify_django.current import inside
+from jobify_django.current import current
 from jobify_django.pool.forking import hook_forks
 
 def note(number, frame): pass
@@ -27,7 +27,7 @@ signal.set_wakeup_fd(writer)
 hook_forks()
 hook_forks()
 if sys.argv[1] == "job":
-    inside.set(object())
+    current.set(object())
 pid = os.fork()
 names = [getattr(signal.getsignal(n), "__name__", str(signal.getsignal(n)))
          for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]

@@ -24,7 +24,7 @@ from tests.workshop import Configure, a_gate, at_work, both, memory, pushed
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chores that come round soon, and a dead pool that is replaced at once."""
-    for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
+    for name in ("HEARTBEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
         monkeypatch.setattr(upkeep, name, 0.05)
     monkeypatch.setattr(service, "RESTART_AFTER", 0.0)
 
@@ -178,14 +178,14 @@ def assert_not_alive_until(go_on: Callable[[], object], caplog: pytest.LogCaptur
     clock = store.clock
     store.clock = lambda: clock() + 60  # its last report is old
     looks = []
-    turning = liveness.Turning.look
+    turning = liveness.TurnMonitor.check
 
-    def look(self: liveness.Turning, turns: int) -> bool:
+    def look(self: liveness.TurnMonitor, turns: int) -> bool:
         looks.append(turning(self, turns))
         return looks[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(liveness.Turning, "look", look)
+        patch.setattr(liveness.TurnMonitor, "check", look)
         until(lambda: len(looks) >= 3, "more looks")
         assert list(store.pools()) == []
         go_on()

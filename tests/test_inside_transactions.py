@@ -28,7 +28,7 @@ def add(a: int, b: int) -> int:
 
 async def run_what_waits() -> None:
     async with asyncio.timeout(PATIENCE), serving() as service:
-        await service.until_dry()
+        await service.until_idle()
 
 
 async def answers_of_a_server() -> list[str]:

@@ -15,7 +15,6 @@ from django.db import OperationalError, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django import JobFailed, JobStatus
-from jobify_django.outcome import Outcome
 from jobify_django.pool import connection as pool_connection
 from jobify_django.pool import execution
 from jobify_django.pool.session import lasting
@@ -170,7 +169,7 @@ def test_a_cancel_that_comes_while_an_ended_job_is_tidied_up_does_not_undo_its_e
         assert tidying.wait(PATIENCE)
         running = shop.pool.completer.running(job.id)
         assert running is not None
-        running.end("release")
+        running.stop("release")
         go_on.set()
         job.wait(timeout=PATIENCE)
         assert (job.status, job.result()) == (JobStatus.SUCCESSFUL, "done")
@@ -186,13 +185,15 @@ def test_a_worker_thread_lives_on_when_telling_an_outcome_fails(
         return [r.levelno for r in caplog.records if "event=" in r.getMessage()]
 
     with at_work() as shop:
-        told = shop.pool.workers.threads._done
+        claim_loop = shop.pool.workers.claim_loop
+        wake = claim_loop.wake
 
-        def fail(running: Any, outcome: Outcome) -> None:
-            told(running, outcome)
-            raise RuntimeError("told, and broken")
+        def fail() -> None:
+            wake()
+            if threading.current_thread().name.startswith("jobify-worker-"):
+                raise RuntimeError("told, and broken")
 
-        monkeypatch.setattr(shop.pool.workers.threads, "_done", fail)
+        monkeypatch.setattr(claim_loop, "wake", fail)
         assert run(threading.get_ident) == run(threading.get_ident)
         # The thread speaks after it has told.
         until(lambda: len(said()) == 2, "the word of the thread")

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from io import StringIO
 from typing import Any
 
@@ -12,8 +12,8 @@ from django.core.management import CommandError, call_command
 from jobify_django import JobStatus, StoreError, get_job, queue, task
 from jobify_django.management.commands.jobs import SUBCOMMANDS, Command
 from jobify_django.management.subcommands import acting
-from jobify_django.registry import tasks
 from jobify_django.testing import FakeClock
+from tests.workshop import only_these_tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -29,9 +29,10 @@ def store(request: Any, settings: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def only_the_tasks_of_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
+def only_the_tasks_of_this_module() -> Iterator[None]:
     """Other test modules' tasks name queues and bands of their own settings, which the doctor examines."""
-    monkeypatch.setattr(tasks, "_tasks", {add.name: add})
+    with only_these_tasks(add):
+        yield
 
 
 def jobs(*arguments: str) -> str:

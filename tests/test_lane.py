@@ -182,7 +182,8 @@ TEXTS: dict[str, dict[str, list[str]]] = {
         "push": [
             """
                 SET STATEMENT innodb_lock_wait_timeout = 10 FOR SELECT maxsize, `order`, sequence FROM
-                jobify_queue WHERE name = %s FOR UPDATE""",
+                jobify_queue WHERE name = %s
+                AND (SELECT id FROM jobify_job WHERE FALSE FOR UPDATE) IS NULL FOR UPDATE""",
             """
                 SELECT (SELECT count(*) FROM jobify_job WHERE queue = %(queue)s AND status = 'waiting'),
                 (SELECT count(*) FROM jobify_job WHERE queue = %(queue)s AND status = 'delayed' AND
@@ -236,7 +237,8 @@ TEXTS: dict[str, dict[str, list[str]]] = {
         "limit": [
             """
                 SET STATEMENT innodb_lock_wait_timeout = 10 FOR SELECT maxsize, `order`, sequence FROM
-                jobify_queue WHERE name = %s FOR UPDATE""",
+                jobify_queue WHERE name = %s
+                AND (SELECT id FROM jobify_job WHERE FALSE FOR UPDATE) IS NULL FOR UPDATE""",
             """
                 SELECT count(*) FROM jobify_job WHERE queue = %s AND status = 'running' AND lease_until >=
                 %s""",
@@ -277,7 +279,7 @@ def plain(statement: str) -> str:
 
 @contextmanager
 def said() -> Iterator[list[str]]:
-    """What is said to the database in the block, without hints to other processes, and transactions' ends."""
+    """What is said to the database in the block, without notifications, and transactions' ends."""
     seen: list[str] = []
 
     def note(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:

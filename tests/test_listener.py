@@ -1,4 +1,4 @@
-"""What a listener makes of the words it hears; PostgreSQL's are put into its mouth."""
+"""What a listener makes of the payloads it gets; PostgreSQL's are put into its mouth."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobify_django.stores.database.listener import DEBOUNCE, ECHO, WAIT, Listener
-from jobify_django.stores.notifier import EVERYTHING
+from jobify_django.runtime import MACHINE
+from jobify_django.stores.database import listener as module
+from jobify_django.stores.database.listener import DEBOUNCE, ECHO, WAIT, ListenDetector
+from jobify_django.stores.notifier import EVERY_KIND
 from tests.child import until
 
 
 class Mouth:
-    """A connection that has heard the given words, and notes how long it was to wait for more."""
+    """A connection that has got the given payloads, and notes how long it was to wait for more."""
 
     def __init__(self) -> None:
-        self.words: list[str] = []
+        self.payloads: list[str] = []
         self.waits: list[float] = []
         self.closed = 0
 
+    def execute(self, statement: str) -> None:
+        assert statement == "LISTEN jobify"
+
     def notifies(self, *, timeout: float, stop_after: int) -> list[SimpleNamespace]:
         self.waits.append(timeout)
-        heard, self.words = self.words[:stop_after], self.words[stop_after:]
-        return [SimpleNamespace(payload=word) for word in heard]
+        got, self.payloads = self.payloads[:stop_after], self.payloads[stop_after:]
+        return [SimpleNamespace(payload=payload) for payload in got]
 
     def close(self) -> None:
         self.closed += 1
@@ -31,22 +36,24 @@ class Mouth:
 @pytest.fixture
 def mouth(monkeypatch: pytest.MonkeyPatch) -> Mouth:
     mouth = Mouth()
-    monkeypatch.setattr(Listener, "_listen", lambda self: setattr(self, "_raw", mouth))
+    driver = SimpleNamespace(connect=lambda **parameters: mouth)
+    wrapper = SimpleNamespace(Database=driver, get_connection_params=dict)
+    monkeypatch.setattr(module, "connections", {"default": wrapper})
     return mouth
 
 
 def test_what_was_said_before_it_listened_is_looked_for(mouth: Mouth) -> None:
-    listener = Listener("default", mouth.words.append)
-    assert listener() == EVERYTHING
+    listener = ListenDetector("default", mouth.payloads.append, MACHINE)
+    assert listener() == EVERY_KIND
     assert mouth.waits == []
     assert listener() == set()
 
 
 def test_a_listener_looks_again_for_what_was_not_said_a_second_time(mouth: Mouth) -> None:
     # A process says a thing once in a while: a job that was pushed right after another was not announced.
-    listener = Listener("default", lambda word: None)
+    listener = ListenDetector("default", lambda word: None, MACHINE)
     listener()
-    mouth.words.append("work default")
+    mouth.payloads.append("work default")
     assert listener() == {("work", "default")}
     mouth.waits.clear()
     until(lambda: listener() == {("work", "default")}, "the second look", patience=10)
@@ -57,9 +64,9 @@ def test_a_listener_looks_again_for_what_was_not_said_a_second_time(mouth: Mouth
 
 
 def test_words_heard_between_are_looked_for_again_too(mouth: Mouth) -> None:
-    listener = Listener("default", lambda word: None)
+    listener = ListenDetector("default", lambda word: None, MACHINE)
     listener()
-    mouth.words += ["work default", "room mail"]
+    mouth.payloads += ["work default", "room mail"]
     assert [listener(), listener()] == [{("work", "default")}, {("room", "mail")}]
     again: set[object] = set()
     until(lambda: again.update(listener()) or len(again) == 2, "the second looks", patience=10)
@@ -67,8 +74,8 @@ def test_words_heard_between_are_looked_for_again_too(mouth: Mouth) -> None:
 
 
 def test_a_word_of_its_own_tells_nobody_anything(mouth: Mouth) -> None:
-    listener = Listener("default", mouth.words.append)
+    listener = ListenDetector("default", mouth.payloads.append, MACHINE)
     listener()
-    assert listener() == set()  # it has heard its own word
-    mouth.words += [ECHO, "gossip default"]
+    assert listener() == set()  # it has got its own payload
+    mouth.payloads += [ECHO, "gossip default"]
     assert [listener(), listener()] == [set(), set()]

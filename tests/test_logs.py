@@ -347,13 +347,13 @@ def test_a_pool_lets_go_of_an_exception_once_it_is_reported(jobify: Configure) -
     try:
         with at_work() as shop:
             running: list[Any] = []
-            settle = shop.pool.completer.settle
+            settle = shop.pool.completer.forget
 
             def settling(id: str, attempt: int) -> Any:
                 running.append(settle(id, attempt))
                 return running[-1]
 
-            shop.pool.completer.settle = settling  # type: ignore[method-assign]
+            shop.pool.completer.forget = settling  # type: ignore[method-assign]
             pushed(deep).wait(timeout=PATIENCE)
             until(lambda: seen, "the signal")
             until(lambda: running[0].exception is None, "the end of it")
@@ -506,7 +506,7 @@ SAFE = {"quoted", "listed", "_ending"}
 OURS = {
     "why",  # "signal=TERM" and the like
     "name",  # a signal's
-    "kind",  # of a hint
+    "kind",  # of a notification
     "event",  # of a lifespan
     "rescued.status",
     "self.id",  # a pool's, which it made itself
@@ -518,8 +518,8 @@ OURS = {
     "django.get_version()",
     "platform.python_version()",
     "parent.pid",
-    "leftover.fault",
-    "leftover.remedy",
+    "queue.fault",
+    "queue.remedy",
 }
 
 

@@ -79,12 +79,12 @@ def test_a_claim_in_parts_keeps_limits_orders_and_tasks_that_are_not_known(store
     capped, ordered = NAMES[1_500], NAMES[1_501]
     mine = add(store, capped, 10)
     low, high = add(store, ordered, 3, priority=-1), add(store, ordered, 3, priority=1)
-    wanted = demand(NAMES, 5, unknown=["u1", "u2"])
+    wanted = demand(NAMES, 5, unknown_tasks=["u1", "u2"])
     wanted = wanted._replace(lanes={**wanted.lanes, capped: Lane(5, 30.0, 3)})
     claims = store.claim(wanted).claims
     assert [claim.id for claim in claims if claim.queue == capped] == mine[:3]
     assert [claim.id for claim in claims if claim.queue == ordered] == [*high, *low[:2]]
-    assert not [c for c in store.claim(wanted._replace(unknown=())).claims if c.queue == capped]
+    assert not [c for c in store.claim(wanted._replace(unknown_tasks=())).claims if c.queue == capped]
 
 
 def test_a_suspect_of_any_part_is_claimed_alone(store: Store) -> None:
@@ -93,7 +93,7 @@ def test_a_suspect_of_any_part_is_claimed_alone(store: Store) -> None:
     (suspect,) = add(store, NAMES[-1])
     add(store, NAMES[0])
     Job.objects.filter(id=suspect).update(crashes=1)
-    assert store.claim(demand(NAMES, 5, quarantine="wait")).blocked
+    assert store.claim(demand(NAMES, 5, quarantine="defer")).deferred
     assert [claim.id for claim in store.claim(demand(NAMES, 5)).claims] == [suspect]
 
 
@@ -139,7 +139,7 @@ def test_the_pages_and_commands_show_two_thousand_queues(store: Store) -> None:
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
     served = dict.fromkeys(NAMES, PoolQueue(1, 0, 0))
-    store.beat(PoolRecord("pool", "h", 1, "code", store.clock(), served))
+    store.heartbeat(PoolRecord("pool", "h", 1, "code", store.clock(), served))
     with statements() as seen:
         page = client.get(reverse("admin:jobify_django_overview_changelist")).content.decode()
     assert all(f">{name}</a>" in page for name in SOME)
@@ -178,7 +178,7 @@ def test_a_thousand_workers_hold_renew_and_finish_their_jobs(store: Store) -> No
 def test_a_thousand_tasks_that_are_not_known_are_passed_over(store: Store) -> None:
     unknown = [f"deploy.tasks.of_tomorrow_{number}" for number in range(1_000)]
     ids = add(store, NAMES[-1])
-    claims = store.claim(demand(NAMES, 1, unknown=unknown)).claims
+    claims = store.claim(demand(NAMES, 1, unknown_tasks=unknown)).claims
     assert [claim.id for claim in claims] == ids
 
 

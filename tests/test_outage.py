@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,12 +15,20 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from jobify_django import outage, queue
+from jobify_django import queue
 from jobify_django.admin import reading
 from jobify_django.exceptions import StoreError
-from jobify_django.management.heartbeat import Heartbeat
-from jobify_django.outage import FORGOTTEN, LONGEST_SILENCE, MOST_KINDS, SAY_AGAIN, Outage, Word
+from jobify_django.management.heartbeat import HeartbeatFile
 from jobify_django.pool import backoff, upkeep
+from jobify_django.repeated_failure import (
+    FORGOTTEN,
+    LONGEST_SILENCE,
+    MOST_KINDS,
+    REPORT_AGAIN,
+    FailureReport,
+    RepeatedFailure,
+)
+from jobify_django.runtime import MACHINE
 from jobify_django.stores import watcher
 from jobify_django.stores.database.watchdog import Watchdog
 from jobify_django.stores.memory import MemoryStore
@@ -38,13 +47,16 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(outage, "time", made)
-    return made
+def clock() -> Clock:
+    return Clock()
 
 
-def told_over(trouble: Outage, clock: Clock, seconds: int) -> list[int]:
+@pytest.fixture
+def trouble(clock: Clock) -> RepeatedFailure:
+    return RepeatedFailure(replace(MACHINE, monotonic=clock.monotonic))
+
+
+def told_over(trouble: RepeatedFailure, clock: Clock, seconds: int) -> list[int]:
     """Fail once a second; return in which of them it was told."""
     told = []
     for second in range(seconds):
@@ -54,25 +66,25 @@ def told_over(trouble: Outage, clock: Clock, seconds: int) -> list[int]:
     return told
 
 
-def test_an_outage_is_told_at_once_and_then_at_a_falling_rate(clock: Clock) -> None:
-    told = told_over(Outage(), clock, 24 * 3600)
-    assert told[:4] == [0, SAY_AGAIN, 3 * SAY_AGAIN, 7 * SAY_AGAIN]
+def test_an_outage_is_told_at_once_and_then_at_a_falling_rate(trouble: RepeatedFailure, clock: Clock) -> None:
+    told = told_over(trouble, clock, 24 * 3600)
+    assert told[:4] == [0, REPORT_AGAIN, 3 * REPORT_AGAIN, 7 * REPORT_AGAIN]
     assert len(told) < 35
     assert max(b - a for a, b in itertools.pairwise(told)) == LONGEST_SILENCE
 
 
-def test_another_error_is_told_at_once_and_two_that_alternate_are_told_once_each(clock: Clock) -> None:
-    trouble = Outage()
+def test_another_error_is_told_at_once_and_two_that_alternate_are_told_once_each(
+    trouble: RepeatedFailure,
+) -> None:
     errors = [StoreError("gone"), PermissionError("denied")] * 20
     words = [trouble.fail(error) for error in errors]
-    assert words[:2] == [Word(True, 1), Word(True, 2)]
+    assert words[:2] == [FailureReport(True, 1), FailureReport(True, 2)]
     assert words[2:] == [None] * 38
 
 
 def test_errors_that_differ_in_numbers_are_one_and_many_that_never_read_the_same_are_not_all_told(
-    clock: Clock,
+    trouble: RepeatedFailure,
 ) -> None:
-    trouble = Outage()
     assert [trouble.fail(StoreError(f"process {pid} blocks")) is None for pid in range(3)] == [
         False,
         True,
@@ -82,26 +94,25 @@ def test_errors_that_differ_in_numbers_are_one_and_many_that_never_read_the_same
     assert sum(word is not None for word in told) == MOST_KINDS - 1
 
 
-def test_after_its_end_or_a_long_silence_it_is_a_new_one(clock: Clock) -> None:
-    trouble = Outage()
-    assert trouble.over() == 0
+def test_after_its_end_or_a_long_silence_it_is_a_new_one(trouble: RepeatedFailure, clock: Clock) -> None:
+    assert trouble.recovered() == 0
     trouble.fail("x")
     assert trouble.fail("x") is None
-    assert trouble.over(quiet=10.0) == 0
+    assert trouble.recovered(quiet=10.0) == 0
     clock.now += 10
-    assert trouble.over(quiet=10.0) == 2
-    assert trouble.over() == 0
-    assert trouble.fail("x") == Word(True, 1)
+    assert trouble.recovered(quiet=10.0) == 2
+    assert trouble.recovered() == 0
+    assert trouble.fail("x") == FailureReport(True, 1)
     clock.now += FORGOTTEN + 1
-    assert trouble.fail("x") == Word(True, 1)
+    assert trouble.fail("x") == FailureReport(True, 1)
 
 
-def test_an_error_whose_text_cannot_be_read_is_told_too(clock: Clock) -> None:
+def test_an_error_whose_text_cannot_be_read_is_told_too(trouble: RepeatedFailure) -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise ValueError
 
-    assert Outage().fail(Mute()) == Word(True, 1)
+    assert trouble.fail(Mute()) == FailureReport(True, 1)
 
 
 # The loops
@@ -122,9 +133,9 @@ class Shaky(MemoryStore):
         self._try("claim")
         return super().claim(*given, **named)
 
-    def beat(self, *given: Any, **named: Any) -> Any:
-        self._try("beat")
-        return super().beat(*given, **named)
+    def heartbeat(self, *given: Any, **named: Any) -> Any:
+        self._try("heartbeat")
+        return super().heartbeat(*given, **named)
 
     def stats(self, *given: Any, **named: Any) -> Any:
         self._try("stats")
@@ -162,7 +173,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Said:
 
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
+    for name in ("HEARTBEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
         monkeypatch.setattr(upkeep, name, 0.01)
     monkeypatch.setattr(backoff, "LONGEST_BACKOFF", 0.01)
 
@@ -188,8 +199,8 @@ def test_a_chore_that_fails_in_a_way_nobody_foresaw_is_told_once_with_its_traceb
     shaky: dict[str, Exception], said: Said, brisk: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with at_work():
-        shaky["beat"] = OSError("no space left on device")
-        met("beat", 10)
+        shaky["heartbeat"] = OSError("no space left on device")
+        met("heartbeat", 10)
         (one,) = said("event=upkeep-failed")
         assert (one.levelno, one.exc_info is not None) == (logging.WARNING, True)
         shaky.clear()
@@ -200,7 +211,7 @@ def test_a_chore_that_fails_in_a_way_nobody_foresaw_is_told_once_with_its_traceb
 def test_a_push_that_cannot_look_for_workers_says_so_once(
     shaky: dict[str, Exception], said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.push.unserved.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("jobify_django.push.unserved.CHECK_EVERY", 0.0)
     shaky["pools"] = StoreError("permission denied for table jobify_pool.")
     for _ in range(5):
         write_line.push("path", "line")
@@ -213,8 +224,8 @@ def test_a_push_that_cannot_look_for_workers_says_so_once(
 
 
 @pytest.fixture
-def admin(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(reading, "_unreadable", Outage())
+def admin(admin_client: Client, trouble: RepeatedFailure, monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setattr(reading, "read_failures", trouble)
     return admin_client
 
 
@@ -246,7 +257,7 @@ def test_a_watcher_whose_database_is_away_says_so_once(
     tries: list[None] = []
     works, looked = threading.Event(), threading.Event()
 
-    def probe() -> Any:
+    def detector() -> Any:
         if works.is_set():
             return look
         tries.append(None)
@@ -256,7 +267,7 @@ def test_a_watcher_whose_database_is_away_says_so_once(
         looked.set()
         return ()
 
-    monkeypatch.setattr(store, "probe", probe)
+    monkeypatch.setattr(store, "change_detector", detector)
     monkeypatch.setattr(type(store), "shared", True)
     stop = store.listen("work", lambda what: None)
     try:
@@ -268,7 +279,9 @@ def test_a_watcher_whose_database_is_away_says_so_once(
         stop()
 
 
-def test_a_listener_that_raises_at_each_hint_is_told_once(shaky: dict[str, Exception], said: Said) -> None:
+def test_a_listener_that_raises_at_each_notification_is_told_once(
+    shaky: dict[str, Exception], said: Said
+) -> None:
     def listen(what: object) -> None:
         raise ValueError("a bug")
 
@@ -279,30 +292,27 @@ def test_a_listener_that_raises_at_each_hint_is_told_once(shaky: dict[str, Excep
             store.notifier.publish("work", "default")
     finally:
         stop()
-    (one,) = said("event=hint-failed")
+    (one,) = said("event=notify-failed")
     assert one.exc_info is not None
 
 
-def test_calls_that_go_without_a_deadline_for_want_of_a_thread_are_told_once(
-    monkeypatch: pytest.MonkeyPatch, said: Said
-) -> None:
-    def refuse(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+def test_calls_that_go_without_a_deadline_for_want_of_a_thread_are_told_once(said: Said) -> None:
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
 
-    watchdog = Watchdog()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        for _ in range(5):
-            with watchdog.limit(SimpleNamespace(), 1.0):
-                pass
+    watchdog = Watchdog(replace(MACHINE, thread=Refused))
+    for _ in range(5):
+        with watchdog.limit(SimpleNamespace(), 1.0):
+            pass
     assert len(said("event=no-thread")) == 1
 
 
 def test_a_heartbeat_file_that_cannot_be_touched_is_told_once_and_when_it_can_again(
     tmp_path: Any, said: Said
 ) -> None:
-    path = tmp_path / "missing" / "beat"
-    heartbeat = Heartbeat(path)
+    path = tmp_path / "missing" / "heartbeat"
+    heartbeat = HeartbeatFile(path)
     for _ in range(5):
         heartbeat.show()
     assert len(said("event=heartbeat-failed")) == 1

@@ -8,17 +8,17 @@ from jobify_django.job import CANCELLED, DELAYED, FAILED, SUCCESSFUL, WAITING, C
 from jobify_django.outcome import (
     CRASH_LIMIT,
     LEASE_RAN_OUT,
-    RAN_OUT_AWAY,
+    RAN_OUT_IN_OUTAGE,
     Outcome,
     cancelled,
     crash_error,
     crashed,
+    expired,
     failed,
-    lease_ran_out,
+    next_state,
     released,
     retried,
     succeeded,
-    what_becomes,
 )
 
 NOW = 1_800_000_000.0
@@ -44,7 +44,7 @@ def test_an_outcome_tells_the_cause_and_the_consequence(
 ) -> None:
     assert outcome[:4] == ("an-id", 3, "mail", "app.tasks.send")
     assert (outcome.happened, outcome.status) == (happened, status)
-    assert outcome.plain is status.ended
+    assert outcome.needs_no_row is status.ended
     assert outcome.charged is (happened == "crashed")
 
 
@@ -52,7 +52,7 @@ def test_an_outcome_tells_the_cause_and_the_consequence(
 def test_the_outcome_of_a_flagged_job_is_flagged_and_never_plain(made: object) -> None:
     outcome: Outcome = made(FLAGGED)  # type: ignore[operator]
 
-    assert (outcome.flags, outcome.plain) == (2, False)
+    assert (outcome.flags, outcome.needs_no_row) == (2, False)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_the_outcome_of_a_flagged_job_is_flagged_and_never_plain(made: object) -
 def test_what_becomes_of_a_job(
     outcome: Outcome, crashes: int, asked: bool, becomes: tuple[object, ...]
 ) -> None:
-    assert what_becomes(outcome, crashes=crashes, cancel_requested=asked, now=NOW) == becomes
+    assert next_state(outcome, crashes=crashes, cancel_requested=asked, now=NOW) == becomes
 
 
 @pytest.mark.parametrize(
-    ("until", "away", "charged"),
+    ("lease_until", "outage", "charged"),
     [
         (NOW, None, True),
         (NOW, (NOW - 1, NOW + 1), False),
@@ -94,8 +94,8 @@ def test_what_becomes_of_a_job(
     ],
 )
 def test_a_lease_that_ran_out_while_the_store_was_away_is_no_crash(
-    until: float | None, away: tuple[float, float] | None, charged: bool
+    lease_until: float | None, outage: tuple[float, float] | None, charged: bool
 ) -> None:
-    outcome = lease_ran_out(CLAIM, until, away)
+    outcome = expired(CLAIM, lease_until, outage)
 
-    assert (outcome.charged, outcome.reason) == (charged, LEASE_RAN_OUT if charged else RAN_OUT_AWAY)
+    assert (outcome.charged, outcome.reason) == (charged, LEASE_RAN_OUT if charged else RAN_OUT_IN_OUTAGE)

@@ -59,7 +59,7 @@ class Counting(DatabaseStore):
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Counting:
-    monkeypatch.setattr(module, "PART", PART, raising=False)
+    monkeypatch.setattr(module, "PART", PART)
     return Counting()
 
 

@@ -25,7 +25,7 @@ from jobify_django import (
     queue,
     task,
 )
-from jobify_django.handle import revived
+from jobify_django.handle import unpickled
 from jobify_django.job import JobSpec, new_id
 from jobify_django.stores.memory import MemoryStore
 from tests.child import PATIENCE, until
@@ -166,7 +166,7 @@ def test_a_handle_goes_to_another_process_and_back(jobify: Configure) -> None:
 
 @memory
 def test_a_handle_whose_memory_is_in_another_process_says_so(jobify: Configure) -> None:
-    other = revived("memory", "default", 1.0, JobSpec(new_id(), double.name, "[[1], {}]")._asdict())
+    other = unpickled("memory", "default", 1.0, JobSpec(new_id(), double.name, "[[1], {}]")._asdict())
 
     assert other.args == [1]
     with pytest.raises(JobNotFound, match="in the memory of the process that pushed it"):
@@ -178,7 +178,7 @@ def test_a_handle_of_a_newer_release_is_read_too(jobify: Configure) -> None:
     job = double.push(4)
     values = {**job.record()._asdict(), "mood": "new in some later release"}
 
-    assert revived("memory", "default", 0.0, values).status is JobStatus.WAITING
+    assert unpickled("memory", "default", 0.0, values).status is JobStatus.WAITING
 
 
 def test_a_copy_of_a_handle_stays_with_a_store_that_no_settings_name() -> None:

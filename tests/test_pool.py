@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,11 +20,12 @@ from jobify_django.outcome import Outcome
 from jobify_django.pool import Service, liveness, service, upkeep
 from jobify_django.pool.phase import Phase
 from jobify_django.pool.pool import Pool
-from jobify_django.pool.slots import Running
+from jobify_django.pool.slots import RunningJob
 from jobify_django.signals import job_ended
 from jobify_django.stores import stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.stores.value import PoolRecord, Renewed
 from jobify_django.testing.conformance.ground import a_queue, outcome
 from tests.child import PATIENCE, until
 from tests.claims import claim, die, release
@@ -34,6 +37,7 @@ from tests.workshop import (
     at_work,
     both,
     database,
+    do,
     faulty,
     held,
     memory,
@@ -62,7 +66,7 @@ def busy(shop: Workshop) -> int:
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chores that come round soon, and a dead pool that is replaced at once."""
-    for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
+    for name in ("HEARTBEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
         monkeypatch.setattr(upkeep, name, 0.05)
     monkeypatch.setattr(service, "RESTART_AFTER", 0.0)
 
@@ -257,7 +261,7 @@ def test_hurry_ends_a_drain_in_progress(jobify: Configure) -> None:
         gate.reached()
         stopping = asyncio.run_coroutine_threadsafe(shop.service.drain(3600), shop.loop)
         until(lambda: shop.pool.phase >= Phase.DRAINING, "the drain")
-        shop.loop.call_soon_threadsafe(shop.service.hurry)
+        shop.loop.call_soon_threadsafe(shop.service.release_now)
         assert list(stopping.result(PATIENCE)) == [job.id]
 
     assert record(job).status is JobStatus.WAITING
@@ -293,7 +297,7 @@ def test_a_running_def_job_cannot_be_stopped_and_ends_as_it_ends(jobify: Configu
         assert job.cancel()
         running = shop.pool.completer.running(job.id)
         assert running is not None
-        until(lambda: running.ending, "the wish")
+        until(lambda: running.stop_reason, "the wish")
         gate.open()
         assert ended(job) is JobStatus.SUCCESSFUL
 
@@ -319,7 +323,7 @@ def test_a_job_cancelled_before_a_blocked_loop_could_begin_it_is_cancelled(
         running = shop.pool.completer.running(job.id)
         assert running is not None
         assert job.cancel()
-        until(lambda: running.ending, "the wish")
+        until(lambda: running.stop_reason, "the wish")
         gate.open()
         assert ended(job) is JobStatus.CANCELLED
         assert ran == []
@@ -432,11 +436,11 @@ def test_every_loop_survives_a_store_that_is_away(
     with at_work() as shop:
         pushed(lambda: None).wait(timeout=PATIENCE)
         pool = shop.pool.id
-        trouble.break_down("claim", "settle", "renew", "beat", "sync", "rescue", "prune")
+        trouble.break_down("claim", "settle", "renew", "heartbeat", "sync", "rescue", "prune")
         job = pushed(lambda: "after")
         shop.pool.wake()
         until(lambda: trouble.met["claim"] >= 2, "two tries")
-        for chore in ("sync", "beat"):
+        for chore in ("sync", "heartbeat"):
             until(lambda chore=chore: trouble.met[chore] >= 2, f"two tries of {chore}")
         assert record(job).status is JobStatus.WAITING
         trouble.break_down("claim", "rescue")  # nothing is rescued by a pool that cannot look
@@ -444,7 +448,7 @@ def test_every_loop_survives_a_store_that_is_away(
         trouble.clear()
         assert ended(job) is JobStatus.SUCCESSFUL
         assert shop.pool.id == pool
-        until(lambda: [p.id for p in the_store().pools()] == [pool], "the next beat")
+        until(lambda: [p.id for p in the_store().pools()] == [pool], "the next heartbeat")
 
     away = [r for r in caplog.records if "event=store-away" in r.message]
     assert [r.levelno for r in away] == [logging.ERROR]
@@ -561,7 +565,7 @@ def test_a_pool_that_stops_without_its_store_says_so(
 @faulty
 def test_a_pool_starts_while_its_store_is_away(jobify: Configure) -> None:
     job = pushed(lambda: None)
-    trouble.break_down("claim", "settle", "beat", "sync", "rescue", "prune")
+    trouble.break_down("claim", "settle", "heartbeat", "sync", "rescue", "prune")
     with at_work():
         until(lambda: trouble.met["claim"], "the first try")
         trouble.clear()
@@ -610,12 +614,15 @@ def test_a_pool_whose_upkeep_dies_is_replaced(
     with at_work() as shop:
         dead = shop.pool
 
-        def bug() -> None:
-            raise SystemExit
+        beat = dead.store.heartbeat
+
+        def bug(pool: PoolRecord) -> None:
+            if pool.id == dead.id:
+                raise SystemExit
+            beat(pool)
 
         until(lambda: dead.turns, "its first turn")
-        monkeypatch.setattr(dead._upkeep._beat, "work", bug)
-        dead._upkeep.hurry()
+        monkeypatch.setattr(dead.store, "heartbeat", bug)
         until(lambda: shop.pool is not dead, "another pool")
         assert ended(pushed(lambda: None)) is JobStatus.SUCCESSFUL
 
@@ -735,7 +742,7 @@ def test_an_idle_pool_writes_nothing_but_its_heartbeat(jobify: Configure) -> Non
         return seen, list(PoolRow.objects.values_list("seen_at"))
 
     with at_work() as shop:
-        until(lambda: PoolRow.objects.exists(), "the first beat")
+        until(lambda: PoolRow.objects.exists(), "the first heartbeat")
         quiet = 0
         while not quiet:
             before, beat = version()
@@ -786,7 +793,7 @@ def test_one_service_runs_the_queues_of_several_stores(jobify: Configure) -> Non
         assert {pool.store.alias for pool in shop.service.pools} == {"database", "memory"}
         jobs = [pushed(lambda: 1), pushed(lambda: 2, queue="quick")]
         assert {ended(job) for job in jobs} == {JobStatus.SUCCESSFUL}
-    assert stores["memory"] is jobs[1]._store
+    assert set(stores["memory"].get([job.id for job in jobs])) == {jobs[1].id}
 
 
 def test_a_service_needs_a_queue_it_knows(settings: Any) -> None:
@@ -797,35 +804,74 @@ def test_a_service_needs_a_queue_it_knows(settings: Any) -> None:
         Service(exclude=["default"])
 
 
-def a_pool_with_a_job() -> tuple[Pool, Running]:
-    """A pool that has not started, and the job it runs."""
-    served, store = a_queue(), MemoryStore("memory")
+def a_pool_with_a_job() -> tuple[Pool, RunningJob]:
+    """A pool that has not started, and the job it runs, whose lease is renewed again and again."""
+    served, store = a_queue(lease=0.03), MemoryStore("memory")
     store.add(served, [JobSpec("a", "app.tasks.a", "[[],{}]")])
     pool = Pool(store, [served])
-    running = pool.slots["default"].take(*claim(store, pool=pool.id))
+    running = pool.slots["default"].take(*claim(store, pool=pool.id), do)
     pool.completer.hold(running)
     return pool, running
 
 
-def test_a_job_that_has_ended_here_is_not_reported_lost(caplog: pytest.LogCaptureFixture) -> None:
+@contextlib.contextmanager
+def upkeep_of(pool: Pool, monkeypatch: pytest.MonkeyPatch, *, stops: bool = False) -> Iterator[list[Renewed]]:
+    """Do what a pool does beside claiming, and yield what its renewals brought; it ``stops`` during one."""
+    renewed: list[Renewed] = []
+    renew = pool.store.renew
+
+    def watched(*given: Any) -> Renewed:
+        answer = renew(*given)
+        if stops:
+            beside.stop()
+        renewed.append(answer)
+        return answer
+
+    monkeypatch.setattr(pool.store, "renew", watched)
+    beside = upkeep.Upkeep(
+        pool.id,
+        pool.store,
+        pool.queues,
+        pool.workers,
+        pool.completer,
+        turns=lambda: 0,
+        record=pool.record,
+        died=lambda error: None,
+    )
+    loop = asyncio.new_event_loop()
+    loop.close()  # no job runs on it
+    beside.start(loop)
+    try:
+        yield renewed
+    finally:
+        beside.stop()
+        beside.join(PATIENCE)
+
+
+def test_a_job_that_has_ended_here_is_not_reported_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     # Its outcome is stored, and the reply is still on its way when its lease is to be renewed.
     pool, running = a_pool_with_a_job()
     pool.store.settle([outcome(running.claim)])
     running.slots.leave(running)
 
-    pool._upkeep._renew()
+    with upkeep_of(pool, monkeypatch) as renewed:
+        until(lambda: len(renewed) >= 2, "what follows a renewal")
 
+    assert list(renewed[0].lost) == [running.claim.id]
     assert "event=lost" not in caplog.text
 
 
 def test_a_job_that_a_stopping_pool_hands_back_is_not_reported_lost(
-    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # The renewal was under way when the pool said its last words.
     pool, running = a_pool_with_a_job()
     release(pool.store, [running.claim], pool.id)
-    pool._upkeep.stop()
 
-    pool._upkeep._renew()
+    with upkeep_of(pool, monkeypatch, stops=True) as renewed:
+        until(lambda: renewed, "the renewal")
 
+    assert list(renewed[0].lost) == [running.claim.id]
     assert "event=lost" not in caplog.text

@@ -163,7 +163,7 @@ def test_no_call_of_a_pool_is_made_on_a_borrowed_thread(
 ) -> None:
     jobify(WORKERS=2)
     connected: set[str] = set()
-    wrapper = type(connection._connections["default"])  # type: ignore[attr-defined]
+    wrapper = type(connections["default"])
     theirs = wrapper.connect
 
     def connect(self: Any) -> None:
@@ -193,7 +193,7 @@ def test_a_producer_that_binds_on_the_server_is_heard(jobify: Configure, changed
     def say() -> None:
         try:
             with connections["default"].cursor() as cursor:
-                cursor.execute(listener.SAY, ["work default"])
+                cursor.execute(listener.NOTIFY, ["work default"])
         except BaseException as error:
             errors.append(error)
         finally:

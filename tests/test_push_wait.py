@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,12 +21,13 @@ from django.db import connections, transaction
 from jobify_django import Job, JobStatus, QueueFull, queue, task
 from jobify_django.job import JobSpec, new_id
 from jobify_django.push.admission import Admission
-from jobify_django.push.push import route_of
+from jobify_django.push.push import plan_of
 from jobify_django.push.waits import PushWaits
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import JobQuery
-from jobify_django.waiting.waker import Call, Waker
+from jobify_django.waiting.waker import BlockingCall, Waker
 from tests.child import PATIENCE, until
 from tests.claims import claim
 from tests.workshop import Configure, a_gate, at_work, both, database, held, memory, notice_nothing, pushed
@@ -51,7 +52,7 @@ def the_store() -> Store:
 
 
 def line(name: str = "default") -> PushWaits:
-    return the_store().local(PushWaits, name)
+    return the_store().process_local(PushWaits, name)
 
 
 def waiting() -> int:
@@ -147,20 +148,18 @@ def test_a_push_that_waited_too_long_says_how_full_the_queue_is(jobify: Configur
     assert not line().busy
 
 
-def test_the_time_until_a_push_finds_the_queue_full_counts_too(
-    jobify: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_until_a_push_finds_the_queue_full_counts_too(jobify: Configure) -> None:
+    now = 1000.0
+    jobify.run_on(replace(MACHINE, monotonic=lambda: now))
     jobify(MAXSIZE=1)
     note.push(1)
-    now = 1000.0
-    monkeypatch.setattr("jobify_django.push.admission.time", SimpleNamespace(monotonic=lambda: now))
     spec = JobSpec(new_id(), note.name, "[[2], {}]")
-    steps = Admission(route_of(note.using(timeout=10)), [spec]).steps(Quiet())
+    steps = Admission(plan_of(note.using(timeout=10)), [spec]).steps(Quiet())
     step = next(steps)
 
     def go_on() -> None:
         nonlocal step, now
-        while isinstance(step, Call):
+        while isinstance(step, BlockingCall):
             found = step.function()
             now += 8  # as if the look had waited for a thread
             step = steps.send(found)
@@ -825,7 +824,7 @@ async def loop_push(value: int) -> None:
 def test_a_push_warns_once_a_queue_when_no_worker_is_alive(
     jobify: Configure, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.push.unserved.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("jobify_django.push.unserved.CHECK_EVERY", 0.0)
     jobify(QUEUES={"mail": {}})
     for _ in range(3):
         note.push(1)

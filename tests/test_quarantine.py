@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from jobify_django import Job, JobStatus, queue
 from jobify_django.job import Claim
-from jobify_django.pool import dryness, quarantine, slots
-from jobify_django.pool.quarantine import LOOK_AGAIN, QUARANTINE, QuarantineRule
-from jobify_django.pool.slots import Slots
+from jobify_django.pool import idle_check, quarantine
+from jobify_django.pool.quarantine import CHECK_AGAIN, QUARANTINE, QuarantineRule
+from jobify_django.pool.slots import ProcessSlots, Slots
+from jobify_django.runtime import MACHINE
 from jobify_django.testing import FakeClock
 from jobify_django.testing.conformance.ground import a_queue
 from tests.child import PATIENCE, until
 from tests.claims import claim, die
-from tests.workshop import Configure, Gate, at_work, both, database, held, pushed
+from tests.workshop import Configure, Gate, at_work, both, database, do, held, pushed
 
 HOUR = 3600.0
 
@@ -27,7 +28,7 @@ def in_quarantine(deaths: int = 1, **using: Any) -> tuple[Job[Any], Gate]:
     job, gate = held(**using)
     store = queue(using.get("queue", "default")).store
     for death in range(deaths):
-        (claimed,) = die(store, queue=job.queue, quarantine="start" if death else "pass")
+        (claimed,) = die(store, queue=job.queue, quarantine="alone" if death else "skip")
         assert claimed.id == job.id
         store.rescue()
     return job, gate
@@ -175,7 +176,7 @@ def test_a_queue_with_a_job_in_quarantine_that_has_to_wait_is_not_dry(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "QUARANTINE", 0.0)
-    monkeypatch.setattr(dryness, "PUZZLED", 0.0)
+    monkeypatch.setattr(idle_check, "UNCLAIMED_FOR", 0.0)
     jobify(QUEUES={"quick": {"STORE": "memory"}})
     _, gate = in_quarantine(deaths=2, queue="quick")
     unproven, second = in_quarantine()
@@ -188,7 +189,7 @@ def test_a_queue_with_a_job_in_quarantine_that_has_to_wait_is_not_dry(
         until(lambda: pool.turns > turns + 1, "turns beside that job")
         queue().resume()
         turns = pool.turns
-        dry = asyncio.run_coroutine_threadsafe(pool.until_dry(), shop.loop)
+        dry = asyncio.run_coroutine_threadsafe(pool.until_idle(), shop.loop)
         until(lambda: pool.turns > turns + 2, "its turns")
         assert not dry.done()
         assert not second.began.is_set()
@@ -202,50 +203,48 @@ def test_a_queue_with_a_job_in_quarantine_that_has_to_wait_is_not_dry(
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def clock() -> FakeClock:
     """The clock that processes measure their own time on."""
-    clock = FakeClock(0.0)
-    for module in (quarantine, slots):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
-    return clock
+    return FakeClock(0.0)
 
 
 def a_process(clock: FakeClock) -> tuple[QuarantineRule, Slots]:
     """Return the rule of a process with one queue, and its slots."""
-    made = Slots(a_queue(), 10, of_process := {})
+    of_process = ProcessSlots(replace(MACHINE, monotonic=clock))
+    made = Slots(a_queue(), 10, of_process)
     return QuarantineRule(of_process), made
 
 
 def start(slots: Slots, crashes: int = 0) -> None:
     """Let a job start now."""
-    slots.take(Claim("id", 1, "default", "app.tasks.a", "[[],{}]", 0, 0.0, 0.0, 0.0, crashes))
+    slots.take(Claim("id", 1, "default", "app.tasks.a", "[[],{}]", 0, 0.0, 0.0, 0.0, crashes), do)
 
 
 def test_nothing_starts_for_as_long_as_a_quarantine_takes(clock: FakeClock) -> None:
     process, slots = a_process(clock)
     start(slots)
-    assert process.left == 0
+    assert process.seconds_alone == 0
     start(slots, crashes=1)
-    assert process.left == QUARANTINE
+    assert process.seconds_alone == QUARANTINE
     clock.advance(QUARANTINE - 1)
-    assert process.left == 1
+    assert process.seconds_alone == 1
     clock.advance(1)
-    assert process.left == 0
-    assert process.choice == "start"
+    assert process.seconds_alone == 0
+    assert process.choice == "alone"
 
 
 def test_a_job_in_quarantine_waits_until_the_newest_job_has_run_for_as_long_as_a_quarantine_takes(
     clock: FakeClock,
 ) -> None:
     process, slots = a_process(clock)
-    assert process.choice == "start"
+    assert process.choice == "alone"
     start(slots)
     clock.advance(QUARANTINE - 1)
     start(slots)
     clock.advance(1)
-    assert process.choice == "wait"
+    assert process.choice == "defer"
     clock.advance(QUARANTINE - 1)
-    assert process.choice == "start"
+    assert process.choice == "alone"
 
 
 def test_a_job_in_quarantine_does_not_wait_for_ever_for_jobs_that_keep_starting(clock: FakeClock) -> None:
@@ -253,18 +252,18 @@ def test_a_job_in_quarantine_does_not_wait_for_ever_for_jobs_that_keep_starting(
     for _ in range(3):
         start(slots)
         clock.advance(QUARANTINE / 3)
-        assert process.choice == "wait"
-        process.note_blocked()
+        assert process.choice == "defer"
+        process.note_deferred()
     start(slots)
     clock.advance(QUARANTINE / 3)
-    assert process.choice == "start"
+    assert process.choice == "alone"
 
 
 def test_how_long_one_job_in_quarantine_has_waited_says_nothing_of_a_later_one(clock: FakeClock) -> None:
     process, slots = a_process(clock)
-    process.note_blocked()
-    clock.advance(QUARANTINE + LOOK_AGAIN)
+    process.note_deferred()
+    clock.advance(QUARANTINE + CHECK_AGAIN)
     start(slots)
-    assert process.choice == "wait"
-    process.note_blocked()
-    assert process.choice == "wait"
+    assert process.choice == "defer"
+    process.note_deferred()
+    assert process.choice == "defer"

@@ -194,7 +194,7 @@ def test_the_watcher_hears_of_what_is_written_to_the_new_file(place: Place) -> N
             raw.close()
             return heard.wait(0.1)
 
-        until(written, "a hint at a write to the new file")
+        until(written, "a notification of a write to the new file")
     finally:
         stop()
 

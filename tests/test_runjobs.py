@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import stat
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -448,7 +449,7 @@ def test_the_heartbeat_file_is_touched_while_it_works_and_gone_afterwards(
     child.wait_for("ready")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     os.utime(path, (0, 0))
-    until(lambda: time.time() - path.stat().st_mtime < 60, "the next beat")
+    until(lambda: time.time() - path.stat().st_mtime < 60, "the next heartbeat")
     assert child.end(signal.SIGTERM) == 0
     assert not path.exists()
 
@@ -587,12 +588,19 @@ def test_a_wait_that_ends_early_does_not_end_a_stopping_process(monkeypatch: pyt
                 raise end
             return end
 
+    ended: list[int] = []
+    monkeypatch.setattr("jobify_django.management.process.SimpleQueue", Signals)
+    monkeypatch.setattr(os, "_exit", ended.append)
     process = Process(last_resort=True)
-    ended: list[Process] = []
-    monkeypatch.setattr(process, "_signals", Signals())
-    monkeypatch.setattr(process, "_end_anyhow", lambda: ended.append(process))
     process.stop(60.0, "signal=SIGTERM")
-    process._watch()
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        with process.listening():
+            until(lambda: "jobify-signals" not in {thread.name for thread in threading.enumerate()})
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
     assert ended == []
     assert next(ends, None) is None
 

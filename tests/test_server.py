@@ -19,7 +19,7 @@ from jobify_django.stores.database import DatabaseStore
 from tests.child import PATIENCE, until
 from tests.claims import claim as take
 from tests.claims import release
-from tests.workshop import Configure, database
+from tests.workshop import Configure, database, elsewhere
 
 pytestmark = [
     database,
@@ -36,27 +36,6 @@ def the_store() -> DatabaseStore:
     store = queue().store
     assert isinstance(store, DatabaseStore)
     return store
-
-
-def elsewhere(work: Any) -> Any:
-    """Run something on a thread, and so on a connection, of its own; return what it returned."""
-    answers: list[Any] = []
-
-    def run() -> None:
-        try:
-            answers.append(work())
-        except BaseException as error:
-            answers.append(error)
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(PATIENCE)
-    assert answers, "it did not end"
-    if isinstance(answers[0], BaseException):
-        raise answers[0]
-    return answers[0]
 
 
 class OpenPush:
@@ -156,12 +135,11 @@ def test_a_queue_keeps_its_bound_without_being_counted_at_every_push(
     monkeypatch.setattr(f"jobify_django.stores.database.announcement.{name}", value)
     jobify(MAXSIZE=40, PUSH_TIMEOUT=0)
     store = the_store()
-    counts: list[int] = []
-    count = store._count  # type: ignore[attr-defined]
-    monkeypatch.setattr(store, "_count", lambda *given, **named: counts.append(1) or count(*given, **named))
-    for _ in range(40):
-        note.push()
-    assert len(counts) < 15
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(40):
+            note.push()
+    counts = [one for one in queries.captured_queries if "count(*)" in one["sql"]]
+    assert 0 < len(counts) < 15
     with pytest.raises(QueueFull):
         note.push()
     # Jobs that come back take numbers, so the ceiling knows of them.
@@ -268,67 +246,6 @@ def test_leases_are_measured_on_the_servers_clock(jobify: Configure, monkeypatch
     assert abs(claim.started_at - before) < PATIENCE
 
 
-class Slow:
-    """A connection that tells a time, and takes so many seconds for it, the clock's error among them."""
-
-    def __init__(self, clock: list[float], *seconds: float) -> None:
-        self._clock, self._seconds = clock, list(seconds)
-        self.was_set = 0.0
-
-    def execute(self, statement: str, values: Any = ()) -> Slow:
-        return self
-
-    def fetchone(self) -> tuple[float]:
-        told = 1000.0 + self._clock[0] + self.was_set
-        self._clock[0] += self._seconds.pop(0)  # all of it on the way back
-        return (told,)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "late"), [([0.002], 0.001), ([0.4, 0.002], 0.001), ([0.4, 0.05, 0.2], 0.025)], ids=str
-)
-def test_a_slow_look_at_the_servers_clock_is_taken_again(
-    jobify: Configure, monkeypatch: pytest.MonkeyPatch, seconds: list[float], late: float
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    server_clock: Any = the_store()._server_clock
-    monkeypatch.setattr(server_clock, "reading", None)
-    server_clock.measure(Slow(clock, *seconds))
-    assert server_clock.reading.ahead == pytest.approx(1000.0 - late)
-
-
-@pytest.mark.parametrize(
-    ("later", "seconds", "was_set", "ahead"),
-    [
-        (20.0, 0.5, 0.0, 999.999),
-        (20.0, 0.01, 0.0, 999.995),
-        (2000.0, 0.5, 0.0, 999.75),
-        (20.0, 0.5, 60.0, 1059.75),
-        (20.0, 0.5, -60.0, 939.75),
-    ],
-    ids=["worse", "as good", "perhaps drifted apart", "set forward", "set back"],
-)
-def test_a_worse_look_at_the_servers_clock_counts_only_when_that_was_set(
-    jobify: Configure,
-    monkeypatch: pytest.MonkeyPatch,
-    later: float,
-    seconds: float,
-    was_set: float,
-    ahead: float,
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    server_clock: Any = the_store()._server_clock
-    monkeypatch.setattr(server_clock, "reading", None)
-    server_clock.measure(Slow(clock, 0.002))
-    clock[0] += later
-    slow = Slow(clock, *[seconds] * 3)
-    slow.was_set = was_set
-    server_clock.measure(slow)
-    assert server_clock.reading.ahead == pytest.approx(ahead)
-
-
 @postgresql
 def test_the_doctor_names_a_session_that_holds_a_snapshot(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
@@ -353,7 +270,7 @@ def test_the_doctor_names_a_session_that_holds_a_snapshot(
     assert began.wait(PATIENCE)
     try:
         until(
-            lambda: any(f"session {pids[0]} " in trouble.text for trouble in the_store().troubles()),
+            lambda: any(f"session {pids[0]} " in diagnosis.text for diagnosis in the_store().diagnose()),
             "the doctor's word",
         )
     finally:

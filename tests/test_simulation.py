@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 from django.db import connection
 
 from jobify_django.pool.completer import Completer
-from tests.simulation.mutants import MUTANTS, fits
+from tests.simulation.mutants import BLIND_SPOTS, MUTANTS
 from tests.simulation.options import STORES
+from tests.simulation.planting import PACKAGE, misfits, planted
 from tests.simulation.simulation import Simulation
 from tests.simulation.story import about
 from tests.simulation.world import Violation
@@ -90,7 +93,46 @@ def test_a_seed_is_the_same_story_in_every_process() -> None:
 
 
 def test_every_mutant_can_be_planted() -> None:
-    assert [mutant.name for mutant in MUTANTS if not fits(mutant, ROOT)] == []
+    assert misfits(MUTANTS, ROOT) == []
+
+
+def test_what_every_mutant_is_planted_in_compiles_and_is_another_program() -> None:
+    for mutant in MUTANTS:
+        file, text = planted(mutant, ROOT)
+
+        compile(text, file, "exec")
+        assert ast.dump(ast.parse(text)) != ast.dump(ast.parse(file.read_text())), mutant.name
+
+
+def test_every_mutant_can_be_planted_however_the_code_is_written(tmp_path: Path) -> None:
+    for file in (ROOT / PACKAGE).rglob("*.py"):
+        copy = tmp_path / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(_written_otherwise(file.read_text()))
+
+    assert misfits(MUTANTS, tmp_path) == []
+    for mutant in MUTANTS:
+        here, there = (planted(mutant, house)[1] for house in (ROOT, tmp_path))
+        assert _written_otherwise(here) == _written_otherwise(there), mutant.name
+
+
+def _written_otherwise(source: str) -> str:
+    """Return the same program without its comments, with other quotes and line breaks, also in its SQL."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.search("UPDATE|SELECT", node.value)
+        ):
+            node.value = re.sub(r"\s+(?=\S)", "\n\t", node.value)
+    return ast.unparse(tree)
+
+
+def test_the_tests_that_look_for_mutants_are_there() -> None:
+    for named in BLIND_SPOTS:
+        file, _, test = named.partition("::")
+        assert f"def {test}" in (ROOT / file).read_text()
 
 
 def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

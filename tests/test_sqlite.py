@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jobify_django.exceptions import StoreUnmigrated
 from jobify_django.models import Job as Row
 from jobify_django.models import Queue as QueueRow
 from jobify_django.outcome import succeeded
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import sqlite, sqlite_transaction
 from tests.child import PATIENCE, until
@@ -94,7 +96,7 @@ def test_a_push_waits_for_others_with_short_and_uneven_sleeps(
         if len(slept) == 30:
             other.execute("COMMIT")
 
-    monkeypatch.setattr(the_store(), "_sleep", sleep)  # type: ignore[attr-defined]
+    monkeypatch.setattr(the_store(), "runtime", replace(MACHINE, sleep=sleep))
     other.execute("BEGIN IMMEDIATE")
     note.push()
     assert len(slept) == 30
@@ -107,7 +109,7 @@ def test_a_database_that_stays_locked_is_named_with_the_likely_cause(
     jobify: Configure, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note.push()
-    monkeypatch.setattr("jobify_django.stores.database.connection.PATIENCE", 0.0)
+    monkeypatch.setattr("jobify_django.stores.database.connection.LONGEST_LOCK_WAIT", 0.0)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy, match=r"'default' stayed locked for 0 s: .* Look for a long transaction"):
         note.push()
@@ -262,11 +264,11 @@ def test_a_count_that_a_hand_put_wrong_is_mended(jobify: Configure) -> None:
 
 def test_a_large_write_ahead_log_is_named(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     note.push()
-    assert the_store().troubles() == ()
+    assert the_store().diagnose() == ()
     monkeypatch.setattr(sqlite, "LARGE_LOG", 1)
-    (trouble,) = the_store().troubles()
-    assert "-wal takes" in trouble.text
-    assert "wal_checkpoint" in trouble.fix
+    (diagnosis,) = the_store().diagnose()
+    assert "-wal takes" in diagnosis.text
+    assert "wal_checkpoint" in diagnosis.fix
 
 
 # A crowd

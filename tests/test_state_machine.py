@@ -155,13 +155,15 @@ class Machine(RuleBasedStateMachine):
         max_size=4,
     )
 
-    @rule(queue=queues, kinds=kinds, whole=st.booleans(), again=places)
-    def add(self, queue: str, kinds: list[tuple[int, float, int]], whole: bool, again: list[int]) -> None:
+    @rule(queue=queues, kinds=kinds, all_or_nothing=st.booleans(), again=places)
+    def add(
+        self, queue: str, kinds: list[tuple[int, float, int]], all_or_nothing: bool, again: list[int]
+    ) -> None:
         known = [spec for spec in self.specs if spec.id in self.ids(again[:1])]
         known = [
             spec for spec in known if spec.id in self.model.jobs and self.model.jobs[spec.id].queue == queue
         ]
-        self.ask("add", self.queues[queue], [*known, *self.new_specs(kinds)], whole=whole)
+        self.ask("add", self.queues[queue], [*known, *self.new_specs(kinds)], all_or_nothing=all_or_nothing)
 
     @precondition(lambda self: isinstance(self.store, DatabaseStore))
     @rule(queue=queues, kinds=kinds)
@@ -169,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         before = self.model.copy()
         with transaction.atomic():
             assert self.store.in_transaction()
-            self.ask("add", self.queues[queue], self.new_specs(kinds), whole=True)
+            self.ask("add", self.queues[queue], self.new_specs(kinds), all_or_nothing=True)
             transaction.set_rollback(True)
         self.model.go_back_to(before)
 
@@ -179,7 +181,7 @@ class Machine(RuleBasedStateMachine):
         mail=counts,
         ended=places,
         how=counts,
-        quarantine=st.sampled_from(("start", "start", "wait", "pass")),
+        quarantine=st.sampled_from(("alone", "alone", "defer", "skip")),
     )
     def claim(
         self, pool: str, default: int, mail: int, ended: list[int], how: int, quarantine: Quarantine
@@ -224,11 +226,13 @@ class Machine(RuleBasedStateMachine):
     def reconcile(self, pool: str, chosen: list[int]) -> None:
         self.ask("reconcile", pool, {claim.id for _, claim in self.chosen_claims(chosen)})
 
-    @rule(away=st.sampled_from((None, None, (-8.0, -1.0))), longest=st.sampled_from((None, 15.0, 5.0)))
-    def rescue(self, away: tuple[float, float] | None, longest: float | None) -> None:
-        if away is not None:
-            away = self.clock.now + away[0], self.clock.now + away[1]
-        self.ask("rescue", away=away, longest=longest)
+    @rule(
+        outage=st.sampled_from((None, None, (-8.0, -1.0))), max_lease_left=st.sampled_from((None, 15.0, 5.0))
+    )
+    def rescue(self, outage: tuple[float, float] | None, max_lease_left: float | None) -> None:
+        if outage is not None:
+            outage = self.clock.now + outage[0], self.clock.now + outage[1]
+        self.ask("rescue", outage=outage, max_lease_left=max_lease_left)
 
     @rule(chosen=places)
     def cancel(self, chosen: list[int]) -> None:
@@ -333,9 +337,9 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(lambda clock: MemoryStore("memory", clock=clock), id="memory"),
+        pytest.param(lambda clock: MemoryStore("memory", clock.runtime()), id="memory"),
         pytest.param(
-            lambda clock: DatabaseStore("database", clock=clock),
+            lambda clock: DatabaseStore("database", clock.runtime()),
             id="database",
             marks=pytest.mark.django_db(transaction=True),
         ),

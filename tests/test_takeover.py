@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -17,15 +18,14 @@ from jobify_django import JobStatus, QueueFull, WaitTimeout, queue, task
 from jobify_django.conf import get_settings
 from jobify_django.job import JobSpec, new_id
 from jobify_django.outcome import succeeded
-from jobify_django.pool.slots import Running
-from jobify_django.push import admission, waits
+from jobify_django.pool.slots import RunningJob
 from jobify_django.push.admission import Admission
-from jobify_django.push.push import route_of
+from jobify_django.push.push import plan_of
 from jobify_django.push.waits import PushWaits
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
-from jobify_django.waiting import result, waitlist
 from jobify_django.waiting.result import ResultWaits, until_ended
-from jobify_django.waiting.waker import Call, LoopWaker, Pause, Steps, Waker, arun
+from jobify_django.waiting.waker import BlockingCall, LoopWaker, Pause, Steps, Waker, arun
 from tests.child import PATIENCE
 from tests.claims import claim, release
 from tests.workshop import Configure, a_gate, both, database, memory
@@ -55,26 +55,27 @@ class Waiter:
         self.calls = 0
         self._steps: Generator[Any, Any, Any] = steps(self.waker)
         self.step: Any = None
-        self._send(None)
+        self.go_on()
 
     def call(self, times: int | None = None) -> Waiter:
         """Run so many of its calls, or all until it pauses or ends."""
-        while isinstance(self.step, Call) and times != 0:
+        while isinstance(self.step, BlockingCall) and times != 0:
             self.calls += 1
-            self._send(self.step.function())
+            self.go_on(self.step.function())
             times = None if times is None else times - 1
         return self
 
     def wake(self) -> Waiter:
         """Let its pause end, and run its calls."""
         assert isinstance(self.step, Pause)
-        self._send(None)
+        self.go_on()
         return self.call()
 
     def close(self) -> None:
         self._steps.close()
 
-    def _send(self, value: Any) -> None:
+    def go_on(self, value: Any = None) -> None:
+        """Let it go on to what it needs next."""
         try:
             self.step = self._steps.send(value)
         except StopIteration as stop:
@@ -100,18 +101,16 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(jobify: Configure) -> Clock:
     made = Clock()
-    for module in (admission, waits, result, waitlist):
-        monkeypatch.setattr(module, "time", made)
+    jobify.run_on(replace(MACHINE, monotonic=made.monotonic))
     return made
 
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No hint arrives, as between processes on a store without any."""
-    monkeypatch.setattr(ResultWaits, "_on_hint", lambda waits, ids: None)
-    monkeypatch.setattr(PushWaits, "_on_hint", lambda waits, queue: None)
+    """No notification arrives, as between processes on a store without any."""
+    monkeypatch.setattr(Store, "listen", lambda store, kind, listener: lambda: None)
 
 
 def the_store() -> Store:
@@ -119,7 +118,7 @@ def the_store() -> Store:
 
 
 def the_line() -> PushWaits:
-    return the_store().local(PushWaits, "default")
+    return the_store().process_local(PushWaits, "default")
 
 
 def waiting() -> int:
@@ -145,7 +144,7 @@ def a_push(timeout: float | None = None, priority: int = 0) -> Waiter:
 
 
 def an_admission(timeout: float | None = None, priority: int = 0) -> Admission:
-    return Admission(route_of(note.using(timeout=timeout)), [a_spec(priority)])
+    return Admission(plan_of(note.using(timeout=timeout)), [a_spec(priority)])
 
 
 def a_spec(priority: int = 0) -> JobSpec:
@@ -155,14 +154,14 @@ def a_spec(priority: int = 0) -> JobSpec:
 def a_leader_that_cannot_ask(job: Any) -> Waiter:
     """A wait whose call for all is due, and does not get its turn on a thread."""
     leader = a_wait(job).call(2)
-    assert isinstance(leader.step, Call)
+    assert isinstance(leader.step, BlockingCall)
     return leader
 
 
 def a_head_that_cannot_ask() -> Waiter:
     head = a_push().call(1)
     assert the_line().waiting == 1
-    assert isinstance(head.step, Call)
+    assert isinstance(head.step, BlockingCall)
     return head
 
 
@@ -186,9 +185,9 @@ def test_who_has_waited_longest_replaces_the_leader_first(jobify: Configure, clo
     job = note.push()
     leader = a_leader_that_cannot_ask(job)
     waits = [a_wait(job).call() for _ in range(4)]
-    patience = [wait.step.seconds for wait in waits]
-    assert patience == sorted(patience)
-    assert len(set(patience)) == 4
+    recheck_after = [wait.step.seconds for wait in waits]
+    assert recheck_after == sorted(recheck_after)
+    assert len(set(recheck_after)) == 4
     clock.until_awake(waits[0])
     calls = [wait.calls for wait in waits]
     waits[0].wake()
@@ -232,13 +231,13 @@ def test_no_wait_times_out_for_a_job_that_has_ended(jobify: Configure, clock: Cl
 def test_a_leader_that_leaves_wakes_its_heir(jobify: Configure, clock: Clock) -> None:
     job, others = note.push(), note.push()
     leader = a_wait(job, timeout=0.01).call()
-    heir, third = a_wait(others).call(), a_wait(others).call()
+    successor, third = a_wait(others).call(), a_wait(others).call()
     clock.until_awake(leader)
     assert leader.wake().outcome is WaitTimeout
-    assert (heir.waker.woken, third.waker.woken) == (1, 0)
-    for wait in (third, heir):
+    assert (successor.waker.woken, third.waker.woken) == (1, 0)
+    for wait in (third, successor):
         wait.close()
-    assert (heir.waker.woken, third.waker.woken) == (1, 0)
+    assert (successor.waker.woken, third.waker.woken) == (1, 0)
 
 
 @database
@@ -265,7 +264,7 @@ def test_a_wait_ends_although_the_leaders_own_thread_is_busy(jobify: Configure) 
 
 
 def the_waits() -> ResultWaits:
-    return the_store().local(ResultWaits)
+    return the_store().process_local(ResultWaits)
 
 
 # Pushes
@@ -363,12 +362,12 @@ def test_pushes_that_time_out_behind_a_head_that_asks_ask_nothing(jobify: Config
 def test_a_head_that_leaves_wakes_its_heir(jobify: Configure, clock: Clock) -> None:
     jobify(MAXSIZE=1)
     note.push()
-    head, heir, third = (a_push().call() for _ in range(3))
+    head, successor, third = (a_push().call() for _ in range(3))
     head.close()
-    assert (heir.waker.woken, third.waker.woken) == (1, 0)
+    assert (successor.waker.woken, third.waker.woken) == (1, 0)
     third.close()
-    assert heir.waker.woken == 1
-    heir.close()
+    assert successor.waker.woken == 1
+    successor.close()
 
 
 # The figures of those who are refused
@@ -452,7 +451,7 @@ def test_of_many_that_time_out_together_behind_a_head_that_cannot_ask_one_looks(
     monkeypatch.setattr(the_store(), "add", count)
     clock.now += 0.9
     for push in pushes:
-        push._send(None)  # all of them before any has its turn on a thread
+        push.go_on()  # all of them before any has its turn on a thread
     for push in pushes:
         push.call()
     assert {figures(push) for push in pushes} == {(7, 2)}
@@ -468,7 +467,7 @@ def test_what_a_push_of_many_was_refused_with_is_what_others_saw_last(
     jobify(MAXSIZE=5)
     note.push_many([()] * 4)
     specs = [a_spec() for _ in range(3)]
-    many = Waiter(Admission(route_of(note.using(timeout=0.4)), specs).steps).call()
+    many = Waiter(Admission(plan_of(note.using(timeout=0.4)), specs).steps).call()
     come_back(2)
     queue().tune(maxsize=2)
     urgent = a_push(priority=100).call()
@@ -487,7 +486,7 @@ def left_behind(steps: Callable[[Waker], Steps[Any]], joined: Callable[[], bool]
     loop = asyncio.new_event_loop()
 
     async def begin() -> asyncio.Task[Any]:
-        wait = loop.create_task(arun(steps, blocking=False))
+        wait = loop.create_task(arun(steps, MACHINE, blocking=False))
         while not joined():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
         return wait
@@ -527,7 +526,7 @@ def test_a_waker_of_a_closed_loop_wakes_nobody() -> None:
     loop = asyncio.new_event_loop()
 
     async def begin() -> tuple[LoopWaker, Any]:
-        waker = LoopWaker()
+        waker = LoopWaker(MACHINE)
         return waker, loop.create_task(waker.wait(None))
 
     waker, wait = loop.run_until_complete(begin())
@@ -545,6 +544,6 @@ def test_ending_a_job_of_a_closed_loop_raises_nothing() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
     wait = SimpleNamespace(get_loop=lambda: loop, cancel=None)
-    running = SimpleNamespace(asked=(), ending=None, task=wait)
-    Running.end(running, "cancel")  # type: ignore[arg-type]
-    assert running.ending == "cancel"
+    running = SimpleNamespace(stop_reasons=(), stop_reason=None, task=wait)
+    RunningJob.stop(running, "cancel")  # type: ignore[arg-type]
+    assert running.stop_reason == "cancel"

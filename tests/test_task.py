@@ -11,6 +11,7 @@ import pytest
 
 from jobify_django import InvalidPayload, InvalidTask, JobStatus, UnknownBand, UnknownQueue, UnknownTask, task
 from jobify_django.registry import tasks
+from tests.workshop import only_these_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -150,12 +151,13 @@ def test_an_unknown_task_is_named_with_the_likely_cause() -> None:
 
 
 @pytest.mark.parametrize("typed", ["tests.test_task.ad", "add", "tests.task.add", "Tests.Test_Task.Add"])
-def test_a_mistyped_task_is_guessed(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    many = {f"shop.tasks.work{number:03}": add for number in range(200)}
-    monkeypatch.setattr(tasks, "_tasks", {add.name: add, **many})
+def test_a_mistyped_task_is_guessed(typed: str) -> None:
+    with only_these_tasks(add):
+        for number in range(200):
+            task(name=f"shop.tasks.work{number:03}")(add.function)
 
-    with pytest.raises(UnknownTask, match=r"did you mean 'tests\.test_task\.add'") as unknown:
-        tasks[typed]
+        with pytest.raises(UnknownTask, match=r"did you mean 'tests\.test_task\.add'") as unknown:
+            tasks[typed]
     assert "and 191 more." in str(unknown.value)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import pytest
@@ -15,6 +16,7 @@ from jobify_django.pool import Service, service, threads
 from jobify_django.pool.phase import Phase
 from jobify_django.pool.pool import Pool
 from jobify_django.pool.workers import Workers
+from jobify_django.runtime import MACHINE
 from tests.child import PATIENCE, until
 from tests.workshop import Configure, at_work, both, faulty, held, pushed, trouble
 
@@ -42,14 +44,15 @@ class Refusal:
 
 
 @pytest.fixture
-def refusal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusal]:
-    refusal, start = Refusal(), threading.Thread.start
+def refusal(jobify: Configure) -> Iterator[Refusal]:
+    refusal = Refusal()
 
-    def ask(self: threading.Thread) -> None:
-        refusal.ask(self.name)
-        start(self)
+    class Asking(threading.Thread):
+        def start(self) -> None:
+            refusal.ask(self.name)
+            super().start()
 
-    monkeypatch.setattr(threading.Thread, "start", ask)
+    jobify.run_on(replace(MACHINE, thread=Asking))
     yield refusal
     refusal.left.clear()
 
@@ -152,19 +155,17 @@ def test_a_pool_that_dies_again_and_again_is_replaced_ever_later(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pauses: list[float] = []
-    sleep = asyncio.sleep
 
     async def note(seconds: float) -> None:
         if seconds >= 1:
             pauses.append(seconds)
             seconds = 0
-        await sleep(seconds)
+        await asyncio.sleep(seconds)
 
     def bug(self: Workers, states: object) -> NoReturn:
         raise AssertionError("a bug of ours")
 
-    monkeypatch.setattr(service.asyncio, "sleep", note)  # type: ignore[attr-defined]
-    with monkeypatch.context() as patch, at_work():
+    with monkeypatch.context() as patch, at_work(runtime=replace(MACHINE, asleep=note)):
         patch.setattr(Workers, "apply", bug)
         until(lambda: len(pauses) >= 8, "eight deaths")
         patch.undo()

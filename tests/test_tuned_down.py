@@ -66,7 +66,7 @@ def test_a_push_that_waits_without_a_worker_left_is_refused_and_the_queue_moves_
 def test_a_push_that_waits_while_a_worker_is_left_goes_on(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobify_django.push.admission.LOOK_AT_WORKERS", 0.01)
+    monkeypatch.setattr("jobify_django.push.admission.CHECK_WORKERS_EVERY", 0.01)
     monkeypatch.setattr(upkeep, "TUNE_EVERY", 0.05)
     jobify(WORKERS=3, MAXSIZE=1)
     gate = a_gate()

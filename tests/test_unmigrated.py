@@ -13,7 +13,9 @@ import pytest
 from django.db import connection
 
 from jobify_django import StoreError, StoreUnmigrated, queue
+from jobify_django.job import JobSpec, new_id
 from jobify_django.stores.database.connection import unmigrated
+from jobify_django.testing.conformance.ground import a_queue
 from tests.child import PATIENCE
 
 
@@ -125,7 +127,7 @@ from jobify_django.pool import serving
 
 async def serve():
     async with serving() as service:
-        await service.until_dry()
+        await service.until_idle()
 
 asyncio.run(serve())
 """
@@ -139,6 +141,19 @@ def test_jobs_in_memory_run_without_the_app_and_the_log_says_what_is_missing() -
 
     assert ended.returncode == 0, ended.stderr
     assert "event=not-installed: 'jobify_django' is not in INSTALLED_APPS" in ended.stderr
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_column_that_migrate_has_yet_to_add_is_told_as_tables_are() -> None:
+    rename = "ALTER TABLE jobify_job RENAME COLUMN {} TO {}"
+    with connection.cursor() as cursor:
+        cursor.execute(rename.format("extra", "later"))
+    try:
+        with pytest.raises(StoreUnmigrated, match=r"run 'manage\.py migrate'"):
+            queue().store.add(a_queue(), [JobSpec(new_id(), "a.task", "[[],{}]")])
+    finally:
+        with connection.cursor() as cursor:  # of another connection, where the store has closed that one
+            cursor.execute(rename.format("later", "extra"))
 
 
 @pytest.mark.django_db(transaction=True)

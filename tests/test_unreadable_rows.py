@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
@@ -23,6 +23,7 @@ from jobify_django.models import Job as Row
 from jobify_django.models import Pool as PoolRow
 from jobify_django.models import Queue as QueueRow
 from jobify_django.models import QueueChange
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import JobQuery
@@ -148,7 +149,7 @@ def now() -> list[float]:
 
 @pytest.fixture
 def store(now: list[float], jobify: Configure) -> Store:
-    return DatabaseStore("database", clock=lambda: now[0])
+    return DatabaseStore("database", replace(MACHINE, clock=lambda: now[0]))
 
 
 @pytest.fixture
@@ -330,14 +331,14 @@ def test_leases_are_renewed_and_what_ran_out_is_rescued(
     renewed = store.renew("p", dict.fromkeys([rows.whole["running"], *running], 1), 30.0)
     assert rows.whole["running"] not in renewed.lost
     now[0] += 100
-    rescued = {one.id for one in store.rescue(10_000, longest=60.0)}
+    rescued = {one.id for one in store.rescue(10_000, max_lease_left=60.0)}
     assert rows.whole["running"] in rescued
     if column not in ("lease_until", "attempt"):
         assert rescued == {rows.whole["running"], *running}
     records = store.get(rescued)
     assert {record.status for record in records.values()} <= {JobStatus.WAITING, JobStatus.FAILED}
     assert all(record.history[-1].reason == "its worker's lease ran out" for record in records.values())
-    assert not store.rescue(10_000, longest=60.0)
+    assert not store.rescue(10_000, max_lease_left=60.0)
 
 
 @columns

@@ -22,13 +22,13 @@ WARNING = "no worker is alive for queue 'default'"
 def store(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
     settings.JOBIFY = {"STORE": "memory", "QUEUES": {"default": {}, "mail": {}}}
     # Each push looks; without it only one in five seconds does.
-    monkeypatch.setattr("jobify_django.push.unserved.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("jobify_django.push.unserved.CHECK_EVERY", 0.0)
     return stores["memory"]
 
 
 def report(store: Store, *queues: str, pid: int = 1, host: str = "elsewhere") -> None:
     """Say what a pool says of itself while it lives."""
-    store.beat(
+    store.heartbeat(
         PoolRecord(f"{host}-{pid}", host, pid, "code", 0.0, {name: PoolQueue(1, 0, 0) for name in queues})
     )
 

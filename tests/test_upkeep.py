@@ -27,12 +27,12 @@ def test_a_chore_that_fails_among_others_that_work_is_reported_once(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # As on a full disk: reading goes on, writing does not.
-    for name in ("BEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
+    for name in ("HEARTBEAT_EVERY", "TUNE_EVERY", "RESCUE_EVERY", "RETRY_AFTER"):
         monkeypatch.setattr(upkeep, name, 0.01)
     jobify()
     with caplog.at_level(logging.DEBUG, "jobify.worker"), at_work():
-        trouble.break_down("beat")
-        until(lambda: trouble.met["beat"] >= 5, "five tries")
+        trouble.break_down("heartbeat")
+        until(lambda: trouble.met["heartbeat"] >= 5, "five tries")
         trouble.clear()
     failures = [record.levelno for record in caplog.records if "event=upkeep-failed" in record.message]
     assert len(failures) >= 5
@@ -134,7 +134,7 @@ def test_a_new_process_with_a_dead_ones_name_and_number_does_not_keep_its_jobs(j
     job = pushed(lambda: "at last")
     store = queue().store
     serves = {"default": PoolQueue(1, 1, 0)}
-    store.beat(PoolRecord("dead-pool", socket.gethostname(), os.getpid(), "code", 1.0, serves))
+    store.heartbeat(PoolRecord("dead-pool", socket.gethostname(), os.getpid(), "code", 1.0, serves))
     claim(store, pool="dead-pool", lease=1.0)
     with at_work():
         assert job.wait(timeout=PATIENCE) is None

@@ -45,7 +45,7 @@ def the_store() -> Store:
 
 
 def watched() -> int:
-    return the_store().local(ResultWaits).waiting
+    return the_store().process_local(ResultWaits).waiting
 
 
 def start(jobs: int = 1) -> list[Claim]:
@@ -264,7 +264,7 @@ def test_an_end_written_by_another_connection_is_noticed(jobify: Configure, wait
 
 
 @database
-def test_an_end_is_noticed_by_polling_when_every_hint_is_lost(
+def test_an_end_is_noticed_by_polling_when_every_notification_is_lost(
     jobify: Configure, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notice_nothing(monkeypatch)

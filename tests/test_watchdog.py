@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import errno
 import socket
-import time
+from dataclasses import replace
 
-import pytest
-
-from jobify_django.stores.database import watchdog as module
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.database.watchdog import Watchdog
 from tests.child import PATIENCE
 
 
-def test_a_call_that_waits_for_ever_is_ended_although_a_sleep_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_waits_for_ever_is_ended_although_a_sleep_fails() -> None:
     slept: list[float] = []
 
-    def sleep(seconds: float, sleep: object = time.sleep) -> None:
+    def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 1:
             raise OSError(errno.EINVAL, "Invalid argument")
-        sleep(0.01)  # type: ignore[operator]
+        MACHINE.sleep(0.01)
 
-    monkeypatch.setattr(module.time, "sleep", sleep)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(PATIENCE)
-        with Watchdog().limit(ours, 0.05):
+        with Watchdog(replace(MACHINE, sleep=sleep)).limit(ours, 0.05):
             assert ours.recv(1) == b""
     assert len(slept) > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,22 +14,23 @@ from jobify_django import JobStatus, queue, task
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim, JobSpec, new_id
 from jobify_django.outcome import succeeded
+from jobify_django.runtime import MACHINE, Runtime
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import DatabaseStore, watermark
+from jobify_django.stores.database import DatabaseStore, postgresql, watermark
 from jobify_django.stores.database.connection import Connection
 from jobify_django.stores.database.watermark import Watermark, Watermarks
-from jobify_django.stores.value import Demand, Lane
 from tests.child import PATIENCE, until
 from tests.claims import claim as take
 from tests.claims import release
-from tests.test_server import OpenPush, elsewhere
-from tests.workshop import Configure, database
+from tests.test_server import OpenPush
+from tests.workshop import Configure, database, elsewhere
 
 pytestmark = [
     database,
     pytest.mark.skipif(connection.vendor != "postgresql", reason="about PostgreSQL"),
 ]
 NEVER = float("inf")
+AN_HOUR = 3600.0
 
 
 @task
@@ -40,32 +41,44 @@ class Always(Watermarks):
     """Watermarks of every queue, which are as high as they can be at every claim."""
 
     def of(self, queue: str, db: Connection) -> Watermark | None:
-        self._marks.setdefault(queue, Watermark(queue)).look(db)
+        self.claimed(queue, NEVER)
+        super().of(queue, db)  # only those whose number is known from a look before are not late
         return super().of(queue, db)
 
 
 def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let claims go by the watermarks however fast they are, and look for everybody at each of them."""
-    for name, value in {"MANY": -1, "RAISE_EVERY": 0.0, "LONGEST_PAUSE": 0.0}.items():
+    for name, value in {"MANY_DEAD": -1, "RAISE_EVERY": 0.0, "LONGEST_PAUSE": 0.0}.items():
         monkeypatch.setattr(watermark, name, value)
 
 
-def by_the_watermark(store: DatabaseStore) -> DatabaseStore:
-    store._watermarks = Always()  # type: ignore[attr-defined]
-    return store
+def by_the_watermark(alias: str, runtime: Runtime = MACHINE) -> DatabaseStore:
+    """Return a store whose claims go by the watermarks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgresql, "Watermarks", Always)
+        return DatabaseStore(alias, runtime)
 
 
-def the_watermark(store: DatabaseStore) -> Watermark:
-    watermarks: Watermarks = store._watermarks  # type: ignore[attr-defined]
-    return watermarks._marks["default"]
+class Clock:
+    """The machine's time, and more of it when the test says so."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return MACHINE.monotonic() + self.ahead
 
 
 @pytest.fixture
-def store(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> DatabaseStore:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(jobify: Configure, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> DatabaseStore:
     """A store whose claims go by the watermarks."""
     be_patient(monkeypatch)
     jobify(MAXSIZE=100_000)
-    return by_the_watermark(DatabaseStore("database"))
+    return by_the_watermark("database", replace(MACHINE, monotonic=clock.monotonic))
 
 
 @pytest.fixture
@@ -154,9 +167,11 @@ def test_a_claim_enters_the_index_past_what_is_dead(
 def test_whether_jobs_wait_is_left_to_the_claim(store: DatabaseStore, snapshot: threading.Event) -> None:
     work_off(store, 1_000)
 
-    assert (
-        walked(lambda: store._read(partial(store._look, Demand("a-pool", {"default": Lane(1, 60.0)})))) == 0
-    )
+    push(store, 0)
+    queue().pause()  # so that the claim does nothing but look
+
+    assert walked(lambda: claimed(store)) == 0
+    assert walked(lambda: claimed(DatabaseStore("usual"))) > 1_000
 
 
 def test_what_runs_is_found_by_its_id_whatever_the_statistics_say(
@@ -177,9 +192,11 @@ def test_slow_claims_go_by_the_watermark_as_long_as_there_is_much_to_pass_by(
     jobify: Configure, snapshot: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobify(MAXSIZE=100_000)
+    made: list[Watermarks] = []
+    monkeypatch.setattr(postgresql, "Watermarks", lambda *given: made.append(Watermarks(*given)) or made[-1])
     store = DatabaseStore("database")
-    watermarks = store._watermarks  # type: ignore[attr-defined]
-    monkeypatch.setattr(watermark, "MANY", 400)
+    (watermarks,) = made
+    monkeypatch.setattr(watermark, "MANY_DEAD", 400)
     monkeypatch.setattr(watermark, "SLOW", NEVER)
     work_off(store, 1_000)
     assert "default" not in watermarks
@@ -209,13 +226,13 @@ def test_claims_that_are_slow_for_another_reason_go_the_usual_way(
     store = DatabaseStore("database")
     push(store, *[0] * 500)
     looks: list[bool] = []
-    look = Watermark.look
+    look = Watermark.refresh
 
     def watched(mark: Watermark, db: Connection) -> bool:
         looks.append(look(mark, db))
         return looks[-1]
 
-    monkeypatch.setattr(Watermark, "look", watched)
+    monkeypatch.setattr(Watermark, "refresh", watched)
 
     assert [len(take(store, 1)) for _ in range(5)] == [1] * 5
     assert looks == [False]
@@ -245,7 +262,7 @@ def test_a_claim_locks_only_what_it_takes(store: DatabaseStore) -> None:
     first, second, third, fourth = push(store, 3, 2, 2, 1)
     with transaction.atomic():
         assert claimed(store, 2) == [first, second]
-        others = elsewhere(lambda: claimed(by_the_watermark(DatabaseStore("other"))))
+        others = elsewhere(lambda: claimed(by_the_watermark("other")))
     assert others == [third, fourth]
 
 
@@ -294,31 +311,31 @@ def reordered(store: DatabaseStore, other: DatabaseStore) -> str:
 
 @pytest.mark.parametrize("below", [released, rescued, retried, come_due, reordered])
 def test_who_comes_back_to_a_place_below_the_watermark_is_found_by_a_full_look(
-    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch, below: Below
+    store: DatabaseStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, below: Below
 ) -> None:
-    monkeypatch.setattr(watermark, "LONGEST_PAUSE", NEVER)
-    monkeypatch.setattr(watermark, "PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "LONGEST_PAUSE", AN_HOUR)
+    monkeypatch.setattr(watermark, "PAUSE_FACTOR", NEVER)
     id = below(store, DatabaseStore("other"))
     later, lowest = push(store, 0, -1)
     assert claimed(store, 1) == [later]
 
-    the_watermark(store)._sweep_at = 0.0
+    clock.ahead += AN_HOUR
 
     # A rescued job is a suspect, and claimed alone.
     assert claimed(store) + claimed(store) == [id, lowest]
 
 
 def test_a_push_whose_transaction_takes_long_is_found_by_a_full_look(
-    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
+    store: DatabaseStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watermark, "LONGEST_PAUSE", NEVER)
-    monkeypatch.setattr(watermark, "PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "LONGEST_PAUSE", AN_HOUR)
+    monkeypatch.setattr(watermark, "PAUSE_FACTOR", NEVER)
     open_push = OpenPush()
     work_off(store, 500)
     open_push.end()
     assert claimed(store) == []
 
-    the_watermark(store)._sweep_at = 0.0
+    clock.ahead += AN_HOUR
 
     assert len(claimed(store)) == 1
 
@@ -327,7 +344,7 @@ def test_whom_this_process_lets_come_due_it_need_not_look_for(
     store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watermark, "LONGEST_PAUSE", NEVER)
-    monkeypatch.setattr(watermark, "PAUSE", NEVER)
+    monkeypatch.setattr(watermark, "PAUSE_FACTOR", NEVER)
     early = push(store, 0, 0, 0, delay=60)
     work_off(store, 500)
     (late,) = push(store, 0)
@@ -341,7 +358,7 @@ def test_whom_this_process_lets_come_due_it_need_not_look_for(
 def test_when_very_many_come_back_it_begins_afresh(
     store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watermark, "MOST_BELOW", 20)
+    monkeypatch.setattr(watermark, "MOST_LATE_ARRIVALS", 20)
     other = DatabaseStore("other")
     ids = push(store, *[0] * 50)
     held = claim(other)
@@ -366,8 +383,10 @@ def test_two_processes_start_each_job_once_and_in_order(store: DatabaseStore) ->
     ids = push(store, *(number % 7 for number in range(300)))
     found: list[list[str]] = [[], []]
 
+    stores = [by_the_watermark(f"process-{process}") for process in range(2)]
+
     def work(process: int) -> None:
-        mine = by_the_watermark(DatabaseStore(f"process-{process}"))
+        mine = stores[process]
         while some := claimed(mine, 7):
             found[process] += some
         connections.close_all()

@@ -53,7 +53,7 @@ def the_store() -> Store:
 
 
 def watched() -> int:
-    return the_store().local(ResultWaits).waiting
+    return the_store().process_local(ResultWaits).waiting
 
 
 def start(lease: float = 60.0) -> Claim:

@@ -8,21 +8,27 @@ import inspect
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.module_loading import import_string
 
 from jobify_django import Job, task
+from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.pool import Service
 from jobify_django.pool.pool import Pool
+from jobify_django.registry import tasks
+from jobify_django.runtime import MACHINE, Runtime
+from jobify_django.stores import BUILT_IN, stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
+from jobify_django.task import Task
 from tests.child import PATIENCE, until
 
 # The stores a test runs on: parameters of the fixture ``jobify``
@@ -46,7 +52,30 @@ both = _on("memory", "database")
 faulty = _on("tests.workshop.FaultyMemory", "tests.workshop.FaultyDatabase")
 """The same two, which fail when ``trouble`` says so."""
 
-Configure = Callable[..., None]
+
+class Configure:
+    """The settings of a test; call it to change them.
+
+    Args:
+        django: Django's settings, as pytest-django lends them.
+        store: where the jobs of all queues wait.
+    """
+
+    def __init__(self, django: Any, store: str) -> None:
+        self._django = django
+        self._store = store
+        self._runtime = MACHINE
+
+    def __call__(self, **values: Any) -> None:
+        self._django.JOBIFY = {"STORE": self._store, "PUSH_TIMEOUT": 0, **values}
+        if self._runtime is not MACHINE:
+            self.run_on(self._runtime)
+
+    def run_on(self, runtime: Runtime) -> None:
+        """Make the stores of all queues on a machine that a test hands in: now, and after each change."""
+        self._runtime = runtime
+        for name in {queue.store for queue in get_settings().queues.values()}:
+            stores.put(import_string(BUILT_IN.get(name, name))(name, runtime=runtime))
 
 
 # Jobs that do what a test says
@@ -79,7 +108,7 @@ class Gate:
         self.opened.set()
 
 
-_actions: dict[str, Callable[[], Any]] = {}
+actions: dict[str, Callable[[], Any]] = {}
 _gates: list[Gate] = []
 _names = map(str, itertools.count(1))
 
@@ -87,19 +116,19 @@ _names = map(str, itertools.count(1))
 @task
 def do(name: str) -> Any:
     """Do what the test said under this name."""
-    return _actions[name]()
+    return actions[name]()
 
 
 @task
 async def ado(name: str) -> Any:
     """Do what the test said under this name, on the event loop."""
-    return await _actions[name]()
+    return await actions[name]()
 
 
 def named(action: Callable[[], Any]) -> str:
     """Return the name under which ``do`` and ``ado`` find an action."""
     name = next(_names)
-    _actions[name] = action
+    actions[name] = action
     return name
 
 
@@ -133,8 +162,26 @@ def clear() -> None:
     for gate in _gates:
         gate.open()
     _gates.clear()
-    _actions.clear()
+    actions.clear()
     trouble.clear()
+
+
+@contextlib.contextmanager
+def only_these_tasks(*kept: Task[..., Any]) -> Iterator[None]:
+    """Let this process have these tasks and no other ones while the block runs, whatever it declares."""
+    before = list(tasks)
+    _register_only(kept)
+    try:
+        yield
+    finally:
+        _register_only(before)
+
+
+def _register_only(kept: Iterable[Any]) -> None:
+    for one in list(tasks):
+        tasks.forget(one.name)
+    for one in kept:
+        tasks.register(one)
 
 
 # Pools
@@ -264,7 +311,28 @@ FaultyDatabase = _with_trouble(DatabaseStore)
 
 def notice_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no database store notice what other processes write."""
-    monkeypatch.setattr(type(DatabaseStore()), "probe", lambda self: None)
+    monkeypatch.setattr(type(DatabaseStore()), "change_detector", lambda self: None)
+
+
+def elsewhere(work: Any) -> Any:
+    """Run something on a thread, and so on a connection, of its own; return what it returned."""
+    answers: list[Any] = []
+
+    def run() -> None:
+        try:
+            answers.append(work())
+        except BaseException as error:
+            answers.append(error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(PATIENCE)
+    assert answers, "it did not end"
+    if isinstance(answers[0], BaseException):
+        raise answers[0]
+    return answers[0]
 
 
 async def connection_of_the_orm() -> BaseDatabaseWrapper:

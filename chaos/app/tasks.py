@@ -9,14 +9,14 @@ import signal
 from chaos import process
 from chaos.ledger import Ledger
 from jobify_django import task
-from jobify_django.current import inside
+from jobify_django.current import current
 from jobify_django.job import Claim
 
 jobs = Ledger("jobs")
 
 
 def _claim() -> Claim:
-    running = inside.get()
+    running = current.get()
     claim: Claim = running.claim  # type: ignore[union-attr]
     return claim
 

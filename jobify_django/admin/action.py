@@ -12,25 +12,25 @@ from django.utils.translation import ngettext, ngettext_lazy
 from jobify_django import cancelling
 from jobify_django.admin.job_list import Found
 from jobify_django.admin.words import status_label
-from jobify_django.cancelling import Fate
+from jobify_django.cancelling import CancelResult
 from jobify_django.exceptions import JobifyError
-from jobify_django.leftover import unserved
 from jobify_django.stores.base import Store
+from jobify_django.unconfigured import unserved
 
 GONE = "gone"
 
-STILL_RUNNING: dict[Fate, Any] = {
-    Fate.ASKED: ngettext_lazy(
+STILL_RUNNING: dict[CancelResult, Any] = {
+    CancelResult.ASKED: ngettext_lazy(
         "%(count)d is running and was asked to stop",
         "%(count)d are running and were asked to stop",
         "count",
     ),
-    Fate.UNSURE: ngettext_lazy(
+    CancelResult.UNSURE: ngettext_lazy(
         "%(count)d is running and was asked to stop; its task is not known here",
         "%(count)d are running and were asked to stop; their tasks are not known here",
         "count",
     ),
-    Fate.UNSTOPPABLE: ngettext_lazy(
+    CancelResult.UNSTOPPABLE: ngettext_lazy(
         "%(count)d is running and cannot be stopped: a “def” ends as it ends",
         "%(count)d are running and cannot be stopped: a “def” ends as it ends",
         "count",
@@ -54,7 +54,7 @@ class Tally:
     verb: Any
     done: Counter[str] = field(default_factory=Counter)
     asked: Counter[str] = field(default_factory=Counter)
-    running: Counter[Fate] = field(default_factory=Counter)
+    running: Counter[CancelResult] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
@@ -64,18 +64,18 @@ class Tally:
         return self.done.total() + self.asked.total()
 
     @property
-    def vain(self) -> bool:
+    def without_effect(self) -> bool:
         """Whether nothing comes of it."""
-        return self.changed == self.running[Fate.UNSTOPPABLE]
+        return self.changed == self.running[CancelResult.UNSTOPPABLE]
 
     @property
     def text(self) -> str:
         """The sentence that tells of it."""
         parts = [self.verb % {"count": self.done.total()}]
         parts += (
-            words % {"count": self.running[fate]}
-            for fate, words in STILL_RUNNING.items()
-            if self.running[fate]
+            words % {"count": self.running[result]}
+            for result, words in STILL_RUNNING.items()
+            if self.running[result]
         )
         parts += (_left_alone(status, count) for status, count in sorted(self.others.items()))
         return ", ".join(parts) + "."
@@ -102,12 +102,12 @@ def cancel(jobs: Iterable[Found]) -> Tally:
     """Cancel jobs that have not started, and ask running ones to stop."""
 
     def act(store: Store, queue: str, ids: Collection[str], tally: Tally) -> None:
-        fates = cancelling.cancel(store, ids)
-        running = [fate for fate in fates.values() if fate in STILL_RUNNING]
+        results = cancelling.cancel(store, ids)
+        running = [result for result in results.values() if result in STILL_RUNNING]
         tally.running.update(running)
         tally.asked[queue] += len(running)
-        tally.done[queue] += sum(fate is Fate.CANCELLED for fate in fates.values())
-        _leave(store, [id for id in ids if fates.get(id, Fate.OVER) is Fate.OVER], tally)
+        tally.done[queue] += sum(result is CancelResult.CANCELLED for result in results.values())
+        _leave(store, [id for id in ids if results.get(id, CancelResult.ENDED) is CancelResult.ENDED], tally)
 
     return _each_queue(jobs, act, Tally(ngettext_lazy("%(count)d cancelled", "%(count)d cancelled", "count")))
 

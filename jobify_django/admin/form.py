@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from jobify_django.admin.words import ORDER_LABELS, value_label
-from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS, QueueSettings, maxsize_problem, workers_problem
+from jobify_django.conf import MAX_MAXSIZE, MAX_WORKERS, QueueSettings, expected_maxsize, expected_workers
 from jobify_django.stores.value import QueueState
 
 
@@ -30,8 +30,8 @@ class TuningForm(forms.Form):
     """A queue's three live values; an empty one leaves it to the settings."""
 
     version = forms.IntegerField(widget=forms.HiddenInput)
-    workers = _whole_number(gettext_lazy("Workers per process"), MAX_WORKERS, workers_problem)
-    maxsize = _whole_number(gettext_lazy("Maxsize"), MAX_MAXSIZE, maxsize_problem)
+    workers = _whole_number(gettext_lazy("Workers per process"), MAX_WORKERS, expected_workers)
+    maxsize = _whole_number(gettext_lazy("Maxsize"), MAX_MAXSIZE, expected_maxsize)
     order = forms.ChoiceField(label=gettext_lazy("Order"), required=False)
 
     def __init__(self, settings: QueueSettings, state: QueueState, data: QueryDict | None = None) -> None:

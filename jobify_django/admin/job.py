@@ -19,7 +19,7 @@ from jobify_django import models
 from jobify_django.admin import action
 from jobify_django.admin.filter import QueueFilter, StatusFilter, TaskFilter
 from jobify_django.admin.job_list import CappedPaginator, Found, JobList, JobRows, job_of, may_be_id
-from jobify_django.admin.page import LookingAdmin
+from jobify_django.admin.page import ReadOnlyAdmin
 from jobify_django.admin.reading import all_stores, answers, listed_stores, problem
 from jobify_django.admin.timeline import MOST_EVENTS, run_words, timeline, wait_words
 from jobify_django.admin.words import status_label
@@ -39,7 +39,7 @@ PARAMETERS = ("status", "queue", "task")
 
 
 @admin.register(models.Job)
-class JobAdmin(LookingAdmin):
+class JobAdmin(ReadOnlyAdmin):
     """Looks at jobs, retries and cancels them."""
 
     list_display = ("pushed", "state", "name", "queue", "wait", "duration", "priority", "attempt", "id")
@@ -75,14 +75,14 @@ class JobAdmin(LookingAdmin):
         return JobList
 
     def get_queryset(self, request: HttpRequest) -> JobRows:  # type: ignore[override]
-        def tell(words: str) -> None:
+        def show_error(words: str) -> None:
             self.message_user(request, words, messages.ERROR)
 
         problems: list[str] = []
-        places = listed_stores(problems)
+        stores = listed_stores(problems)
         for words in problems:
-            tell(words)
-        return JobRows(places, lambda error: tell(problem(error)), JobQuery(payload=False))
+            show_error(words)
+        return JobRows(stores, lambda error: show_error(problem(error)), JobQuery(payload=False))
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
@@ -142,13 +142,13 @@ class JobAdmin(LookingAdmin):
                 MOST_AT_ONCE,
             )
             text += " " + more % {"most": MOST_AT_ONCE}
-        self._tell(request, tally, text)
+        self._show_messages(request, tally, text)
         # One entry a queue, not one a job.
         for name in tally.done | tally.asked:
             self.log_change(request, models.Queue(name=name), text)
 
-    def _tell(self, request: HttpRequest, tally: action.Tally, text: str) -> None:
-        self.message_user(request, text, messages.WARNING if tally.vain else messages.SUCCESS)
+    def _show_messages(self, request: HttpRequest, tally: action.Tally, text: str) -> None:
+        self.message_user(request, text, messages.WARNING if tally.without_effect else messages.SUCCESS)
         for words in tally.problems:
             self.message_user(request, words, messages.ERROR)
 
@@ -212,7 +212,7 @@ class JobAdmin(LookingAdmin):
             raise PermissionDenied
         found = self._find(unquote(object_id))
         job, tally = found.job, act([found])
-        self._tell(request, tally, tally.text)
+        self._show_messages(request, tally, tally.text)
         if tally.changed:
             self.log_change(request, job_of(job), tally.text)
         return HttpResponseRedirect(self.address("jobify_django_job_change", quote(job.id)))
@@ -220,9 +220,9 @@ class JobAdmin(LookingAdmin):
     def _find(self, id: str) -> Found:
         """Return a job of any store, and its store; raises ``Http404``."""
         problems: list[str] = []
-        places = all_stores(problems)
+        stores = all_stores(problems)
         if may_be_id(id):
-            for store, jobs in answers(places, lambda store: store.get((id,)), problems):
+            for store, jobs in answers(stores, lambda store: store.get((id,)), problems):
                 if id in jobs:
                     return Found(store, jobs[id])
         raise Http404(" ".join([_("No store holds this job: it ended and was pruned."), *problems]))

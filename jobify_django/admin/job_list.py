@@ -80,18 +80,18 @@ class JobRows:
 
     Args:
         stores: where to look. One that fails is taken out.
-        tell: what is done with the error of one that fails.
+        on_error: what is done with the error of one that fails.
         query: which jobs.
     """
 
-    def __init__(self, stores: list[Store], tell: Callable[[Exception], None], query: JobQuery) -> None:
+    def __init__(self, stores: list[Store], on_error: Callable[[Exception], None], query: JobQuery) -> None:
         self._stores = stores
-        self._tell = tell
+        self._on_error = on_error
         self.query = query
 
     def where(self, **conditions: Any) -> JobRows:
         """Return those of them for which these conditions of a ``JobQuery`` hold as well."""
-        return JobRows(self._stores, self._tell, replace(self.query, **conditions))
+        return JobRows(self._stores, self._on_error, replace(self.query, **conditions))
 
     def filter(self, *, pk__in: Collection[str]) -> JobRows:
         """Return those of them that have one of these ids."""
@@ -129,7 +129,7 @@ class JobRows:
                 answers.append((store, ask(store)))
             except Exception as error:
                 self._stores.remove(store)
-                self._tell(error)
+                self._on_error(error)
         return answers
 
 

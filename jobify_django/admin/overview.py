@@ -28,7 +28,7 @@ from django.utils.translation import gettext_lazy
 
 from jobify_django import models
 from jobify_django.admin.form import TuningForm
-from jobify_django.admin.page import REFRESH_HEADER, LookingAdmin
+from jobify_django.admin.page import REFRESH_HEADER, ReadOnlyAdmin
 from jobify_django.admin.reading import newest_changes, newest_failures, problem, readable
 from jobify_django.admin.row import QueueRow, former_row, pool_rows, queue_row, queue_rows
 from jobify_django.admin.words import change_words
@@ -78,7 +78,7 @@ CHANGES = {
 
 
 @admin.register(models.Overview)
-class OverviewAdmin(LookingAdmin):
+class OverviewAdmin(ReadOnlyAdmin):
     """Shows every queue in every store, and tunes, pauses and resumes it."""
 
     list_page = "jobify_django_overview_changelist"
@@ -153,7 +153,7 @@ class OverviewAdmin(LookingAdmin):
     # Inside
 
     def _show(self, request: HttpRequest, row: QueueRow, form: TuningForm | None = None) -> HttpResponse:
-        may_tune = self.has_tune_permission(request) and not row.leftover
+        may_tune = self.has_tune_permission(request) and not row.unconfigured
         if may_tune and form is None and row.stats is not None:
             form = TuningForm(row.settings, row.stats.state)
         changes, problems = [], []

@@ -26,7 +26,7 @@ else:
     AnyModelAdmin = ModelAdmin
 
 
-class LookingAdmin(AnyModelAdmin):
+class ReadOnlyAdmin(AnyModelAdmin):
     """Never adds, edits or deletes what it shows."""
 
     list_page: str

@@ -12,9 +12,9 @@ from jobify_django.admin.words import change_words
 from jobify_django.exceptions import JobifyError
 from jobify_django.job import FAILED, JobRecord
 from jobify_django.log import get_log
-from jobify_django.outage import Outage
 from jobify_django.payload import brief
-from jobify_django.stores import left_behind, reachable
+from jobify_django.repeated_failure import RepeatedFailure
+from jobify_django.stores import reachable, unconfigured_stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import JobQuery, QueueChange
 
@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 logger = get_log("jobify.admin")
 
-_unreadable = Outage()
+read_failures = RepeatedFailure()
+"""What pages could not read: told once, not for each page and poll."""
 
 UNREADABLE_FOR = 10.0
 """Seconds after the last failure until a page that could read everything says so: others may ask for more."""
@@ -40,7 +41,7 @@ def all_stores(problems: list[str]) -> list[Store]:
     """Return every store that may hold jobs; one that cannot be made is told in ``problems``."""
     found, failed = reachable()
     problems += map(problem, failed.values())
-    return [*found, *left_behind(found)]
+    return [*found, *unconfigured_stores(found)]
 
 
 def newest_failures() -> tuple[list[JobRecord], list[str]]:
@@ -67,10 +68,10 @@ def _difference(before: Mapping[str, Any] | str, after: Mapping[str, Any] | str)
 
 
 def answers(
-    places: Iterable[Store], ask: Callable[[Store], T], problems: list[str]
+    stores: Iterable[Store], ask: Callable[[Store], T], problems: list[str]
 ) -> Iterator[tuple[Store, T]]:
     """Ask one store after the other; one that fails is told in ``problems``, and has no answer."""
-    for store in places:
+    for store in stores:
         try:
             answer = ask(store)
         except Exception as error:
@@ -81,11 +82,11 @@ def answers(
 
 def problem(error: Exception) -> str:
     """Return what a page may say about an error; the log has all of it, once."""
-    if (word := _unreadable.fail(error)) is not None:
+    if (report := read_failures.fail(error)) is not None:
         logger.warning(
             "event=store-unreadable times=%d: an admin page could not read a store",
-            word.times,
-            exc_info=error if word.new else None,
+            report.times,
+            exc_info=error if report.new else None,
         )
     if isinstance(error, JobifyError):
         return str(error)
@@ -94,5 +95,5 @@ def problem(error: Exception) -> str:
 
 def readable() -> None:
     """Note that a page could read all it wanted."""
-    if times := _unreadable.over(UNREADABLE_FOR):
+    if times := read_failures.recovered(UNREADABLE_FOR):
         logger.info("event=store-readable times=%d: an admin page could read every store again", times)

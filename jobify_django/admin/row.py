@@ -12,11 +12,11 @@ from django.utils.translation import gettext as _
 from jobify_django.admin.reading import all_stores, answers, problem
 from jobify_django.admin.words import LABELS, ORDER_LABELS, value_label
 from jobify_django.conf import QueueSettings, get_settings
-from jobify_django.leftover import leftovers_in, stand_in
-from jobify_django.queue import queue, survey
+from jobify_django.queue import queue, stats_of_queues
 from jobify_django.stores import stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import PoolRecord, QueueState, QueueStats
+from jobify_django.unconfigured import placeholder_settings, unconfigured_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,15 @@ class Tuned:
 class QueueRow:
     """One queue. Either ``stats`` or ``problem`` is given.
 
-    ``leftover`` says that the settings do not look for its jobs where they are; ``settings`` are stand-ins.
+    ``unconfigured`` says that the settings do not look for its jobs where they are; ``settings`` are
+    placeholders.
     """
 
     settings: QueueSettings
     stats: QueueStats | None = None
     shared: bool = True
     problem: str = ""
-    leftover: str = ""
+    unconfigured: str = ""
 
     @property
     def name(self) -> str:
@@ -47,8 +48,8 @@ class QueueRow:
 
     @property
     def full(self) -> bool:
-        # The bound of a stand-in says nothing.
-        return self.stats is not None and not self.leftover and self.stats.waiting >= self.stats.maxsize
+        # The bound of a placeholder says nothing.
+        return self.stats is not None and not self.unconfigured and self.stats.waiting >= self.stats.maxsize
 
     @property
     def half(self) -> int:
@@ -143,24 +144,24 @@ def queue_rows() -> list[QueueRow]:
     settings = get_settings()
     words: dict[int, str] = {}  # one store's error is told once
     rows = []
-    for name, found in survey().items():
+    for name, found in stats_of_queues().items():
         if isinstance(found, Exception):
             said = words.get(id(found)) or words.setdefault(id(found), problem(found))
             rows.append(QueueRow(settings.queue(name), problem=said))
         else:
             rows.append(QueueRow(settings.queue(name), found, stores.of(settings.queue(name)).shared))
-    return [*rows, *leftover_rows()]
+    return [*rows, *unconfigured_rows()]
 
 
-def leftover_rows() -> list[QueueRow]:
+def unconfigured_rows() -> list[QueueRow]:
     """Return the queues with jobs that the settings do not look for; a store that fails has none."""
     rows = []
     # What keeps us from looking is in the log, and the rows of a store's other queues say so.
-    for store, leftovers in answers(all_stores([]), leftovers_in, []):
-        for one in leftovers:
+    for store, unconfigured in answers(all_stores([]), unconfigured_in, []):
+        for one in unconfigured:
             moved = _("in store %(store)s by now") % {"store": one.now_in} if one.now_in else ""
             words = moved or _("not in settings")
-            rows.append(QueueRow(one.settings, one.stats, store.shared, leftover=words))
+            rows.append(QueueRow(one.settings, one.stats, store.shared, unconfigured=words))
     return rows
 
 
@@ -170,13 +171,13 @@ def former_row(name: str) -> QueueRow | None:
     def by_its_changes(store: Store) -> QueueRow | None:
         if not store.changes(name, 1):
             return None
-        settings = stand_in(store, name)
+        settings = placeholder_settings(store, name)
         stats = store.stats([settings])[name]
-        return QueueRow(settings, stats, store.shared, leftover=_("not in settings"))
+        return QueueRow(settings, stats, store.shared, unconfigured=_("not in settings"))
 
     # What keeps us from looking is in the log; the page is not there.
     changed = (row for _store, row in answers(all_stores([]), by_its_changes, []))
-    return next((row for row in chain(leftover_rows(), changed) if row and row.name == name), None)
+    return next((row for row in chain(unconfigured_rows(), changed) if row and row.name == name), None)
 
 
 def pool_rows(rows: Iterable[QueueRow]) -> list[PoolRow]:

@@ -1,7 +1,6 @@
-"""This command once more, in a process of its own, and what ties it to the one that started it.
+"""Child processes that run this command, and the sockets that connect each of them with its parent.
 
-Each holds one end of a pair of sockets. What the child says there tells how far it is; the end of the stream
-tells it that its parent is gone, however that went.
+The child sends how far it is. When the parent ends, in whatever way, the child reads the end of the stream.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ PASSED_ON = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1")
 
 OPTION = "--child"
 
-LEFT = 4
+EXIT_JOBS_LEFT = 4
 """What ``--batch`` exits with when jobs wait that it could not run. 3 is what a reloader means by "again"."""
 
 
-def heeded(names: Iterable[str]) -> list[int]:
+def handled_signals(names: Iterable[str]) -> list[int]:
     """Return the numbers of those signals that this system has and this process is to listen to.
 
     ``nohup`` lets a process ignore HUP, so it goes on to ignore it. The others are ignored by what a shell
@@ -37,8 +36,8 @@ def heeded(names: Iterable[str]) -> list[int]:
     return [number for number in numbers if number != hangup or signal.getsignal(number) != signal.SIG_IGN]
 
 
-LISTENING, READY, BEAT = b"l", b"r", b"b"
-"""What a child says: its signal handlers are there; nothing is in the way of its pools; they still turn."""
+LISTENING, READY, HEARTBEAT = b"l", b"r", b"b"
+"""What a child sends: its signal handlers are there; its pools are about to start; they still turn."""
 
 
 class Child:
@@ -52,7 +51,7 @@ class Child:
         started: when it was started, on the monotonic clock.
         listening: whether it handles signals.
         ready: whether its pools run, or are about to.
-        beat: when it last said that they turn, on the monotonic clock.
+        last_heartbeat: when its last heartbeat arrived, on the monotonic clock.
     """
 
     def __init__(self, number: int = 0, environment: Mapping[str, str] | None = None) -> None:
@@ -60,7 +59,7 @@ class Child:
         self.started = time.monotonic()
         self.listening = False
         self.ready = False
-        self.beat = 0.0
+        self.last_heartbeat = 0.0
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         with theirs:
@@ -77,7 +76,7 @@ class Child:
 
     def send(self, number: int) -> None:
         """Send it a signal, if it has not ended."""
-        self.hear()
+        self.receive()
         if number == getattr(signal, "SIGHUP", None):
             number = signal.SIGTERM  # the terminal has gone
         if number == signal.SIGINT and not self.listening:
@@ -86,27 +85,27 @@ class Child:
             return  # it would end of it
         self.process.send_signal(number)
 
-    def hear(self) -> None:
-        """Take in what it has said."""
+    def receive(self) -> None:
+        """Read what it has sent."""
         with contextlib.suppress(OSError):  # there is no more, or the child has gone
-            while said := self._socket.recv(4096):
+            while received := self._socket.recv(4096):
                 self.listening = True
-                self.ready = self.ready or READY in said
-                if BEAT in said:
-                    self.beat = time.monotonic()
+                self.ready = self.ready or READY in received
+                if HEARTBEAT in received:
+                    self.last_heartbeat = time.monotonic()
 
     def wait(self) -> int:
         """Return its exit code once it has ended."""
         return self.process.wait()
 
     def close(self) -> None:
-        """Hear the last of it."""
-        self.hear()
+        """Read the rest of what it has sent, and close the socket."""
+        self.receive()
         self._socket.close()
 
 
-class Lifeline:
-    """The other process, as its child sees it.
+class ParentLink:
+    """The parent process, as its child sees it.
 
     Args:
         descriptor: the number of the socket that the child was given.
@@ -118,12 +117,12 @@ class Lifeline:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)  # what jobs start is no business of the parent
 
-    def say(self, what: bytes) -> None:
-        """Tell the parent, unless it is gone or has not listened for long."""
+    def send(self, what: bytes) -> None:
+        """Send something to the parent, unless it is gone or has not read for long."""
         with contextlib.suppress(OSError):
             self._socket.send(what, socket.MSG_DONTWAIT)
 
-    def when_gone(self, act: Callable[[], None]) -> None:
+    def when_parent_ends(self, act: Callable[[], None]) -> None:
         """Call ``act`` on a thread of its own once the parent is gone."""
 
         def watch() -> None:

@@ -1,4 +1,4 @@
-"""The sign that a worker process still turns: a file whose age tells, or a word to the process above it."""
+"""The sign that a worker process still turns: a file that it touches, or a message to its parent process."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobify_django.log import get_log, quoted
-from jobify_django.management.child import BEAT, Lifeline
-from jobify_django.outage import Outage
+from jobify_django.management.child import HEARTBEAT, ParentLink
 from jobify_django.pool import Service
+from jobify_django.repeated_failure import RepeatedFailure
 
 logger = get_log("jobify.worker")
 
 EVERY = 1.0
 
 
-class Pulse(ABC):
+class Heartbeat(ABC):
     """Shows each second that in it the event loop and every pool's claim loop have turned.
 
-    A database that is away doesn't stop the loops, so it doesn't stop the pulse: a restart would not bring it
-    back.
+    A database that is away doesn't stop the loops, so it doesn't stop the heartbeat: a restart would not
+    bring it back.
     """
 
     @abstractmethod
@@ -35,7 +35,7 @@ class Pulse(ABC):
     def end(self) -> None:
         """Take back what was shown: the process stops."""
 
-    async def beat(self, service: Service) -> None:
+    async def show_while_turning(self, service: Service) -> None:
         """Show it for as long as the pools turn."""
         seen: Sequence[int] = ()
         while True:
@@ -46,20 +46,20 @@ class Pulse(ABC):
             await asyncio.sleep(EVERY)
 
 
-class Told(Pulse):
-    """Tells the parent process."""
+class ParentHeartbeat(Heartbeat):
+    """Sends it to the parent process."""
 
-    def __init__(self, parent: Lifeline) -> None:
+    def __init__(self, parent: ParentLink) -> None:
         self._parent = parent
 
     def show(self) -> None:
-        self._parent.say(BEAT)
+        self._parent.send(HEARTBEAT)
 
     def end(self) -> None:
-        pass  # its own end tells
+        pass  # the parent notices the end of the process itself
 
 
-class Heartbeat(Pulse):
+class HeartbeatFile(Heartbeat):
     """Touches a file.
 
     Args:
@@ -68,7 +68,7 @@ class Heartbeat(Pulse):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._untouched = Outage()
+        self._touch_failures = RepeatedFailure()
 
     def touch(self) -> None:
         """Make the file, or set its time to now; raises ``OSError``."""
@@ -86,10 +86,10 @@ class Heartbeat(Pulse):
         try:
             self.touch()
         except OSError as error:
-            if self._untouched.fail(error) is not None:
+            if self._touch_failures.fail(error) is not None:
                 logger.warning("event=heartbeat-failed path=%s error=%r", quoted(str(self._path)), str(error))
         else:
-            if self._untouched.over():
+            if self._touch_failures.recovered():
                 logger.info("event=heartbeat-back path=%s", quoted(str(self._path)))
 
     def end(self) -> None:

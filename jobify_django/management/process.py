@@ -17,25 +17,25 @@ from typing import Any
 
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, listed, quoted
-from jobify_django.management.child import heeded
-from jobify_django.management.heartbeat import Pulse
+from jobify_django.management.child import handled_signals
+from jobify_django.management.heartbeat import Heartbeat
 from jobify_django.pool import Service
-from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.loop import call_on_loop
 from jobify_django.pool.pool import Pool
 from jobify_django.pool.shutdown import Shutdown
 
 logger = get_log("jobify.worker")
 
-LAST_WORDS = 3.5
+RELEASE_TIMEOUT = 3.5
 """Seconds after the grace in which the pools hand back what still runs; then the process ends anyhow."""
 
-TO_RELEASE = 1.0
+RELEASE_FROM_THREAD_TIMEOUT = 1.0
 """Seconds that a process whose event loop is stuck takes to hand its jobs back from another thread."""
 
-TO_LEAVE = 0.5
-"""Seconds Python has to shut down once all is said."""
+EXIT_TIMEOUT = 0.5
+"""Seconds Python has to shut down once the pools have stopped."""
 
-ONE_WISH = 0.25
+SAME_SIGNAL_WITHIN = 0.25
 """Signals within so many seconds count as one: ``timeout`` signals its child and then its group, and foreman
 sends TERM right after the terminal's Ctrl+C."""
 
@@ -47,7 +47,7 @@ GONE = "reason=parent-gone"
 STOP = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 ABORT = "SIGQUIT"
 SNAPSHOT = "SIGUSR1"
-LOOK = "look at the deadline"
+DEADLINE_SET = "look at the deadline"
 END = "end"
 
 
@@ -64,12 +64,12 @@ class Process:
     def __init__(self, *, last_resort: bool) -> None:
         self._last_resort = last_resort
         self._signals: SimpleQueue[str] = SimpleQueue()
-        self._shutdown = Shutdown(ONE_WISH)
+        self._shutdown = Shutdown(SAME_SIGNAL_WITHIN)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._grace = 0.0
         self._deadline: float | None = None
-        self._left = False
+        self._has_stopped = False
         self.code = 0
 
     @contextlib.contextmanager
@@ -78,7 +78,9 @@ class Process:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._note) for number in heeded((*STOP, ABORT, SNAPSHOT))}
+        before = {
+            number: signal.signal(number, self._note) for number in handled_signals((*STOP, ABORT, SNAPSHOT))
+        }
         threading.Thread(target=self._watch, name="jobify-signals", daemon=True).start()
         try:
             yield
@@ -95,7 +97,7 @@ class Process:
         *,
         grace: float,
         until: Callable[[], Coroutine[Any, Any, int]] | None = None,
-        pulse: Pulse | None = None,
+        heartbeat: Heartbeat | None = None,
         ready: Callable[[], None] = lambda: None,
     ) -> int:
         """Run the service until a signal, or until ``until()`` returns, and return the exit code.
@@ -104,22 +106,22 @@ class Process:
             service: the pools.
             grace: seconds that running jobs have to end.
             until: what to wait for beside signals; it returns the exit code if none came first.
-            pulse: what to show meanwhile.
+            heartbeat: what to show meanwhile.
             ready: called once the pools run.
         """
         self._grace = grace
         try:
-            asyncio.run(self._serve(service, until, pulse, ready))
+            asyncio.run(self._serve(service, until, heartbeat, ready))
         finally:
-            if pulse is not None:
-                pulse.end()
+            if heartbeat is not None:
+                heartbeat.end()
         return self.code
 
     async def _serve(
         self,
         service: Service,
         until: Callable[[], Coroutine[Any, Any, int]] | None,
-        pulse: Pulse | None,
+        heartbeat: Heartbeat | None,
         ready: Callable[[], None],
     ) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -131,21 +133,23 @@ class Process:
         waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._stop.wait())]
         if until is not None:
             waits.append(asyncio.create_task(until()))
-        beats = asyncio.create_task(pulse.beat(service)) if pulse is not None else None
+        showing = (
+            asyncio.create_task(heartbeat.show_while_turning(service)) if heartbeat is not None else None
+        )
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         by_itself = not self._shutdown.begun
         released = await self._shutdown.drain(self._grace)
-        for task in (*waits, beats):
+        for task in (*waits, showing):
             if task is not None:
                 task.cancel()
         logger.info("event=stopped handed_back=%d", len(released))
         if by_itself and self.code == 0:
             self.code = waits[-1].result()
-        self._left = True
-        self._end_within(TO_LEAVE)
+        self._has_stopped = True
+        self._end_within(EXIT_TIMEOUT)
 
     def orphaned(self) -> None:
-        """Stop: the process above is gone, and nobody else would end this one."""
+        """Stop: the parent process is gone, and nothing else would end this one."""
         if not self._shutdown.begun:
             self.stop(min(self._grace, ORPHANS_GRACE), GONE)
         else:
@@ -159,9 +163,9 @@ class Process:
 
     def _watch(self) -> None:
         while True:
-            patience = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            timeout = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
             try:
-                name = self._signals.get(timeout=patience)
+                name = self._signals.get(timeout=timeout)
             except Empty:
                 # A wait may end early where it goes by a clock that was set meanwhile.
                 if self._deadline is not None and time.monotonic() < self._deadline:
@@ -170,9 +174,9 @@ class Process:
                 return
             if name == END:
                 return
-            self._obey(name)
+            self._act_on(name)
 
-    def _obey(self, name: str) -> None:
+    def _act_on(self, name: str) -> None:
         if name == SNAPSHOT:
             self._log_snapshot()
         elif name == ABORT:
@@ -190,26 +194,26 @@ class Process:
         if self._shutdown.service is None:
             grace = 0.0
         logger.info("event=stopping %s grace=%g: again to hand running jobs back now", why, grace)
-        self._end_within(grace + LAST_WORDS)
+        self._end_within(grace + RELEASE_TIMEOUT)
         self._wake()
 
     def abort(self, why: str) -> None:
         """Hand the running jobs back now, and end."""
         self.code = 1
         logger.warning("event=aborting %s: handing running jobs back", why)
-        self._end_within(LAST_WORDS)
-        self._shutdown.hurry()
+        self._end_within(RELEASE_TIMEOUT)
+        self._shutdown.release_now()
         self._wake()
 
     def _wake(self) -> None:
         if self._loop is not None and self._stop is not None:
-            tell_loop(self._loop, self._stop.set)
+            call_on_loop(self._loop, self._stop.set)
 
     # The end
 
     def _end_within(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
-        self._signals.put(LOOK)  # whoever calls this
+        self._signals.put(DEADLINE_SET)  # whoever calls this
 
     def _end_anyhow(self) -> None:
         """End the process although Python would wait.
@@ -220,12 +224,12 @@ class Process:
         """
         if not self._last_resort:
             return
-        if not self._left and self._pools:
+        if not self._has_stopped and self._pools:
             self.code = 1
             logger.critical("event=stuck: the event loop does not turn; handing jobs back from outside")
             release = threading.Thread(target=self._release, daemon=True)
             release.start()
-            release.join(TO_RELEASE)
+            release.join(RELEASE_FROM_THREAD_TIMEOUT)
         logging.shutdown()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()

@@ -15,7 +15,7 @@ import threading
 from django.utils import autoreload
 
 from jobify_django.log import get_log
-from jobify_django.management.child import PASSED_ON, Child, heeded
+from jobify_django.management.child import PASSED_ON, Child, handled_signals
 from jobify_django.management.process import Process
 
 logger = get_log("jobify.worker")
@@ -53,7 +53,7 @@ class Parent:
 
     def run(self) -> int:
         """Run until the child has ended for another reason; return the exit code."""
-        for number in heeded(PASSED_ON):
+        for number in handled_signals(PASSED_ON):
             signal.signal(number, self._pass_on)
         while not self._signalled:
             code = self._run_child()

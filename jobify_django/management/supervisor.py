@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from jobify_django.log import get_log
-from jobify_django.management.child import LEFT, PASSED_ON, Child, heeded
-from jobify_django.management.heartbeat import EVERY, Heartbeat
+from jobify_django.management.child import EXIT_JOBS_LEFT, PASSED_ON, Child, handled_signals
+from jobify_django.management.heartbeat import EVERY, HeartbeatFile
 
 logger = get_log("jobify.worker")
 
@@ -30,8 +30,8 @@ STEADY = 60.0
 LONGEST_PAUSE = 30.0
 """Seconds until a child that dies again and again is replaced, at most."""
 
-PULSE = 5.0
-"""Seconds after which a child that has not said that it turns counts as stuck."""
+HEARTBEAT_TIMEOUT = 5.0
+"""Seconds after which a child that has sent no heartbeat counts as stuck."""
 
 
 def pause(deaths: int) -> float:
@@ -40,7 +40,7 @@ def pause(deaths: int) -> float:
 
 
 @dataclass
-class Place:
+class ChildSlot:
     """Where one child after another works.
 
     Attributes:
@@ -63,23 +63,23 @@ class Supervisor:
 
     Args:
         processes: how many.
-        batch: whether a child that exits with 0 (or ``LEFT``) has done what it could. Without it, it was
-            recycled (``--max-jobs``) or asked to end, and is replaced.
+        batch: whether a child that exits with 0 (or ``EXIT_JOBS_LEFT``) has done what it could. Without it,
+            it was recycled (``--max-jobs``) or asked to end, and is replaced.
     """
 
     def __init__(self, processes: int, *, batch: bool) -> None:
-        self._places = [Place(number) for number in range(1, processes + 1)]
+        self._slots = [ChildSlot(number) for number in range(1, processes + 1)]
         self._batch = batch
-        self._events: SimpleQueue[int | tuple[Place, int]] = SimpleQueue()
+        self._events: SimpleQueue[int | tuple[ChildSlot, int]] = SimpleQueue()
         self._stopping = False
-        self._proven = False
+        self._was_ready = False
         self._failed = 0
         self._last = 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Listen to signals while the block runs, and ignore them afterwards: the process ends then."""
-        numbers = heeded(PASSED_ON)
+        numbers = handled_signals(PASSED_ON)
         for number in numbers:
             signal.signal(number, lambda number, frame: self._events.put(number))
         try:
@@ -88,18 +88,18 @@ class Supervisor:
             for number in numbers:
                 signal.signal(number, signal.SIG_IGN)
 
-    def run(self, heartbeat: Heartbeat | None) -> int:
+    def run(self, heartbeat: HeartbeatFile | None) -> int:
         """Run until all children have ended for good, and return the exit code.
 
         Args:
             heartbeat: the file to touch while every child's pools turn.
         """
-        logger.info("event=supervising processes=%d pid=%d", len(self._places), os.getpid())
-        for place in self._places:
-            place.due = 0.0
+        logger.info("event=supervising processes=%d pid=%d", len(self._slots), os.getpid())
+        for slot in self._slots:
+            slot.due = 0.0
         try:
             while self._start_due():
-                self._take(self._patience(heartbeat))
+                self._take(self._timeout(heartbeat))
                 if heartbeat is not None and self._turns():
                     heartbeat.show()
         finally:
@@ -110,42 +110,42 @@ class Supervisor:
         return code
 
     def _code(self) -> int:
-        if any(place.code not in (0, LEFT) for place in self._places):
+        if any(slot.code not in (0, EXIT_JOBS_LEFT) for slot in self._slots):
             return 1
-        # Who ended last has seen what is left in the end.
+        # The last one that ended knows what was left in the end.
         return 0 if self._stopping else self._last
 
     # Children
 
     def _start_due(self) -> bool:
         """Start the children whose time has come; return whether any runs or is to be started."""
-        for place in self._places:
+        for slot in self._slots:
             # A signal that has come by now may want none of them.
-            if place.due is not None and place.due <= time.monotonic() and self._events.empty():
-                self._start(place)
-        return any(place.child is not None or place.due is not None for place in self._places)
+            if slot.due is not None and slot.due <= time.monotonic() and self._events.empty():
+                self._start(slot)
+        return any(slot.child is not None or slot.due is not None for slot in self._slots)
 
-    def _start(self, place: Place) -> None:
+    def _start(self, slot: ChildSlot) -> None:
         try:
-            child = Child(place.number)
+            child = Child(slot.number)
         except OSError as error:
-            place.deaths += 1
-            wait = pause(place.deaths)
-            place.due = time.monotonic() + wait
+            slot.deaths += 1
+            wait = pause(slot.deaths)
+            slot.due = time.monotonic() + wait
             logger.error(
-                "event=process-not-started process=%d error=%r restart_in=%g", place.number, str(error), wait
+                "event=process-not-started process=%d error=%r restart_in=%g", slot.number, str(error), wait
             )
             return
-        place.child, place.due = child, None
-        logger.info("event=process-started process=%d pid=%d", place.number, child.process.pid)
+        slot.child, slot.due = child, None
+        logger.info("event=process-started process=%d pid=%d", slot.number, child.process.pid)
         waits = threading.Thread(
-            target=lambda: self._events.put((place, child.wait())), name="jobify-child", daemon=True
+            target=lambda: self._events.put((slot, child.wait())), name="jobify-child", daemon=True
         )
         waits.start()
 
-    def _take(self, patience: float | None) -> None:
+    def _take(self, timeout: float | None) -> None:
         try:
-            event = self._events.get(timeout=patience)
+            event = self._events.get(timeout=timeout)
         except Empty:
             return
         if isinstance(event, int):
@@ -153,76 +153,76 @@ class Supervisor:
         else:
             self._note_end(*event)
 
-    def _patience(self, heartbeat: Heartbeat | None) -> float | None:
+    def _timeout(self, heartbeat: HeartbeatFile | None) -> float | None:
         if not self._events.empty():
             return 0.0
-        times = [max(0.0, place.due - time.monotonic()) for place in self._places if place.due is not None]
+        times = [max(0.0, slot.due - time.monotonic()) for slot in self._slots if slot.due is not None]
         return min([*times, EVERY] if heartbeat is not None else times, default=None)
 
-    def _note_end(self, place: Place, code: int) -> None:
-        child = place.child
+    def _note_end(self, slot: ChildSlot, code: int) -> None:
+        child = slot.child
         assert child is not None
         child.close()
-        place.child, place.code = None, code
-        self._proven = self._proven or self._has_proven(child)
+        slot.child, slot.code = None, code
+        self._was_ready = self._was_ready or self._has_been_ready(child)
         self._last = code
         if self._stopping:
-            self._note_stop(place, child, code)
-        elif (code == 0 and (self._batch or child.ready)) or (code == LEFT and self._batch):
-            self._note_success(place, child, code)
-        elif not self._proven:
-            self._give_up(place, child, code)
+            self._note_stop(slot, child, code)
+        elif (code == 0 and (self._batch or child.ready)) or (code == EXIT_JOBS_LEFT and self._batch):
+            self._note_success(slot, child, code)
+        elif not self._was_ready:
+            self._give_up(slot, child, code)
         else:
-            self._replace(place, child, code)
+            self._replace(slot, child, code)
 
-    def _has_proven(self, ended: Child) -> bool:
+    def _has_been_ready(self, ended: Child) -> bool:
         """Whether any child's pools ever ran: then what a restarted one stumbles over may pass."""
         running = self._running()
         for child in running:
-            child.hear()
+            child.receive()
         return any(child.ready for child in (ended, *running))
 
-    def _note_stop(self, place: Place, child: Child, code: int) -> None:
+    def _note_stop(self, slot: ChildSlot, child: Child, code: int) -> None:
         if not child.listening and code in (-signal.SIGTERM, -signal.SIGINT):
-            place.code = 0  # signalled while it booted: nothing was claimed
+            slot.code = 0  # signalled while it booted: nothing was claimed
         logger.log(
-            logging.WARNING if place.code else logging.INFO,
+            logging.WARNING if slot.code else logging.INFO,
             "event=process-ended process=%d pid=%d %s",
-            place.number,
+            slot.number,
             child.process.pid,
             _ending(code),
         )
 
-    def _note_success(self, place: Place, child: Child, code: int) -> None:
-        place.deaths = 0
-        place.due = None if self._batch else 0.0
+    def _note_success(self, slot: ChildSlot, child: Child, code: int) -> None:
+        slot.deaths = 0
+        slot.due = None if self._batch else 0.0
         logger.info(
             "event=process-ended process=%d pid=%d code=%d%s",
-            place.number,
+            slot.number,
             child.process.pid,
             code,
             "" if self._batch else ": starting the next",
         )
 
-    def _give_up(self, place: Place, child: Child, code: int) -> None:
+    def _give_up(self, slot: ChildSlot, child: Child, code: int) -> None:
         logger.critical(
             "event=process-failed process=%d pid=%d %s: it could not start, nor has any other; stopping",
-            place.number,
+            slot.number,
             child.process.pid,
             _ending(code),
         )
         self._failed = code if code > 0 else 1
         self._stop(signal.SIGTERM)
 
-    def _replace(self, place: Place, child: Child, code: int) -> None:
+    def _replace(self, slot: ChildSlot, child: Child, code: int) -> None:
         lived = time.monotonic() - child.started
-        place.deaths = 0 if lived >= STEADY else place.deaths + 1
-        wait = pause(place.deaths)
-        place.due = time.monotonic() + wait
+        slot.deaths = 0 if lived >= STEADY else slot.deaths + 1
+        wait = pause(slot.deaths)
+        slot.due = time.monotonic() + wait
         logger.error(
             "event=process-died process=%d pid=%d %s after=%.1f restart_in=%g: its jobs run again when their "
             "leases are over",
-            place.number,
+            slot.number,
             child.process.pid,
             _ending(code),
             lived,
@@ -230,12 +230,13 @@ class Supervisor:
         )
 
     def _turns(self) -> bool:
-        """Whether every child's pools turn, and no place is empty that should not be."""
+        """Whether every child's pools turn, and no slot is empty that should not be."""
         for child in self._running():
-            child.hear()
-        oldest = time.monotonic() - PULSE
+            child.receive()
+        oldest = time.monotonic() - HEARTBEAT_TIMEOUT
         return all(
-            place.due is None and (place.child is None or place.child.beat > oldest) for place in self._places
+            slot.due is None and (slot.child is None or slot.child.last_heartbeat > oldest)
+            for slot in self._slots
         )
 
     # Signals
@@ -251,8 +252,8 @@ class Supervisor:
 
     def _stop(self, number: int) -> None:
         self._stopping = True
-        for place in self._places:
-            place.due = None
+        for slot in self._slots:
+            slot.due = None
         self._send(number)
 
     def _send(self, number: int) -> None:
@@ -260,17 +261,17 @@ class Supervisor:
             child.send(number)
 
     def _running(self) -> list[Child]:
-        return [place.child for place in self._places if place.child is not None]
+        return [slot.child for slot in self._slots if slot.child is not None]
 
     def _log_snapshot(self) -> None:
         now = time.monotonic()
         lines = []
-        for place in self._places:
-            if place.child is not None:
-                child = place.child
-                lines.append(f"process {place.number}: pid {child.process.pid}, {now - child.started:.1f} s")
-            elif place.due is not None:
-                lines.append(f"process {place.number}: starts in {max(0.0, place.due - now):.1f} s")
+        for slot in self._slots:
+            if slot.child is not None:
+                child = slot.child
+                lines.append(f"process {slot.number}: pid {child.process.pid}, {now - child.started:.1f} s")
+            elif slot.due is not None:
+                lines.append(f"process {slot.number}: starts in {max(0.0, slot.due - now):.1f} s")
         logger.warning("event=snapshot\n%s", "\n".join(lines), extra={"jobify": {"event": "snapshot"}})
 
 

@@ -1,15 +1,15 @@
-"""What makes a pool turn: a thread where the store may block, the event loop where it cannot."""
+"""The loop that runs a pool's turns: on a thread where the store may block, else on the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.loop import call_on_loop
+from jobify_django.runtime import Runtime
 
 
 @dataclass(eq=False)
@@ -21,31 +21,33 @@ class ClaimLoop(ABC):
         turn: one turn; returns the seconds after which the next is due.
         close: called once, in the same thread, when it is stopped.
         died: called if a turn raises, which none should; then none follows.
+        runtime: the machine it runs on.
     """
 
     open: Callable[[], None]
     turn: Callable[[], float]
     close: Callable[[], None]
     died: Callable[[BaseException], None]
+    runtime: Runtime
 
     running = False
     """Whether it was started."""
 
     @abstractmethod
     def start(self) -> None:
-        """Begin to turn."""
+        """Begin to run turns."""
 
     @abstractmethod
     def wake(self) -> None:
-        """Turn soon; may be called from any thread."""
+        """Run a turn soon; any thread may call it."""
 
     def wake_soon(self) -> None:
-        """Turn within ``GATHER`` seconds: more may come together by then, to be done in one turn."""
+        """Run a turn within ``GATHER`` seconds: by then there may be more outcomes for it."""
         self.wake()
 
     @abstractmethod
-    async def stop(self, patience: float) -> bool:
-        """Turn no more, and close; return whether that was done within ``patience`` seconds."""
+    async def stop(self, timeout: float) -> bool:
+        """Run no more turns, and close; return whether that was done within ``timeout`` seconds."""
 
 
 GATHER = 0.001
@@ -54,17 +56,17 @@ makes one commit of ten, and leaves the database to the producers meanwhile."""
 
 
 class ThreadClaimLoop(ClaimLoop):
-    """Turns on a thread of its own."""
+    """Runs turns on a thread of its own."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._alarm = threading.Event()
+        self._alarm = self.runtime.event()
         self._alarm.set()
-        self._urgent = threading.Event()
+        self._urgent = self.runtime.event()
         self._urgent.set()
         self._stopping = False
         self._closed = asyncio.Event()
-        threading.Thread(target=self._run, name="jobify-pool", daemon=True).start()
+        self.runtime.thread(target=self._run, name="jobify-pool", daemon=True).start()
         self.running = True
 
     def wake(self) -> None:
@@ -74,11 +76,11 @@ class ThreadClaimLoop(ClaimLoop):
     def wake_soon(self) -> None:
         self._alarm.set()
 
-    async def stop(self, patience: float) -> bool:
+    async def stop(self, timeout: float) -> bool:
         self._stopping = True
         self.wake()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 await self._closed.wait()
         return self._closed.is_set()
 
@@ -95,7 +97,7 @@ class ThreadClaimLoop(ClaimLoop):
         try:
             self.close()
         finally:
-            tell_loop(self._loop, self._closed.set)
+            call_on_loop(self._loop, self._closed.set)
 
     def _turn_until_stopped(self) -> None:
         pause = 0.0
@@ -109,11 +111,11 @@ class ThreadClaimLoop(ClaimLoop):
 
 
 class AsyncClaimLoop(ClaimLoop):
-    """Turns on the event loop, between its other work."""
+    """Runs turns on the event loop, between its other work."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self._thread = self.runtime.thread_id()
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
         self._stopped = False
@@ -124,12 +126,12 @@ class AsyncClaimLoop(ClaimLoop):
     def wake(self) -> None:
         if self._due:
             return
-        if threading.get_ident() == self._thread:
+        if self.runtime.thread_id() == self._thread:
             self._wake_here()
         else:
-            tell_loop(self._loop, self._wake_here)
+            call_on_loop(self._loop, self._wake_here)
 
-    async def stop(self, patience: float) -> bool:
+    async def stop(self, timeout: float) -> bool:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from jobify_django.outcome import Outcome
-from jobify_django.pool.slots import Running
+from jobify_django.pool.slots import RunningJob
 
 
 class Completer:
@@ -19,11 +19,11 @@ class Completer:
     # No lock: each step is one operation on a dict or a deque, which no other thread can split.
 
     def __init__(self) -> None:
-        self._held: dict[str, Running] = {}
-        self._lost: dict[tuple[str, int], Running] = {}
+        self._held: dict[str, RunningJob] = {}
+        self._lost: dict[tuple[str, int], RunningJob] = {}
         self._ended: deque[Outcome] = deque()
 
-    def hold(self, running: Running) -> None:
+    def hold(self, running: RunningJob) -> None:
         """Note a claimed job. If an earlier attempt of it, which was lost, still runs here, it goes on."""
         id = running.claim.id
         if (earlier := self._held.get(id)) is not None:
@@ -34,11 +34,11 @@ class Completer:
         """Return the jobs held, id to attempt number."""
         return {running.claim.id: running.claim.attempt for running in self.jobs()}
 
-    def jobs(self) -> Sequence[Running]:
+    def jobs(self) -> Sequence[RunningJob]:
         """Return the jobs held."""
         return list(self._held.values())
 
-    def running(self, id: str) -> Running | None:
+    def running(self, id: str) -> RunningJob | None:
         """Return a held job."""
         return self._held.get(id)
 
@@ -54,8 +54,8 @@ class Completer:
         """Keep outcomes for the next try."""
         self._ended.extendleft(reversed(outcomes))
 
-    def settle(self, id: str, attempt: int) -> Running | None:
-        """Forget a job whose end is stored, or that is no longer ours."""
+    def forget(self, id: str, attempt: int) -> RunningJob | None:
+        """Forget a job whose end is stored, or that this pool does not hold any more."""
         running = self._held.get(id)
         if running is None or running.claim.attempt != attempt:
             return self._lost.pop((id, attempt), None)

@@ -31,7 +31,7 @@ def tidy_connections(claim: Claim, *, before: bool = False) -> None:
 
     Args:
         claim: the job that has ended, or is about to start.
-        before: it is about to start, and so to blame for nothing.
+        before: the job is about to start, so whatever is found was done by others.
     """
     for connection in _connections():
         with _or_replaced(connection, claim, logging.DEBUG if before else logging.WARNING):

@@ -1,4 +1,4 @@
-"""Running one job: find the task, read the arguments, call it, and say how it ended, as an ``Outcome``.
+"""Running one job: read the arguments, call the task, and say how it ended, as an ``Outcome``.
 
 The steps are the same for ``def`` and ``async def``; only the call itself differs. What the call returns
 decides: a ``def`` around an ``async def`` begins on a thread, and the coroutine that it returns is run on the
@@ -18,17 +18,16 @@ from types import CoroutineType, TracebackType
 from typing import Any, NamedTuple
 from weakref import getweakrefcount
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from jobify_django.conf import get_settings
-from jobify_django.current import inside
-from jobify_django.job import Claim, JobError
+from jobify_django.current import current
+from jobify_django.job import JobError
 from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome, failed, succeeded
 from jobify_django.payload import decode_call, encode
 from jobify_django.pool.connection import close_connections, tidy_connections
-from jobify_django.pool.slots import Running
-from jobify_django.registry import tasks
+from jobify_django.pool.slots import RunningJob
 
 logger = get_log("jobify.worker")
 
@@ -38,7 +37,7 @@ LONGEST_TRACEBACK = 32_000
 HERE = os.path.join(os.path.dirname(__file__), "")
 
 LONGEST_CHAIN = 100
-"""Exceptions that an exception is followed by, or made of, whose frames are cleared."""
+"""How many causes and members of one exception have their frames cleared, at most."""
 
 Work = Coroutine[Any, Any, Any]
 
@@ -50,7 +49,7 @@ class Unfinished(NamedTuple):
     context: Context
 
 
-def run_job(running: Running) -> Outcome | Unfinished:
+def run_job(running: RunningJob) -> Outcome | Unfinished:
     """Run a job in this thread, in a context and with database connections of its own.
 
     Returns an ``Unfinished`` for ``arun_job`` if what it called is an ``async def`` after all.
@@ -70,16 +69,16 @@ def run_job(running: Running) -> Outcome | Unfinished:
     return outcome
 
 
-async def arun_job(running: Running, work: Work | None = None) -> Outcome:
-    """Run an ``async def`` job, or what ``run_job`` left of one; the caller gives each its own task, and its
-    context.
+async def arun_job(running: RunningJob, work: Work | None = None) -> Outcome:
+    """Run an ``async def`` job, or the rest of one that ``run_job`` began. Each call needs an asyncio task
+    and a context of its own.
 
     Raises ``CancelledError`` only when the job was cancelled from outside before it had ended.
     """
     # Without a thread of its own, all jobs' ORM calls would queue up behind one another. Set by hand, not
     # with "async with": the context is the job's alone, and most jobs never use the thread.
     try:
-        own = _unused.pop()
+        own = _spare_contexts.pop()
     except IndexError:
         own = ThreadSensitiveContext()
     SyncToAsync.thread_sensitive_context.set(own)
@@ -100,13 +99,14 @@ async def arun_job(running: Running, work: Work | None = None) -> Outcome:
         threads = SyncToAsync.context_to_thread_executor
         # It has a thread only if that dictionary refers to it, weakly: the cheaper look first.
         if getweakrefcount(own) and own in threads:
-            await _end_thread(own, running.claim)
+            await _end_thread(own, running)
         else:
-            _unused.append(own)
+            _spare_contexts.append(own)
 
 
-async def _end_thread(own: ThreadSensitiveContext, claim: Claim) -> None:
+async def _end_thread(own: ThreadSensitiveContext, running: RunningJob) -> None:
     """Close the connections of a job's own thread, which ends with the job."""
+    claim, sync_to_async = running.claim, running.slots.runtime.sync_to_async
     try:
         await asyncio.shield(sync_to_async(close_connections)(claim))
     except asyncio.CancelledError:
@@ -125,18 +125,18 @@ async def _end_thread(own: ThreadSensitiveContext, claim: Claim) -> None:
             executor.shutdown(wait=False)
 
 
-_unused: list[ThreadSensitiveContext] = []
-"""What jobs that made no ORM calls leave to those to come: making it takes longer than all else here."""
+_spare_contexts: list[ThreadSensitiveContext] = []
+"""Contexts that have no thread yet, for the next jobs: a job that made no ORM calls puts its own back. Making
+one takes longer than all else here."""
 
 
-def _call(running: Running) -> Any:
-    task = tasks[running.claim.task]
+def _call(running: RunningJob) -> Any:
     args, kwargs = decode_call(running.claim.arguments)
-    inside.set(running)
-    return task.function(*args, **kwargs)
+    current.set(running)
+    return running.job_task.function(*args, **kwargs)
 
 
-def _returned(running: Running, value: Any) -> Outcome:
+def _returned(running: RunningJob, value: Any) -> Outcome:
     if value is None:
         return succeeded(running.claim)
     try:
@@ -147,17 +147,17 @@ def _returned(running: Running, value: Any) -> Outcome:
     return succeeded(running.claim, result)
 
 
-def raised(running: Running, error: BaseException) -> Outcome:
-    """Return the outcome of a job that raised, and take the exception down for the report."""
+def raised(running: RunningJob, error: BaseException) -> Outcome:
+    """Return the outcome of a job that raised, and keep the exception for the report."""
     with contextlib.suppress(Exception):
-        error.__traceback__ = _its_own(error.__traceback__)
+        error.__traceback__ = _without_pool_frames(error.__traceback__)
     described = describe(error)
     _clear_frames(error)
     running.exception = error
     return failed(running.claim, described)
 
 
-def _its_own(trace: TracebackType | None) -> TracebackType | None:
+def _without_pool_frames(trace: TracebackType | None) -> TracebackType | None:
     """Return a traceback from the job's function on, without the pool's frames, if it got there."""
     own = trace
     while own is not None and own.tb_frame.f_code.co_filename.startswith(HERE):
@@ -166,8 +166,8 @@ def _its_own(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _clear_frames(error: BaseException) -> None:
-    """Let go of the variables in an exception's frames: they would keep everything the job held. What it
-    came from, and what a group is made of, has frames too."""
+    """Clear the variables in the frames of an exception, of its causes, and of the members of a group: they
+    would keep everything alive that the job held."""
     seen: dict[int, BaseException] = {}
     left: list[BaseException | None] = [error]
     while left and len(seen) < LONGEST_CHAIN:

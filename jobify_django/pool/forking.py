@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Iterable
 
-from jobify_django.current import inside
+from jobify_django.current import current
 
 _lock = threading.Lock()
 _hooked = False
@@ -29,13 +29,13 @@ def hook_forks() -> None:
 
 
 def _before() -> None:
-    if inside.get() is not None:
+    if current.get() is not None:
         # A signal that comes before the child has its own handlers would be lost.
         _blocked.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 def _after_in_child() -> None:
-    if inside.get() is None:
+    if current.get() is None:
         return
     try:
         signal.set_wakeup_fd(-1)  # the parent's event loop listens there

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import time
 from asyncio import AbstractEventLoop
 from collections.abc import Mapping
 
 from jobify_django.log import get_log, listed, quoted
-from jobify_django.outage import Outage
-from jobify_django.pool.loop import tell_loop
+from jobify_django.pool.loop import call_on_loop
 from jobify_django.pool.slots import Slots
+from jobify_django.repeated_failure import RepeatedFailure
+from jobify_django.runtime import Runtime
 
 logger = get_log("jobify.worker")
 
 LAG_WORTH_A_WARNING = 1.0
-LONGEST_LAG_UNSAID = 60.0
+LAG_WARNING_EVERY = 60.0
 """Seconds between two warnings of one that lasts, at most."""
 
 STUCK_AFTER = 10.0
 """Seconds without a turn of the claim loop after which a pool is no longer reported alive."""
 
 
-class Turning:
-    """Looks whether a claim loop turns, and says so when it does not.
+class TurnMonitor:
+    """Checks whether a claim loop still makes turns, and logs it when it does not.
 
     Args:
         pool: the pool's id.
         store: the name of its store.
-        every: seconds between two looks.
+        every: seconds between two checks.
+        runtime: the machine it runs on.
     """
 
-    def __init__(self, pool: str, store: str, every: float) -> None:
+    def __init__(self, pool: str, store: str, every: float, runtime: Runtime) -> None:
+        self._monotonic = runtime.monotonic
         self._pool = pool
         self._store = store
         self._every = every
@@ -38,9 +40,9 @@ class Turning:
         self._still = 0.0
         self._looked_at = 0.0
 
-    def look(self, turns: int) -> bool:
+    def check(self, turns: int) -> bool:
         """Return whether it has turned lately; ``turns`` is how often it has by now."""
-        now = time.monotonic()
+        now = self._monotonic()
         # A process that was stopped meanwhile, by SIGSTOP say, gave its claim loop no time either.
         passed, self._looked_at = min(now - self._looked_at, self._every), now
         was_stuck = self._still >= STUCK_AFTER
@@ -62,29 +64,33 @@ class Turning:
         return not stuck
 
 
-class Lag:
-    """Says when an event loop was blocked: then no ``async def`` job and no request moved.
+class LoopLagMonitor:
+    """Logs it when an event loop was blocked: then no ``async def`` job and no request went on.
 
     Args:
         loop: the event loop.
         slots: the pool's, to name the jobs on it.
-        every: seconds between two looks.
+        every: seconds between two checks.
+        runtime: the machine it runs on.
     """
 
-    def __init__(self, loop: AbstractEventLoop, slots: Mapping[str, Slots], every: float) -> None:
+    def __init__(
+        self, loop: AbstractEventLoop, slots: Mapping[str, Slots], every: float, runtime: Runtime
+    ) -> None:
+        self._monotonic = runtime.monotonic
         self._loop = loop
         self._slots = slots
         self._since: float | None = None
-        self._said = Outage(every, LONGEST_LAG_UNSAID)
+        self._failures = RepeatedFailure(runtime, again=every, longest=LAG_WARNING_EVERY)
 
-    def look(self) -> None:
-        """Look once, from a thread beside the loop."""
+    def check(self) -> None:
+        """Check once, from a thread beside the loop."""
         since = self._since
         if since is None:
-            self._since = time.monotonic()
-            if not tell_loop(self._loop, self._turned):
+            self._since = self._monotonic()
+            if not call_on_loop(self._loop, self._turned):
                 self._since = None  # the loop is closed; the pool's owner ends it
-        elif time.monotonic() - since > LAG_WORTH_A_WARNING and self._said.fail("lag") is not None:
+        elif self._monotonic() - since > LAG_WORTH_A_WARNING and self._failures.fail("lag") is not None:
             jobs = [
                 listed((running.claim.task, running.claim.id), " ")
                 for slots in self._slots.values()
@@ -94,10 +100,10 @@ class Lag:
             logger.warning(
                 "event=loop-blocked seconds=%.1f: an 'async def' holds the event loop without awaiting; jobs "
                 "on it: %s",
-                time.monotonic() - since,
+                self._monotonic() - since,
                 ", ".join(jobs) or "none",
             )
 
     def _turned(self) -> None:
         self._since = None
-        self._said.over()
+        self._failures.recovered()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import Callable, Sequence
 
@@ -16,22 +15,23 @@ from jobify_django.outcome import released
 from jobify_django.pool.budget import Budget
 from jobify_django.pool.claim_loop import AsyncClaimLoop, ThreadClaimLoop
 from jobify_django.pool.completer import Completer
-from jobify_django.pool.dryness import Dryness, Left
 from jobify_django.pool.forking import hook_forks
-from jobify_django.pool.loop import LoopEvent, tell_loop
+from jobify_django.pool.idle_check import IdleCheck, UnrunnableJobs
+from jobify_django.pool.loop import LoopEvent, call_on_loop
 from jobify_django.pool.phase import Phase, Phases
 from jobify_django.pool.quarantine import QuarantineRule
-from jobify_django.pool.slots import Slots
+from jobify_django.pool.slots import ProcessSlots, Slots
 from jobify_django.pool.turn import Turn
 from jobify_django.pool.upkeep import Upkeep
 from jobify_django.pool.workers import Workers
+from jobify_django.registry import Registry, tasks
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import PoolQueue, PoolRecord
 
 logger = get_log("jobify.worker")
 
-LAST_WORDS = 2.0
-"""Seconds a stopping pool has, after its grace, to cancel, to hand back, and to say goodbye."""
+RELEASE_TIMEOUT = 2.0
+"""Seconds a stopping pool has, after its grace, to cancel its jobs, to hand them back, and to retire."""
 
 
 class Pool:
@@ -47,7 +47,8 @@ class Pool:
         workers: jobs of each queue to run at once; given, it stands above settings and live tuning.
         slots: those of all queues of this process, shared between its pools.
         budget: stop claiming after so many jobs.
-        quiet: tell nobody of jobs that end well.
+        quiet: neither log nor signal jobs that end well.
+        tasks: those it can run; by default those of this process.
     """
 
     def __init__(
@@ -57,21 +58,23 @@ class Pool:
         *,
         kind: str = "code",
         workers: int | None = None,
-        slots: dict[str, Slots] | None = None,
+        slots: ProcessSlots | None = None,
         budget: Budget | None = None,
         quiet: bool = False,
+        tasks: Registry = tasks,
     ) -> None:
-        self.id = new_id()
+        runtime = store.runtime
+        self.id = new_id(runtime)
         self.store = store
         self.queues = {queue.name: queue for queue in queues}
         self._kind = kind
-        slots = {} if slots is None else slots
+        slots = ProcessSlots(runtime) if slots is None else slots
         self.slots = {q.name: Slots(q, workers or q.workers, slots) for q in queues}
-        self._budget = budget or Budget(None)
+        self._budget = budget or Budget(None, runtime)
         self.completer = Completer()
         self._phases = Phases()
         make = ThreadClaimLoop if store.blocking else AsyncClaimLoop
-        self._claim_loop = make(store.open, self.step, self._close, self.on_death)
+        self._claim_loop = make(store.open, self.step, self._close, self.on_death, runtime)
         self.workers = Workers(
             self.id,
             self.slots,
@@ -81,8 +84,10 @@ class Pool:
             gathers=store.blocking,
             phases=self._phases,
             changed=self._on_change,
+            tasks=tasks,
+            runtime=runtime,
         )
-        self._dryness = Dryness(store, self.queues)
+        self._idle_check = IdleCheck(store, self.queues, tasks)
         self._turn = Turn(
             self.id,
             store,
@@ -91,7 +96,7 @@ class Pool:
             completer=self.completer,
             quarantine=QuarantineRule(slots),
             budget=self._budget,
-            dryness=self._dryness,
+            idle_check=self._idle_check,
             quiet=quiet,
         )
         self.turns = 0
@@ -120,15 +125,15 @@ class Pool:
     async def start(self) -> None:
         """Begin claiming. The running event loop is the one ``async def`` jobs run on."""
         self.loop = asyncio.get_running_loop()
-        self._news = LoopEvent()
+        self._progress = LoopEvent(self.store.runtime)
         hook_forks()
         self.died: asyncio.Future[BaseException] = self.loop.create_future()
         self.workers.open()
         self._claim_loop.start()
-        self.store.served.update(list(self.queues))
+        self.store.queues_here.update(list(self.queues))
         try:
-            # After the start: a hint may ring at once, from another thread.
-            self._unsubscribe = self.store.listen("work", self._on_hint)
+            # After the start: a notification may come at once, from another thread.
+            self._unsubscribe = self.store.listen("work", self._on_notification)
             self._upkeep.start(self.loop)
         except BaseException:
             await self.drain(0)  # what it has claimed meanwhile would not be renewed
@@ -149,7 +154,7 @@ class Pool:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    await self._news.until(self._drained)
+                    await self._progress.until(self._drained)
         finally:
             # Cancelled too: gunicorn, in a hurry, cancels every task of the loop and waits a second for them.
             self._phases.enter(Phase.RELEASING)
@@ -161,26 +166,26 @@ class Pool:
         """Start no further job. Only sets a flag: a signal handler may call it at any point."""
         self._phases.enter(Phase.STOPPING)
 
-    def hurry(self) -> None:
+    def release_now(self) -> None:
         """End a ``drain`` in progress now: hand back what still runs."""
         self._phases.enter(Phase.RELEASING)
         if self._claim_loop.running:
-            self._news.tell()
+            self._progress.set_threadsafe()
 
-    async def until_dry(self) -> Sequence[Left]:
-        """Return once no job of this pool runs and none waits that it could run: what it has to leave.
+    async def until_idle(self) -> Sequence[UnrunnableJobs]:
+        """Return the waiting jobs that it cannot run, once no job of this pool runs and no other one waits.
 
-        It is found out by looking, from now on. For jobs that wait because other pools use up a queue's
+        The store is read for that, from now on. For jobs that wait because other pools use up a queue's
         ``MAX_RUNNING`` it waits.
         """
-        self._dryness.ask()
+        self._idle_check.ask()
         self.wake()
-        await self._news.until(lambda: self._dryness.left is not None)
-        return self._dryness.left or []
+        await self._progress.until(lambda: self._idle_check.unrunnable is not None)
+        return self._idle_check.unrunnable or []
 
-    async def until_spent(self) -> None:
+    async def until_budget_spent(self) -> None:
         """Return once the budget is used up and no job of this pool runs."""
-        await self._news.until(lambda: self._budget.spent and self.completer.empty)
+        await self._progress.until(lambda: self._budget.spent and self.completer.empty)
 
     def _drained(self) -> bool:
         # A claim was perhaps under way when the pool was told to stop: a whole turn must have come since.
@@ -190,32 +195,32 @@ class Pool:
     async def _cancel_all(self) -> None:
         left = [running for slots in self.slots.values() for running in slots.jobs()]
         for running in left:
-            running.end("release")
+            running.stop("release")
         waits = [running.task for running in left if running.task is not None]
         if waits:
-            await asyncio.wait(waits, timeout=LAST_WORDS / 2)
+            await asyncio.wait(waits, timeout=RELEASE_TIMEOUT / 2)
 
     async def _end(self) -> None:
         self._unsubscribe()
-        self.store.served.subtract(list(self.queues))
+        self.store.queues_here.subtract(list(self.queues))
         self._upkeep.stop()
-        if not await self._claim_loop.stop(LAST_WORDS):
+        if not await self._claim_loop.stop(RELEASE_TIMEOUT):
             logger.error(
                 "event=stopped-without-store error='no answer within %g s' jobs=%s",
-                LAST_WORDS,
+                RELEASE_TIMEOUT,
                 listed(self.completer.held()),
             )
         self.workers.threads.resize(0)
         self._phases.enter(Phase.CLOSED)
 
     def _close(self) -> None:
-        """Say the last words; runs where turns are made."""
+        """Store the last outcomes, hand back what is left, and retire; runs where the turns run."""
         try:
             self._turn.end()
             if not self.completer.empty:
                 self._released = self.hand_back("its pool stopped")
                 logger.warning("event=released jobs=%s", listed(self._released))
-            self._upkeep.join(LAST_WORDS / 2)
+            self._upkeep.join(RELEASE_TIMEOUT / 2)
             self.store.retire(self.id)
         except Exception as error:
             # Nothing is lost: the leases run out and other pools take the jobs.
@@ -233,53 +238,54 @@ class Pool:
         return [outcome.id for outcome in outcomes if outcome.id not in refused]
 
     def on_death(self, error: BaseException) -> None:
-        """Tell whoever started the pool that one of its threads ended by a bug."""
+        """Resolve ``died``: one of the pool's threads ended by a bug."""
 
-        def tell() -> None:
+        def report_death() -> None:
             if not self.died.done():
                 self.died.set_result(error)
             self._turned_in = Phase.CLOSED  # no turn follows
-            self._news.set()
+            self._progress.set()
 
-        # Told before it is logged: nothing may stand between a death and its replacement.
-        tell_loop(self.loop, tell)
+        # Before it is logged: no handler of the project may delay the pool's replacement.
+        call_on_loop(self.loop, report_death)
         logger.critical("event=pool-died pool=%s error=%s", self.id, quoted(error), exc_info=error)
 
     # Its turns
 
     def step(self) -> float:
-        """Do one turn, and return the seconds after which the next is due although nothing rings."""
+        """Run one turn, and return the seconds after which the next is due unless something wakes the
+        loop."""
         self.turns += 1
         phase = self._phases.now
         pause = self._turn.run(phase)
         self._turned_in = max(phase, self._turned_in)
         if self.completer.empty:
-            self._news.set()
+            self._progress.set()
         return pause
 
     def wake(self) -> None:
         """Make the next turn come at once."""
         self._claim_loop.wake()
 
-    def _on_hint(self, queue: object) -> None:
+    def _on_notification(self, queue: object) -> None:
         if queue is None or queue in self.slots:
             self._claim_loop.wake()
 
     def _on_change(self) -> None:
-        self._upkeep.hurry()
+        self._upkeep.report_soon()
         self._claim_loop.wake()
 
-    # What it says of itself
+    # Its record
 
     def record(self) -> PoolRecord:
-        """Return what the pool says of itself. It may ask the store for the time, once."""
+        """Return the pool as the store keeps it. The first call asks the store for the time."""
         if self._started_at is None:
             # Here and not at the start: this thread has a connection that requests cannot use up.
             self._started_at = self.store.clock()
         return PoolRecord(
             self.id,
             socket.gethostname(),
-            os.getpid(),
+            self.store.runtime.process_id(),
             self._kind,
             self._started_at,
             {name: PoolQueue(slots.size, slots.busy, slots.version) for name, slots in self.slots.items()},

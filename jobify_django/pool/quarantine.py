@@ -1,64 +1,67 @@
 """Quarantine: after a process died, the jobs that it ran are tried one at a time.
 
-Nobody knows which of them was to blame. So each of them is in quarantine, and spends its first seconds alone:
-whatever kills a process soon after its start takes nobody along then, and is failed at its third time.
+Nobody knows which of them was to blame. So each of them is in quarantine, and runs alone for its first
+seconds: a job that kills its process soon after its start interrupts no other job then, and is failed after
+its third crash.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from jobify_django.outcome import CRASH_LIMIT
-from jobify_django.pool.slots import Running, Slots
+from jobify_django.pool.slots import ProcessSlots, RunningJob
 from jobify_django.stores.value import Quarantine
 
 QUARANTINE = 5.0
-"""Seconds from a job's start in which it may show that it kills. A job in quarantine spends them alone."""
+"""Seconds after its start in which a job is most likely to kill its process. In quarantine it runs alone for
+so long."""
 
-LOOK_AGAIN = 0.1
-"""Seconds after which a pool that holds back for a job in quarantine looks whether another pool has it."""
+CHECK_AGAIN = 0.1
+"""Seconds after which a pool that starts nothing because of a job in quarantine checks whether another pool
+has started that one."""
 
 
 class QuarantineRule:
-    """Says when this process may start a job in quarantine, and when it may start nothing else.
+    """Decides when this process may start a job in quarantine, and when it may start nothing else.
 
     Args:
         slots: those of all queues of this process.
     """
 
-    def __init__(self, slots: Mapping[str, Slots]) -> None:
+    def __init__(self, slots: ProcessSlots) -> None:
         self._slots = slots
-        self._blocked_since = self._blocked_at = float("-inf")
+        self._monotonic = slots.runtime.monotonic
+        self._deferred_since = self._deferred_at = float("-inf")
 
     @property
-    def left(self) -> float:
+    def seconds_alone(self) -> float:
         """Seconds for which nothing may start, because a job in quarantine has just started."""
         began = [job.began for job in self._quarantined()]
-        return max(0.0, max(began) + QUARANTINE - time.monotonic()) if began else 0.0
+        return max(0.0, max(began) + QUARANTINE - self._monotonic()) if began else 0.0
 
     @property
     def choice(self) -> Quarantine:
         """What a claim is to do with the next job in quarantine."""
         if any(job.claim.crashes >= CRASH_LIMIT - 1 for job in self._quarantined()):
             # The next crash fails that one, whoever is to blame; and it may run for long.
-            return "pass"
-        now = time.monotonic()
-        if self._blocked_lately(now) and now - self._blocked_since >= QUARANTINE:
-            # Jobs before it in its line keep starting, or those of another store.
-            return "start"
+            return "skip"
+        now = self._monotonic()
+        if self._deferred_lately(now) and now - self._deferred_since >= QUARANTINE:
+            # Jobs before it in its queue keep starting, or those of another store.
+            return "alone"
         youngest = (slots.youngest() for slots in self._slots.values())
-        return "wait" if any(job and now - job.began < QUARANTINE for job in youngest) else "start"
+        return "defer" if any(job and now - job.began < QUARANTINE for job in youngest) else "alone"
 
-    def note_blocked(self) -> None:
-        """Take down that a claim was blocked by a job in quarantine."""
-        now = time.monotonic()
-        if not self._blocked_lately(now):
-            self._blocked_since = now
-        self._blocked_at = now
+    def note_deferred(self) -> None:
+        """Note that a claim was deferred because of a job in quarantine."""
+        now = self._monotonic()
+        if not self._deferred_lately(now):
+            self._deferred_since = now
+        self._deferred_at = now
 
-    def _blocked_lately(self, now: float) -> bool:
-        return now - self._blocked_at < QUARANTINE / 2
+    def _deferred_lately(self, now: float) -> bool:
+        return now - self._deferred_at < QUARANTINE / 2
 
-    def _quarantined(self) -> Sequence[Running]:
+    def _quarantined(self) -> Sequence[RunningJob]:
         return [job for slots in self._slots.values() for job in slots.quarantined()]

@@ -7,7 +7,7 @@ import logging
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL
 from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome
-from jobify_django.pool.slots import Running
+from jobify_django.pool.slots import RunningJob
 from jobify_django.signals import job_ended
 from jobify_django.stores.value import Rescued
 
@@ -26,12 +26,12 @@ LINES = {
 """The template of each event, with and without an error: a handler may group lines by it."""
 
 
-def heard() -> bool:
-    """Whether anybody wants to hear of jobs that end well."""
+def reports_successes() -> bool:
+    """Whether jobs that end well are logged, or signalled to any receiver."""
     return bool(job_ended.receivers) or logger.isEnabledFor(logging.INFO)
 
 
-def report(outcome: Outcome, running: Running, refusal: str = "") -> None:
+def report(outcome: Outcome, running: RunningJob, refusal: str = "") -> None:
     """Log how a job ended, and tell the receivers of ``job_ended``; then the exception is let go.
 
     Args:
@@ -45,11 +45,11 @@ def report(outcome: Outcome, running: Running, refusal: str = "") -> None:
     if logger.isEnabledFor(level):
         _log(level, outcome, running, refusal)
     if stored and job_ended.receivers:
-        _tell(outcome, running.exception)
+        _send_signal(outcome, running.exception)
     running.exception = None
 
 
-def _tell(outcome: Outcome, exception: BaseException | None) -> None:
+def _send_signal(outcome: Outcome, exception: BaseException | None) -> None:
     try:
         answers = job_ended.send_robust(sender=outcome.task, outcome=outcome, exception=exception)
     except KeyboardInterrupt:
@@ -73,7 +73,7 @@ def _tell(outcome: Outcome, exception: BaseException | None) -> None:
             )
 
 
-def _log(level: int, outcome: Outcome, running: Running, refusal: str) -> None:
+def _log(level: int, outcome: Outcome, running: RunningJob, refusal: str) -> None:
     claim = running.claim
     event = "refused" if refusal else EVENTS[outcome.status]
     wait = max(0.0, claim.started_at - claim.eligible_at)

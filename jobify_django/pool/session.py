@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.utils.functional import cached_property
 
-from jobify_django.current import inside
+from jobify_django.current import current
 from jobify_django.file import NOTED
 
 STATEMENT = re.compile(
@@ -74,7 +74,7 @@ WORKING = frozenset(
 PLAIN = (str, bytes, int, float, bool, tuple, frozenset, type(None))
 
 
-class Look:
+class StatementWatch:
     """Looks at each statement on a connection for one whose effect lasts."""
 
     found = False
@@ -87,7 +87,7 @@ class Look:
 
 def altered(connection: BaseDatabaseWrapper) -> bool:
     """Whether a connection differs from a new one in more than Django's own working state."""
-    return any(look.found for look in _looks(connection)) or _other_attributes(connection)
+    return any(watch.found for watch in _watches_of(connection)) or _other_attributes(connection)
 
 
 def end_session(connection: BaseDatabaseWrapper) -> None:
@@ -123,17 +123,17 @@ def _other_attributes(connection: BaseDatabaseWrapper) -> bool:
     return False
 
 
-def _looks(connection: BaseDatabaseWrapper) -> list[Look]:
-    return [one for one in connection.execute_wrappers if isinstance(one, Look)]
+def _watches_of(connection: BaseDatabaseWrapper) -> list[StatementWatch]:
+    return [one for one in connection.execute_wrappers if isinstance(one, StatementWatch)]
 
 
-def _look(connection: BaseDatabaseWrapper, **kwargs: object) -> None:
-    """Look at what a job does with its new connection; ``inside`` tells a job from all else."""
-    looks = _looks(connection)
-    if inside.get() is not None and not looks:
-        connection.execute_wrappers.insert(0, Look())
-    for look in looks:
-        look.found = False  # a new session
+def _watch_statements(connection: BaseDatabaseWrapper, **kwargs: object) -> None:
+    """Look at the statements of a new connection, if a job has made it: then ``current`` is set."""
+    watches = _watches_of(connection)
+    if current.get() is not None and not watches:
+        connection.execute_wrappers.insert(0, StatementWatch())
+    for watch in watches:
+        watch.found = False  # a new session
 
 
-connection_created.connect(_look, dispatch_uid="jobify_django.pool.session")
+connection_created.connect(_watch_statements, dispatch_uid="jobify_django.pool.session")

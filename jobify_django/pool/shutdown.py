@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Literal
 
 from jobify_django.pool.service import Service
+from jobify_django.runtime import MACHINE, Runtime
 
 
 class Shutdown:
@@ -15,28 +15,33 @@ class Shutdown:
     All but ``drain`` only set flags: a signal handler, or another thread, may call them at any point.
 
     Args:
-        one_wish: signals within so many seconds of the first count as one with it.
+        same_signal_within: a signal within so many seconds of the first counts as the first one come twice.
+        service: what is to end, if there is one already.
+        runtime: the machine it runs on.
 
     Attributes:
         service: what is to end, once there is one.
         begun: whether it was told to claim nothing more.
-        hurried: whether it was told to hand its jobs back now.
+        releasing: whether it was told to hand its jobs back now.
     """
 
-    def __init__(self, one_wish: float, service: Service | None = None) -> None:
-        self._one_wish = one_wish
+    def __init__(
+        self, same_signal_within: float, service: Service | None = None, runtime: Runtime = MACHINE
+    ) -> None:
+        self._monotonic = runtime.monotonic
+        self._same_signal_within = same_signal_within
         self._signalled_at: float | None = None
         self.service = service
         self.begun = False
-        self.hurried = False
+        self.releasing = False
 
-    def meaning(self) -> Literal["stop", "hurry"] | None:
+    def meaning(self) -> Literal["stop", "release"] | None:
         """Return what a signal that comes now asks for; ``None`` if it belongs to the first one."""
-        now = time.monotonic()
+        now = self._monotonic()
         if self._signalled_at is None:
             self._signalled_at = now
             return "stop"
-        return "hurry" if now - self._signalled_at > self._one_wish else None
+        return "release" if now - self._signalled_at > self._same_signal_within else None
 
     def stop(self) -> None:
         """Claim nothing more; ``drain`` does the rest."""
@@ -44,16 +49,16 @@ class Shutdown:
         if self.service is not None:
             self.service.stop_claiming()
 
-    def hurry(self) -> None:
+    def release_now(self) -> None:
         """Hand back what runs now, instead of when the grace is over."""
         self.stop()
-        self.hurried = True
+        self.releasing = True
         if self.service is not None:
-            self.service.hurry()
+            self.service.release_now()
 
     async def drain(self, grace: float | None) -> Sequence[str]:
         """Wait for running jobs, ``grace`` seconds at most, and return the ids of those handed back."""
         assert self.service is not None
-        if self.hurried:
-            self.service.hurry()  # a pool may have been replaced since
+        if self.releasing:
+            self.service.release_now()  # a pool may have been replaced since
         return await self.service.drain(grace)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from typing import Any
 
 from django.db import connections
 
 from jobify_django.log import get_log, quoted
 from jobify_django.outcome import Outcome
 from jobify_django.pool.execution import Unfinished, run_job
-from jobify_django.pool.slots import Running
+from jobify_django.pool.slots import RunningJob
+from jobify_django.runtime import Runtime
 
 logger = get_log("jobify.worker")
 
@@ -28,27 +27,39 @@ class Threads:
     able to end while one still runs.
 
     Args:
-        done: told how a job ended.
-        go_on: told what a job has left for the event loop.
+        done: called with a job and how it ended.
+        continue_on_loop: called with a job and the rest of it that must run on the event loop.
+        runtime: the machine they run on.
     """
 
     def __init__(
-        self, done: Callable[[Running, Outcome], None], go_on: Callable[[Running, Unfinished], None]
+        self,
+        done: Callable[[RunningJob, Outcome], None],
+        continue_on_loop: Callable[[RunningJob, Unfinished], None],
+        runtime: Runtime,
     ) -> None:
         self._done = done
-        self._go_on = go_on
-        self._work: SimpleQueue[Running | None] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._continue_on_loop = continue_on_loop
+        self._runtime = runtime
+        self._work: Any = runtime.queue()  # of jobs; None ends a thread
+        self._lock = runtime.lock()
         self._idle = 0
         self._total = 0
         self._limit = 0
         self._refused_at: float | None = None
 
     @property
-    def room(self) -> int | None:
+    def idle(self) -> int:
+        """How many threads wait for a job."""
+        return self._idle
+
+    @property
+    def startable(self) -> int | None:
         """How many more jobs may start while the system refuses threads; ``None`` while it does not."""
         refused_at = self._refused_at
-        return None if refused_at is None else self._idle + (time.monotonic() - refused_at >= TRY_AGAIN)
+        return (
+            None if refused_at is None else self._idle + (self._runtime.monotonic() - refused_at >= TRY_AGAIN)
+        )
 
     def resize(self, limit: int) -> None:
         """Keep at most so many threads; surplus ones end when they are idle."""
@@ -59,7 +70,7 @@ class Threads:
                 self._total -= 1
                 self._work.put(None)
 
-    def run(self, running: Running) -> bool:
+    def run(self, running: RunningJob) -> bool:
         """Run a job on an idle thread, or on a new one; return ``False`` if the system refuses a thread."""
         with self._lock:
             if self._idle:
@@ -72,7 +83,7 @@ class Threads:
     def _add(self) -> bool:
         name = f"jobify-worker-{self._total + 1}"
         try:
-            threading.Thread(target=self._loop, name=name, daemon=True).start()
+            self._runtime.thread(target=self._loop, name=name, daemon=True).start()
         except (RuntimeError, MemoryError) as error:
             if self._refused_at is None:
                 logger.warning(
@@ -80,7 +91,7 @@ class Threads:
                     str(error),
                     self._total,
                 )
-            self._refused_at = time.monotonic()
+            self._refused_at = self._runtime.monotonic()
             return False
         # Only now: one that never was must not count.
         self._total += 1
@@ -99,16 +110,16 @@ class Threads:
                     self._total -= 1
                 else:
                     self._idle += 1
-            self._tell(running, outcome)
+            self._report(running, outcome)
             if surplus:
                 break
         with contextlib.suppress(Exception):
             connections.close_all()
 
-    def _tell(self, running: Running, outcome: Outcome | Unfinished) -> None:
+    def _report(self, running: RunningJob, outcome: Outcome | Unfinished) -> None:
         try:
             if isinstance(outcome, Unfinished):
-                self._go_on(running, outcome)
+                self._continue_on_loop(running, outcome)
             else:
                 self._done(running, outcome)
         except Exception:

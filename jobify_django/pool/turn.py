@@ -1,5 +1,8 @@
-"""One turn of a pool: collect what ended, say what is wanted, exchange the two with the store, start what it
-gave, let go of what it has stored, and report that."""
+"""One turn of a pool's loop.
+
+In one call to its store the pool says how jobs ended and how many more it wants. Then it starts the jobs that
+it got, and forgets and reports those whose end is stored.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,26 @@ from jobify_django.outcome import Outcome
 from jobify_django.pool.backoff import Backoff
 from jobify_django.pool.budget import Budget, at_most
 from jobify_django.pool.completer import Completer
-from jobify_django.pool.dryness import Dryness
+from jobify_django.pool.idle_check import IdleCheck
 from jobify_django.pool.phase import Phase
-from jobify_django.pool.quarantine import LOOK_AGAIN, QuarantineRule
+from jobify_django.pool.quarantine import CHECK_AGAIN, QuarantineRule
 from jobify_django.pool.refusal import refusals
-from jobify_django.pool.report import heard, report
+from jobify_django.pool.report import report, reports_successes
 from jobify_django.pool.workers import Workers
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import Claimed, Demand, Lane
 
 POLL = 1.0
-"""Seconds after which a pool looks for jobs although nothing hinted at any."""
+"""Seconds after which a pool asks its store for jobs although no notification came."""
 
 
 @dataclass(eq=False)
 class Turn:
-    """What a pool does again and again, each time in one exchange with its store."""
+    """What a pool does again and again, usually with one call to its store.
+
+    ``completer`` keeps the jobs that the pool holds (it has claimed them, and their end is not stored yet),
+    and the outcomes to store.
+    """
 
     pool: str
     store: Store
@@ -37,19 +44,21 @@ class Turn:
     completer: Completer
     quarantine: QuarantineRule
     budget: Budget
-    dryness: Dryness
+    idle_check: IdleCheck
     quiet: bool
-    """Report no job that ends well."""
+    """Whether jobs that end well are not reported, unless another outcome of the turn was refused."""
 
     def __post_init__(self) -> None:
-        # Not for longer than leases can wait: jobs of a lost reply are handed back by the next turn only.
-        longest = min(queue.lease for queue in self.queues.values()) / 3
-        self._backoff = Backoff(self.store.alias, longest)
-        self._unsure = False
+        # A call to the store that fails may have claimed jobs all the same. Only the next turn releases them,
+        # so it comes within a third of the shortest lease.
+        longest_pause = min(queue.lease for queue in self.queues.values()) / 3
+        self._backoff = Backoff(self.store.alias, longest_pause, self.store.runtime)
+        self._reply_may_be_lost = False
 
     def run(self, phase: Phase) -> float:
-        """Do one turn, and return the seconds after which the next is due although nothing rings."""
-        asked = self.dryness.asked
+        """Do one turn, and return the seconds until the next one, if nothing wakes the loop before."""
+        # How many requests there were to know when the pool has run all it can; 0: nobody waits for that.
+        requests = self.idle_check.requests
         outcomes = self.completer.take()
         demand = self._demand(phase)
         try:
@@ -60,75 +69,94 @@ class Turn:
                 raise
             return self._back_off(error)
         if self._backoff.pause:
-            self._backoff.over()
+            self._backoff.recovered()
         self.workers.apply(claimed.states)
         if claimed.claims:
             self.budget.spend(self.workers.start(claimed.claims))
-        self._unsure = False
+        self._reply_may_be_lost = False
         if outcomes:
-            self._settle(outcomes, claimed.refused)
-        if claimed.blocked:
-            self.quarantine.note_blocked()
-        if asked:
-            self._note_dry(asked, demand, claimed)
+            self._forget_and_report(outcomes, claimed.refused)
+        if claimed.deferred:
+            self.quarantine.note_deferred()
+        if requests:
+            self._note_idle(requests, demand, claimed)
         return self._pause(claimed)
 
     def end(self) -> None:
-        """Store what ended, and claim nothing: the pool stops, and this is its last exchange."""
+        """Store the outcomes, and claim nothing: the pool stops, and this is its last exchange."""
         outcomes = self.completer.take()
-        self._settle(outcomes, self.store.settle(outcomes))
+        refused = self.store.settle(outcomes)
+        self._forget_and_report(outcomes, refused)
         self._reconcile()
 
     def _demand(self, phase: Phase) -> Demand:
-        # After a job in quarantine has started nothing else may, for a while.
-        wants = {} if phase > Phase.CLAIMING or self.quarantine.left else self._wants()
+        # ``seconds_alone`` is how many seconds a job in quarantine that has started is still to run alone.
+        wants = {} if phase is not Phase.CLAIMING or self.quarantine.seconds_alone else self._wants()
         lanes = {
             name: Lane(want, self.queues[name].lease, self.queues[name].max_running)
             for name, want in wants.items()
         }
-        return Demand(self.pool, lanes, self.workers.unknown, self.quarantine.choice)
+        return Demand(self.pool, lanes, self.workers.unknown_tasks, self.quarantine.choice)
 
     def _wants(self) -> Mapping[str, int]:
+        """Return how many jobs of each queue may start: one for each idle worker, within the limits."""
         wants = {name: idle for name, slots in self.workers.slots.items() if (idle := slots.idle)}
-        room = self.workers.threads.room
-        return self.budget.limit(wants if room is None else at_most(wants, room))
+        startable = self.workers.threads.startable
+        return self.budget.limit(
+            wants if startable is None else at_most(wants, startable, self.store.runtime)
+        )
 
     def _exchange(self, demand: Demand, outcomes: Sequence[Outcome]) -> Claimed:
         self._reconcile()
-        # Until what is claimed now is held: it may be committed although its reply is lost.
-        self._unsure = True
+        # True until the claimed jobs are held: the claim may be committed although this call fails.
+        self._reply_may_be_lost = True
         if demand.lanes:
             return self.store.claim(demand, outcomes)
         return Claimed(refused=self.store.settle(outcomes)) if outcomes else Claimed()
 
     def _reconcile(self) -> None:
-        """Hand back what was perhaps claimed without the pool's knowledge."""
-        if self._unsure:
+        """Release the jobs that the last claim may have committed although its reply was lost."""
+        if self._reply_may_be_lost:
             self.store.reconcile(self.pool, self.completer.held())
-            self._unsure = False
+            self._reply_may_be_lost = False
 
     def _back_off(self, error: Exception) -> float:
         pause = self._backoff.fail(error, len(self.completer.held()))
         with contextlib.suppress(Exception):
-            self.store.close()
+            self.store.close()  # its next call connects anew
         return pause
 
-    def _settle(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
-        """Let go of jobs whose end is stored, or was refused, and report it."""
+    def _forget_and_report(self, outcomes: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
+        """Forget the jobs whose outcomes the store has stored or refused, and report how they ended.
+
+        Not all outcomes end a job: a release lets it wait again. The completer does not hold such a job (any
+        more) when ``Workers`` hands it back, so there is nothing to forget or to report. Thus only refused
+        ends need a reason; an empty reason stands for "stored".
+        """
         why = refusals(self.store, [one for one in refused if one.status.ended]) if refused else {}
-        everything = bool(refused) or (not self.quiet and heard())
+        report_all = bool(refused) or (not self.quiet and reports_successes())
         for outcome in outcomes:
-            running = self.completer.settle(outcome.id, outcome.attempt)
-            if running is not None and (everything or outcome.status is not SUCCESSFUL):
+            running = self.completer.forget(outcome.id, outcome.attempt)
+            if running is not None and (report_all or outcome.status is not SUCCESSFUL):
                 report(outcome, running, why.get((outcome.id, outcome.attempt), ""))
 
-    def _note_dry(self, asked: int, demand: Demand, claimed: Claimed) -> None:
-        idle = self.completer.empty
-        # A job in quarantine may wait although nothing was found.
-        busy = claimed.claims or claimed.blocked or demand.quarantine == "pass" or not idle
-        self.dryness.note(asked, None if busy else demand.lanes, spent=self.budget.spent and idle)
+    def _note_idle(self, requests: int, demand: Demand, claimed: Claimed) -> None:
+        """Tell ``idle_check`` which queues had nothing to start, if no job runs and none may still wait."""
+        nothing_held = self.completer.empty
+        # Of jobs in quarantine some may wait although the claim gave none: if one of them deferred the claim
+        # (nothing was started because of it), or if the claim was to pass over all of them.
+        busy = claimed.claims or claimed.deferred or demand.quarantine == "skip" or not nothing_held
+        self.idle_check.note(
+            requests, None if busy else demand.lanes, spent=self.budget.spent and nothing_held
+        )
 
     def _pause(self, claimed: Claimed) -> float:
-        # Full hands mean there may be more, but an idle worker rings when there is one.
+        # Not shorter when every worker got a job: more may wait, but a worker that becomes idle wakes the
+        # loop.
         pause = POLL if claimed.next_due is None else min(POLL, claimed.next_due)
-        return min(pause, LOOK_AGAIN if claimed.blocked else self.quarantine.left or pause)
+        if claimed.deferred:
+            # A job in quarantine is first, and this pool may not start it yet; another pool may before.
+            return min(pause, CHECK_AGAIN)
+        # After a job in quarantine has started, nothing else may for so many seconds.
+        alone = self.quarantine.seconds_alone
+        return min(pause, alone) if alone else pause

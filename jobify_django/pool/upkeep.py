@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
-import threading
-import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, quoted
-from jobify_django.outage import Outage
 from jobify_django.pool.completer import Completer
-from jobify_django.pool.liveness import Lag, Turning
-from jobify_django.pool.presence import Presence
+from jobify_django.pool.liveness import LoopLagMonitor, TurnMonitor
+from jobify_django.pool.reachability import Reachability
 from jobify_django.pool.report import report_rescued
 from jobify_django.pool.workers import Workers
+from jobify_django.repeated_failure import RepeatedFailure
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import PoolRecord
 
 logger = get_log("jobify.worker")
 
-BEAT_EVERY = 2.5
+HEARTBEAT_EVERY = 2.5
 TUNE_EVERY = 1.0
 RESCUE_EVERY = 2.5
 REPAIR_EVERY = 30.0
@@ -37,7 +35,7 @@ RESCUE_BATCH = 500
 PRUNE_BATCH = 500
 RETRY_AFTER = 1.0
 LEASES_APART = 2
-"""A lease that has this many times the longest one left is not believed."""
+"""A lease that has more than this many times the longest lease left was written by a wrong clock."""
 
 ALONG = 0.25
 """How much of its interval a chore may come early, to be done along with another one."""
@@ -55,35 +53,40 @@ class Upkeep:
     turns: Callable[[], int]
     """How many turns the claim loop has begun."""
     record: Callable[[], PoolRecord]
-    """What the pool says of itself; may ask the store."""
+    """Returns the pool as the store keeps it; may ask the store."""
     died: Callable[[BaseException], None]
     """Called if the thread ends by a bug."""
 
     def __post_init__(self) -> None:
-        self._stop = threading.Event()
-        self._alarm = threading.Event()
+        runtime = self.store.runtime
+        self._monotonic = runtime.monotonic
+        self._stop = runtime.event()
+        self._alarm = runtime.event()
         lease = min(queue.lease for queue in self.queues.values())
-        self._beat = Chore(self._report, BEAT_EVERY)
-        self._presence = Presence(max(lease / 3, 2 * TUNE_EVERY), longest_lease(self.queues) / 3)
+        self._heartbeat = Chore(self._report, HEARTBEAT_EVERY)
+        self._reachability = Reachability(max(lease / 3, 2 * TUNE_EVERY), longest_lease(self.queues) / 3)
         self._chores = [
-            # First: when the store is back, others' patience with leases that ran out is short.
+            # First: once the store is back, other pools soon rescue jobs whose leases have run out.
             Chore(self._renew, lease / 3, first=lease / 3),
-            self._beat,
+            self._heartbeat,
             Chore(self._follow_tuning, TUNE_EVERY),
-            Chore(lambda: self._lag.look(), TUNE_EVERY),
+            Chore(lambda: self._lag.check(), TUNE_EVERY),
             Chore(self._rescue, RESCUE_EVERY),
             Chore(self._reorder, TUNE_EVERY),
             Chore(self._repair, REPAIR_EVERY, first=REPAIR_EVERY),
             Chore(self._prune, PRUNE_EVERY, first=RESCUE_EVERY),
         ]
-        self._trouble = Outage()
-        self._turning = Turning(self.pool, self.store.alias, BEAT_EVERY)
-        self._thread: threading.Thread | None = None
+        now = self._monotonic()
+        for chore in self._chores:
+            chore.due = now + chore.first
+        self._failures = RepeatedFailure(runtime)
+        self._turn_monitor = TurnMonitor(self.pool, self.store.alias, HEARTBEAT_EVERY, runtime)
+        self._thread: Any = None
 
     def start(self, loop: AbstractEventLoop) -> None:
         """Begin, on a thread of its own, and watch the event loop that jobs run on."""
-        self._lag = Lag(loop, self.workers.slots, TUNE_EVERY)
-        thread = threading.Thread(target=self._run, name="jobify-upkeep", daemon=True)
+        self._lag = LoopLagMonitor(loop, self.workers.slots, TUNE_EVERY, self.store.runtime)
+        thread = self.store.runtime.thread(target=self._run, name="jobify-upkeep", daemon=True)
         thread.start()
         self._thread = thread
 
@@ -92,28 +95,28 @@ class Upkeep:
         self._stop.set()
         self._alarm.set()
 
-    def join(self, patience: float) -> None:
-        """Wait for the end, so that no report of a pool follows its goodbye."""
+    def join(self, timeout: float) -> None:
+        """Wait for the end, so that no heartbeat of a pool follows after it has retired."""
         if self._thread is not None:
-            self._thread.join(patience)
+            self._thread.join(timeout)
 
-    def hurry(self) -> None:
-        """Report the pool's state now, instead of at the next beat."""
-        self._beat.due = 0.0
+    def report_soon(self) -> None:
+        """Report the pool's state now, instead of at the next heartbeat."""
+        self._heartbeat.due = 0.0
         self._alarm.set()
 
     def _run(self) -> None:
         self.store.open()
         try:
             while not self._stop.is_set():
-                now = time.monotonic()
+                now = self._monotonic()
                 for chore in self._chores:
                     # What is due soon is done along: waking up costs an idle process more than the work.
                     due = chore.due <= now + chore.every * ALONG and not self._stop.is_set()
                     if due and not self._do(chore):
                         break  # a store that is silent takes its time to fail: leases are due first
                 soonest = min(chore.due for chore in self._chores)
-                self._alarm.wait(max(0.0, soonest - time.monotonic()))
+                self._alarm.wait(max(0.0, soonest - self._monotonic()))
                 self._alarm.clear()
         except BaseException as error:
             self.died(error)
@@ -122,7 +125,7 @@ class Upkeep:
 
     def _do(self, chore: Chore) -> bool:
         # Before the work: who hurries a chore while it is done wants it done once more.
-        chore.due = time.monotonic() + chore.every * random.uniform(0.8, 1.0)
+        chore.due = self._monotonic() + chore.every * self.store.runtime.uniform(0.8, 1.0)
         try:
             again = chore.work()
         except Exception as error:
@@ -130,22 +133,22 @@ class Upkeep:
             chore.failing = True
             self.store.close()
             # Twice in a lease's third: so that one who is back in time renews in time.
-            chore.due = time.monotonic() + min(RETRY_AFTER, chore.every / 2)
+            chore.due = self._monotonic() + min(RETRY_AFTER, chore.every / 2)
             return False
         chore.failing = False
         if again is not None:
-            chore.due = time.monotonic() + again
+            chore.due = self._monotonic() + again
         # On a full disk those that only read work all the time.
-        if not any(chore.failing for chore in self._chores) and (times := self._trouble.over()):
+        if not any(chore.failing for chore in self._chores) and (times := self._failures.recovered()):
             logger.info("event=upkeep-back failures=%d: every chore works again", times)
         return True
 
     def _complain(self, error: Exception) -> None:
         # The claim loop says at ERROR that the store is away.
-        word = self._trouble.fail(error)
-        unknown = word is not None and word.new and not isinstance(error, StoreError)
+        report = self._failures.fail(error)
+        unknown = report is not None and report.new and not isinstance(error, StoreError)
         logger.log(
-            logging.DEBUG if word is None else logging.WARNING,
+            logging.DEBUG if report is None else logging.WARNING,
             "event=upkeep-failed error=%r",
             str(error),
             exc_info=error if unknown else None,
@@ -160,7 +163,7 @@ class Upkeep:
             held = by_lease.setdefault(running.slots.settings.lease, {})
             held[running.claim.id] = running.claim.attempt
         for lease, held in by_lease.items():
-            with self._looking():
+            with self._noting_reachability():
                 renewed = self.store.renew(self.pool, held, lease)
             if self._stop.is_set():
                 return  # the pool has perhaps handed them back meanwhile
@@ -175,58 +178,60 @@ class Upkeep:
         # has just been stored.
         if running is None or running.claim.attempt != attempt or not running.slots.holds(running):
             return
-        if "lost" not in running.asked:
+        if "lost" not in running.stop_reasons:
             logger.warning(
                 "event=lost id=%s task=%s attempt=%d", quoted(id), quoted(running.claim.task), attempt
             )
-            running.end("lost")
+            running.stop("lost")
 
     def _cancel(self, ids: Collection[str]) -> None:
         for running in filter(None, map(self.completer.running, ids)):
-            running.end("cancel")
+            running.stop("cancel")
 
     def _report(self) -> None:
-        # This thread lives on when the other one hangs, and must not vouch for it.
-        if self._turning.look(self.turns()):
-            self.store.beat(self.record())
+        # This thread goes on while the claim loop hangs; it must not report the pool as alive then.
+        if self._turn_monitor.check(self.turns()):
+            self.store.heartbeat(self.record())
 
     def _follow_tuning(self) -> None:
-        with self._looking():
+        with self._noting_reachability():
             synced = self.store.sync("" if self.completer.empty else self.pool, list(self.queues))
         self.workers.apply(synced.states)
         self._cancel(synced.cancel_requested)
 
     @contextlib.contextmanager
-    def _looking(self) -> Iterator[None]:
-        """Note whether the store could be reached. Chores that may fail while it can be are not asked."""
+    def _noting_reachability(self) -> Iterator[None]:
+        """Note whether the store could be reached. Not for chores that may fail although it can be."""
         try:
             yield
         except StoreError:
-            self._presence.fail()
+            self._reachability.fail()
             raise
-        self._presence.see(self.store.clock())
+        self._reachability.reached(self.store.clock())
 
     def _rescue(self) -> float | None:
-        if wait := self._presence.wait(self.store.clock()):
+        if wait := self._reachability.wait(self.store.clock()):
             return wait
         batch = self.store.rescue(
-            limit=RESCUE_BATCH, away=self._presence.away, longest=LEASES_APART * longest_lease(self.queues)
+            limit=RESCUE_BATCH,
+            outage=self._reachability.outage,
+            max_lease_left=LEASES_APART * longest_lease(self.queues),
         )
         for rescued in batch:
             report_rescued(rescued)
         if not batch:
-            self._presence.settle()
+            self._reachability.rescued_all()
         # A short batch is no sign of the end: a claim that passed some of the jobs may have had them locked.
         return 0.0 if batch else None
 
     def _reorder(self) -> float | None:
         again = None
         for name, slots in self.workers.slots.items():
-            if slots.seen.reordering:
-                began = time.monotonic()
+            if slots.state.reordering:
+                began = self._monotonic()
                 moved = self.store.reorder(self.queues[name])
                 # Somebody may hold the rest for long: looking takes one part in twenty.
-                again = 0.0 if moved else max(TUNE_EVERY, 20 * (time.monotonic() - began))
+                again = 0.0 if moved else max(TUNE_EVERY, 20 * (self._monotonic() - began))
         return again
 
     def _repair(self) -> None:
@@ -249,10 +254,17 @@ def longest_lease(queues: Mapping[str, QueueSettings]) -> float:
 
 
 class Chore:
-    """Something to do every so many seconds, or when it returns that it is due again."""
+    """Something to do every so many seconds, or when it returns that it is due again.
+
+    Args:
+        work: does it; may return in how many seconds it is due again.
+        every: seconds between two times.
+        first: seconds until the first time.
+    """
 
     def __init__(self, work: Callable[[], float | None], every: float, *, first: float = 0.0) -> None:
         self.work = work
         self.every = every
-        self.due = time.monotonic() + first
+        self.first = first
+        self.due = 0.0
         self.failing = False

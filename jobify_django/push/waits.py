@@ -3,47 +3,49 @@
 from __future__ import annotations
 
 import math
-import time
 
+from jobify_django.runtime import Runtime
 from jobify_django.stores.value import Added
 from jobify_django.waiting.waitlist import Ticket, WaitList
 
-A_MOMENT = 0.5
-"""Seconds for which a queue that was seen full counts as full; a first that can ask looks more often."""
+FULL_FOR = 0.5
+"""Seconds for which a queue counts as full after a push found it full. The first in the wait list, while it
+is able to try, tries more often than that."""
 
 
 class PushWaits(WaitList[Ticket]):
-    """Who waits for room in one queue, and what was seen of it.
+    """The wait list of pushes that wait for room in one queue, and what a push found there last.
 
     Attributes:
-        figures: how deep the queue was when somebody saw it full last, and its bound then.
+        last_full: how many jobs waited in the queue when a push last found it full, and its ``maxsize`` then.
     """
 
+    # Values that ``WaitList`` leaves to its subclasses.
     kind = "room"
     shortest_poll = 0.02
     longest_poll = 0.25
-    patience = 5.0
-    keeps_places = True
+    recheck_after = 5.0
+    keeps_order = True
 
-    def __init__(self, queue: str) -> None:
-        super().__init__()
+    def __init__(self, runtime: Runtime, queue: str) -> None:
+        super().__init__(runtime)
         self._queue = queue
         self._full_at = -math.inf
-        self.figures: tuple[int, int] | None = None
+        self.last_full: tuple[int, int] | None = None
 
     @property
-    def seen_full(self) -> bool:
-        """Whether somebody found the queue full a moment ago."""
-        return time.monotonic() - self._full_at < A_MOMENT
+    def recently_full(self) -> bool:
+        """Whether a push found the queue full within the last ``FULL_FOR`` seconds."""
+        return self._monotonic() - self._full_at < FULL_FOR
 
-    def see_full(self, added: Added) -> None:
-        """Take down that somebody has found the queue full."""
-        self.figures = (added.depth, added.maxsize)
-        self._full_at = time.monotonic()
+    def note_full(self, added: Added) -> None:
+        """Record that a push has found the queue full."""
+        self.last_full = (added.depth, added.maxsize)
+        self._full_at = self._monotonic()
 
-    def _on_hint(self, queue: object) -> None:
+    def _on_notification(self, queue: object) -> None:
         if queue is None or queue == self._queue:
             self.wake_first()
 
-    def _longest_rest(self, took: float) -> float:
+    def _longest_pause(self, took: float) -> float:
         return 1.5 * self.longest_poll  # jittered

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Collection, Iterator
 
 from django.core.exceptions import ImproperlyConfigured
@@ -11,6 +10,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from jobify_django.conf import QueueSettings, get_settings
+from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 
 BUILT_IN = {
@@ -24,7 +24,8 @@ class StoreHandler:
 
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
-        self._lock = threading.Lock()
+        # The machine's: a handler is older than any store, and than a runtime that one is made with.
+        self._lock = MACHINE.lock()
 
     def __getitem__(self, name: str) -> Store:
         """Return the store of this name; raises ``ImproperlyConfigured`` if it cannot be made."""
@@ -38,9 +39,13 @@ class StoreHandler:
         """Return the store a queue lives in."""
         return self._stores.get(queue.store) or self[queue.store]
 
+    def put(self, store: Store) -> None:
+        """Use this store under its alias, as a test does with one that it made."""
+        self._stores[store.alias] = store
+
     def forget(self) -> None:
         """Drop every store: jobs in memory are gone."""
-        self._lock = threading.Lock()
+        self._lock = MACHINE.lock()
         self._stores = {}
 
 
@@ -62,7 +67,9 @@ def _make(name: str) -> Store:
 stores = StoreHandler()
 
 
-def queues_by_store(names: list[str] | None = None) -> dict[Store, list[QueueSettings]]:
+def queues_by_store(
+    names: list[str] | None = None, stores: StoreHandler = stores
+) -> dict[Store, list[QueueSettings]]:
     """Return the configured queues (or the named ones) grouped by their store.
 
     Raises ``UnknownQueue`` for a name that is not configured.
@@ -95,10 +102,10 @@ def every_store() -> Iterator[Store]:
     """
     named = list(queues_by_store())
     yield from named
-    yield from left_behind(named)  # asked for only by who has not found what it looked for
+    yield from unconfigured_stores(named)  # asked for only by who has not found what it looked for
 
 
-def left_behind(named: Collection[Store]) -> list[Store]:
+def unconfigured_stores(named: Collection[Store]) -> list[Store]:
     """Return the database store if its tables are there and none of these stores leads to them."""
     try:
         database = stores["database"]

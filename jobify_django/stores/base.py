@@ -1,21 +1,38 @@
 """The contract every store keeps. ``jobify_django.testing.StoreConformance`` is its executable form.
 
-Verbs are plural and one round trip each. They are synchronous: the ORM is, and a push must share the
-caller's transaction. A store reads time from the ``clock`` it was made with, and starts no thread.
+Its methods are plural: one call, however many jobs it is about. They are synchronous: the ORM is, and a push
+must share the caller's transaction. Time, randomness, locks and threads are those of the ``runtime`` that a
+store was made with.
+
+**Round trips.** The memory store makes none. In a database, a method that only reads is one statement; so is
+a ``claim`` or a ``rescue`` that finds nothing to do. ``stats`` is three, and so is a ``query`` for the
+newest ends of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A method that changes
+something is a transaction of three to nine statements, its begin and its commit included. On a server each
+statement is a round trip, and on PostgreSQL each notification sent to other processes is one more. Up to 500
+jobs that are alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one,
+which is no round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` read before
+they begin a transaction; ``cancel`` and ``retry`` take one for each 1,000 jobs, and a ``tune`` that changes
+the order one for each 5,000.
+
+**Threads.** A method runs on the thread that calls it. ``listen`` starts a thread if the store is ``shared``.
+It checks what other processes have written, and ends soon after nobody listens any more. A process with a
+PostgreSQL store has one more thread, from the first call on: it ends calls that would wait for ever on a
+silent network.
 
 **Attempts.** Each claim gives a job its next attempt number. Every later write of the pool carries that
 number and is refused when the job has moved on, so a pool that was frozen past its lease changes nothing.
 
 **The bound.** After every ``add``, a queue's waiting jobs are at most its ``maxsize``, over all
-processes. Delayed jobs do not count until they are due. Jobs that come back (released, rescued, retried by
-hand, newly due) are never refused: they may exceed the bound, and ``add`` then accepts nothing until it
-holds again.
+processes. Delayed jobs do not count until they are due. Jobs that begin to wait without an ``add`` (released,
+rescued, retried by hand, newly due) are never refused: they may exceed the bound, and ``add`` then accepts
+nothing until the bound holds again.
 
 **Order.** ``claim`` takes jobs by ``(order_key, sequence)``, see ``jobify_django.ordering``.
 
 **Quarantine.** When a pool dies, nobody knows which of its jobs was to blame. Each of them is in quarantine
-from then on (its ``crashes`` are not 0), and is claimed alone, when it is first in its line. Jobs behind it
-may be claimed together with one before it.
+from then on (its ``crashes`` are not 0), and is claimed alone once it is first in its queue
+(``Demand.quarantine`` may put that off). Until then claims pass over it, and start jobs before it and behind
+it.
 """
 
 from __future__ import annotations
@@ -30,11 +47,12 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import DELAYED, RUNNING, WAITING, JobRecord, JobSpec, JobStatus
 from jobify_django.outcome import Outcome
 from jobify_django.runtime import MACHINE, Runtime
-from jobify_django.stores.notifier import Kind, Listener, Notifier, Probe
+from jobify_django.stores.notifier import ChangeDetector, Kind, Listener, Notifier
 from jobify_django.stores.value import (
     Added,
     Claimed,
     Demand,
+    Diagnosis,
     JobQuery,
     PoolRecord,
     QueueChange,
@@ -43,13 +61,12 @@ from jobify_django.stores.value import (
     Renewed,
     Rescued,
     Synced,
-    Trouble,
 )
 from jobify_django.stores.watcher import Watcher
 
-Local = TypeVar("Local")
+Kept = TypeVar("Kept")
 
-LOOKED_THROUGH = 1_000
+SCAN_LIMIT = 1_000
 """Jobs of a status that are looked through for their queues, where a store knows no better way."""
 
 
@@ -58,8 +75,11 @@ class Store(ABC):
 
     Args:
         alias: the name it goes by in messages.
-        clock: gives the time in seconds since the epoch. All leases and delays are measured on it.
-        runtime: the machine it runs on; whoever works for the store works on it, too.
+        runtime: its time, randomness, locks and threads; the pools and waits of the store use the same.
+
+    Attributes:
+        clock: returns the time in seconds since the epoch, on which all leases and delays are measured: the
+            runtime's, unless the store knows a better one.
     """
 
     blocking: bool = True
@@ -69,31 +89,29 @@ class Store(ABC):
     """Whether other processes see the same jobs, and jobs outlive the process."""
 
     keeps_changes: bool = False
-    """Whether ``changes`` can tell who changed a queue's live values."""
+    """Whether ``changes`` can tell who changed a queue's live values (what ``tune`` changes, see there)."""
 
-    def __init__(
-        self, alias: str, clock: Callable[[], float] | None = None, runtime: Runtime = MACHINE
-    ) -> None:
+    def __init__(self, alias: str, runtime: Runtime = MACHINE) -> None:
         self.alias = alias
         self.runtime = runtime
-        self.clock = clock or runtime.clock
-        self.notifier = Notifier(alias)
-        self._watcher = Watcher()
-        self.served: Counter[str] = Counter()
+        self.clock: Callable[[], float] = runtime.clock
+        self.notifier = Notifier(alias, runtime)
+        self._watcher = Watcher(runtime)
+        self.queues_here: Counter[str] = Counter()
         """How many pools of this process serve each queue."""
-        self._local: dict[object, Any] = {}
+        self._process_local: dict[object, Any] = {}
 
-    def local(self, kind: Callable[..., Local], *args: object) -> Local:
-        """Return what this process keeps for the store: the one ``kind(*args)``, made at first use.
+    def process_local(self, kind: Callable[..., Kept], *args: object) -> Kept:
+        """Return what this process keeps for the store: the one ``kind(runtime, *args)``, made at first use.
 
         It ends with the store, so nothing outlives a change of settings or a fork.
         """
-        found = self._local.get((kind, args))
+        found = self._process_local.get((kind, args))
         if found is None:
-            found = self._local.setdefault((kind, args), kind(*args))
+            found = self._process_local.setdefault((kind, args), kind(self.runtime, *args))
         return found  # type: ignore[no-any-return]
 
-    # A job's way: add -> claim -> (renew) -> settle
+    # The life of a job: add -> claim -> (renew) -> settle
 
     @abstractmethod
     def add(
@@ -101,54 +119,61 @@ class Store(ABC):
         queue: QueueSettings,
         specs: Sequence[JobSpec],
         *,
-        whole: bool = False,
-        patience: float | None = None,
+        all_or_nothing: bool = False,
+        lock_timeout: float | None = None,
     ) -> Added:
-        """Take as many of the jobs as there is room for, in order, in one commit.
+        """Accept as many of the jobs as there is room for, in order, in one commit.
 
-        A delayed job always finds room. A job whose id is known already counts as taken and changes
-        nothing. Inside the caller's transaction on this store's database the jobs are part of it.
+        A queue has room while fewer jobs wait in it than its ``maxsize``. A delayed job needs none. A job
+        whose id the store holds already counts as accepted and changes nothing. Inside a transaction of the
+        caller's on this store's database the jobs are part of it.
 
         Args:
-            queue: the queue's settings; its live values win.
+            queue: the queue's settings. Where a live value is set, it holds instead of the setting.
             specs: the jobs.
-            whole: take all or none.
-            patience: seconds to wait for other transactions that hold what it needs (not for room, for
-                which it never waits); ``None`` leaves it to the store, and a short wait is always allowed.
+            all_or_nothing: accept all of the jobs or none.
+            lock_timeout: seconds to wait for locks of other transactions (never for room); ``None`` leaves it
+                to the store, and a short wait is always allowed.
 
-        Raises ``StoreBusy`` when they held it for longer. Inside a transaction of the caller's that can only
-        be rolled back, Django's ``TransactionManagementError``.
+        Raises ``StoreBusy`` if others held the locks for longer; Django's ``TransactionManagementError``
+        inside a transaction of the caller's that can only be rolled back.
         """
 
     @abstractmethod
     def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
-        """Start the first jobs of each lane, after storing ``outcomes`` as ``settle`` would, in one commit.
+        """Store ``outcomes`` as ``settle`` does, then start the first jobs of each queue, in one commit.
 
-        Paused queues give nothing. With nothing to store and nothing eligible it writes nothing.
+        What may be started is in ``demand``: for each queue a ``Lane`` with its limits. Only eligible jobs
+        (their delay, if they had one, is over) are started, and none of a paused queue. Without outcomes and
+        without jobs to start nothing is written.
         """
 
     @abstractmethod
     def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
-        """Extend the leases of the jobs (id to attempt number) a pool runs.
+        """Extend the leases of the jobs in ``held`` (id to attempt number): they last ``lease`` seconds from
+        now.
 
-        Returns those it no longer holds, and those somebody asked to cancel.
+        Returns which of them the pool holds no longer, and which somebody has asked to cancel.
         """
 
     @abstractmethod
     def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Store how attempts ended, each only if it still holds its job; return the refused ones.
+        """Store how attempts ended, each only if it still holds its job; return the refused outcomes.
 
-        What becomes of a job is the rule of ``jobify_django.outcome.what_becomes``. Outcomes that end a job
-        without flags read no row first; the others lock theirs. Jobs that wait again keep their place.
+        What becomes of a job is the rule of ``jobify_django.outcome.next_state``. An outcome that ends its
+        job is stored without reading the row first, unless the job has flags (bits of ``JobSpec.flags``: they
+        are kept for capabilities that need more done at the end of a job; no push sets one so far). For the
+        other outcomes the row is locked and read. Jobs that wait again keep their place in the queue.
         """
 
-    # A job's ways back
+    # Putting jobs right, and deleting them
 
     @abstractmethod
     def reconcile(self, pool: str, held: Collection[str]) -> Collection[str]:
-        """Release the running jobs of this pool that it does not hold, by their ids; return those of them.
+        """Release the jobs that are running in this pool, as the store has it, and not in ``held``.
 
-        They come from a claim whose commit went through while its reply was lost.
+        Such jobs come from a claim that was committed while its reply was lost: the pool does not know that
+        it has them. Returns their ids.
         """
 
     @abstractmethod
@@ -156,32 +181,33 @@ class Store(ABC):
         self,
         limit: int = 500,
         *,
-        away: tuple[float, float] | None = None,
-        longest: float | None = None,
+        outage: tuple[float, float] | None = None,
+        max_lease_left: float | None = None,
     ) -> Sequence[Rescued]:
-        """Take jobs whose lease ran out from their pools, by ``jobify_django.outcome.lease_ran_out``.
+        """Take jobs whose lease ran out from their pools, by ``jobify_django.outcome.expired``.
 
         They wait again at their old place; at ``CRASH_LIMIT`` crashes they are failed instead.
 
         Args:
-            limit: how many at most.
-            away: two times on the store's clock. A lease that ran out between them is no crash, and not
-                counted as one: its pool may only have been kept from renewing it.
-            longest: seconds that a lease may have left. One that says more was written by a clock that was
-                wrong, or the clock was set back since. Where its pool is not known to be alive it is cut down
-                to so much: a pool that lives after all renews it, and otherwise it runs out.
+            limit: how many jobs at most.
+            outage: when the store could not be reached (from, until), on its clock. A lease that ran out
+                then is no crash: its pool may be alive and was only kept from renewing it.
+            max_lease_left: how many seconds a lease may have left at most. A lease with more left was written
+                by a wrong clock, or the clock was set back since. If its pool is not known to be alive, the
+                lease is shortened to ``max_lease_left``: a pool that is alive after all renews it, and
+                otherwise it runs out.
         """
 
     @abstractmethod
     def cancel(self, ids: Collection[str]) -> Mapping[str, JobStatus]:
-        """Cancel jobs that have not started, and ask for the end of those that run.
+        """Cancel jobs that have not started, and ask the pools of those that run to cancel them.
 
-        Returns each known job's status before the call.
+        Returns the status that each job the store holds had before the call.
         """
 
     @abstractmethod
     def retry(self, ids: Collection[str]) -> Collection[str]:
-        """Make failed and cancelled jobs wait again, with their crashes forgotten; return their ids."""
+        """Make failed and cancelled jobs wait again, with their crashes set to 0; return their ids."""
 
     @abstractmethod
     def prune(self, *, older_than: float, failed_older_than: float, limit: int = 500) -> int:
@@ -190,7 +216,7 @@ class Store(ABC):
         ``failed_older_than`` is for failed and cancelled jobs.
         """
 
-    # Looking
+    # Reading
 
     @abstractmethod
     def query(self, query: JobQuery) -> Sequence[JobRecord]:
@@ -206,33 +232,33 @@ class Store(ABC):
 
     @abstractmethod
     def position(self, id: str) -> int | None:
-        """Return how many jobs of its queue will be claimed before it; ``None`` if it does not wait."""
+        """Return how many jobs of its queue will be claimed before a job; ``None`` if it does not wait."""
 
     @abstractmethod
     def stats(self, queues: Sequence[QueueSettings]) -> Mapping[str, QueueStats]:
-        """Return the state of queues, by name."""
+        """Return what queues hold, what is in force for them and who serves them, by name."""
 
     def queues(self) -> Collection[str]:
-        """Return the names of the queues that hold jobs which have not ended, whatever settings say of them.
+        """Return the names of the queues with jobs that have not ended, whether in the settings or not.
 
-        As it stands here it goes through the first jobs of each status (``LOOKED_THROUGH``), so a queue whose
-        jobs all stand behind those of others is not seen; a store that has its queues at hand overrides it.
+        This default reads the first ``SCAN_LIMIT`` jobs of each status, so it misses a queue whose jobs
+        all stand behind those of other queues. A store that knows its queues overrides it.
         """
         return {
             record.queue
             for status in (WAITING, DELAYED, RUNNING)
-            for record in self.query(JobQuery(status=status, limit=LOOKED_THROUGH, payload=False))
+            for record in self.query(JobQuery(status=status, limit=SCAN_LIMIT, payload=False))
         }
 
     def is_set_up(self) -> bool:
-        """Return whether jobs may be in it: it answers, and has what it keeps them in. It never raises."""
+        """Return whether the store answers, and has what it keeps jobs in (its tables, say); never raises."""
         return True
 
     # Live values and pools
 
     @abstractmethod
     def sync(self, pool: str, queues: Collection[str]) -> Synced:
-        """Return what a pool must know of what others did: live values of queues, and cancels of its jobs.
+        """Return what others changed that a pool must know: live values of queues, and cancels of its jobs.
 
         Args:
             pool: the pool's id; empty for the live values alone.
@@ -250,38 +276,39 @@ class Store(ABC):
         expected: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> QueueState:
-        """Change live values (``workers``, ``maxsize``, ``order``, ``paused``; ``None`` resets one).
+        """Change a queue's live values: ``workers``, ``maxsize``, ``order`` and ``paused``.
 
-        The version grows. A changed order re-orders the jobs that wait. The values were checked.
+        A live value holds instead of the queue's setting, from now on and in all processes, until it is reset
+        with ``None``. Each change gives the queue's live values a higher version. A changed order re-orders
+        the jobs that wait. The caller has checked the values.
 
         Args:
             queue: the queue's settings.
-            changes: the values to change.
-            actor: who changed them, for the audit trail.
-            source: the door: ``"admin"``, ``"command"`` or ``"code"``.
+            changes: the new values, by name.
+            actor: who changes them, for the audit trail.
+            source: where the change comes from: ``"admin"``, ``"command"`` or ``"code"``.
             expected: change them only from this version. It is compared in the transaction that changes
                 them, so of several changes from one version exactly one is made.
-
             progress: called with how many jobs were re-ordered so far, now and then.
 
         Raises ``StaleVersion`` for a queue that has another version than ``expected``.
         """
 
     def changes(self, queue: str, limit: int = 10) -> Sequence[QueueChange]:
-        """Return the newest changes of a queue's live values, the newest first; none where none are kept."""
+        """Return the last changes of a queue's live values, the newest first; nothing if none are kept."""
         return ()
 
     def reorder(self, queue: QueueSettings) -> int:
-        """Put some of the jobs that an order from before has placed where the order in force wants them.
+        """Move some of the jobs that still stand where an earlier order has put them to their new place.
 
-        Pools call it while the queue's state is ``reordering``; a store that does it all in ``tune`` needs
+        Pools call it while the queue's state is ``reordering``. A store that moves all jobs in ``tune`` needs
         nothing here. Returns how many jobs it has moved.
         """
         return 0
 
     @abstractmethod
-    def beat(self, pool: PoolRecord) -> None:
-        """Record that a pool is alive, and what it does."""
+    def heartbeat(self, pool: PoolRecord) -> None:
+        """Record that a pool is alive, which queues it serves, and with how many workers."""
 
     @abstractmethod
     def retire(self, pool: str) -> None:
@@ -291,10 +318,11 @@ class Store(ABC):
     def pools(self) -> Sequence[PoolRecord]:
         """Return the pools that are alive."""
 
-    # Waking. All of it is hints: with every one lost, polling still finds the work.
+    # Waking. Any notification may be lost: with every one lost, polling still finds the work.
 
     def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
-        """Call ``listener`` at each hint of this kind, of any process, until the returned function is called.
+        """Call ``listener`` at each notification of this kind, of any process, until the returned function is
+        called.
 
         See ``jobify_django.stores.notifier`` for what it is called with.
         """
@@ -303,10 +331,11 @@ class Store(ABC):
             self._watcher.watch(self)
         return stop
 
-    def probe(self) -> Probe | None:
-        """Return a function of this thread that waits for other processes' changes, or ``None`` without one.
+    def change_detector(self) -> ChangeDetector | None:
+        """Return a function, to be called in this thread, that waits for other processes' changes; ``None``
+        without one.
 
-        It is called again and again, waits up to a second, returns hints, and may have a ``close()``.
+        It is called again and again, waits up to a second, returns notifications, and may have a ``close()``.
         """
         return None
 
@@ -316,29 +345,31 @@ class Store(ABC):
         """Whether this thread has a transaction open that ``add`` would be part of."""
         return False
 
-    def unseen(self, id: str = "") -> str:
-        """Return why nobody else sees what this thread has added, and what to do, in sentences; an empty text
-        where it is seen at once.
+    def why_invisible(self, id: str = "") -> str:
+        """Return why others do not see yet what this thread has added, and what to do, in sentences; an empty
+        text if they see it.
 
         Args:
-            id: only if this job is among it.
+            id: a job; then only an answer that concerns it. Empty for all that this thread has added.
         """
         return ""
 
     def repair(self) -> bool:
-        """Look for and mend bookkeeping that a hand has put wrong; return whether any was found."""
+        """Mend counts that no longer fit the jobs, because rows were changed by hand; return whether any did
+        not fit."""
         return False
 
-    def troubles(self) -> Sequence[Trouble]:
-        """Look for what makes the store slow or unsafe, for ``manage.py jobs doctor``."""
+    def diagnose(self) -> Sequence[Diagnosis]:
+        """Return what makes the store slow or unsafe, for ``manage.py jobs doctor``."""
         return ()
 
     def open(self) -> None:  # noqa: B027 - most stores hold nothing
-        """Prepare this thread, which will do nothing but serve the store until it ends.
+        """Prepare this thread, which from now on works for the store alone.
 
-        What it connects to may go away without a word, and it should notice. What it connects with must be
-        its own: whatever jobs and requests use up, claims, renewals and hints go on.
+        The thread's connection must be the thread's own, so that claims, renewals and notifications go on
+        whatever connections jobs and requests use up. The connection should also notice when the server is
+        gone without closing it.
         """
 
     def close(self) -> None:  # noqa: B027 - most stores hold nothing
-        """Give back what this thread holds (a connection, say); the next call takes it anew."""
+        """Close what this thread holds for the store (a connection, say); the next call opens it anew."""

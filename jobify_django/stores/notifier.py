@@ -1,28 +1,29 @@
-"""Hints that something may have changed, to whoever listens in this process.
+"""Notifications that something may have changed, for the listeners in this process.
 
 Three kinds: ``work`` (a job may be claimed, or a live value changed), ``room`` (a push may fit),
 ``ended`` (a job may have ended). A listener is called with the queue's name (``ended``: with the ids),
-or with ``None`` when the hint comes from outside and could be about anything. Listeners run on the
-thread that made the change: they only set something and return.
+or with ``None`` when it comes from another process and could be about anything. Listeners run on the
+thread that made the change: they only set something and return. A notification may be lost: whatever waits
+for one polls, too.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal, get_args
 
 from jobify_django.log import get_log, quoted
-from jobify_django.outage import Outage
+from jobify_django.repeated_failure import RepeatedFailure
+from jobify_django.runtime import Runtime
 
 Kind = Literal["work", "room", "ended"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-News = tuple[Kind, str | None]
-"""A hint from another process: its kind, and the queue it is about (``None``: any)."""
+Notification = tuple[Kind, str | None]
+"""A notification from another process: its kind, and the queue it is about (``None``: any)."""
 
-EVERYTHING: Sequence[News] = tuple((kind, None) for kind in KINDS)
+EVERY_KIND: Sequence[Notification] = tuple((kind, None) for kind in KINDS)
 
-Probe = Callable[[], Collection[News]]
+ChangeDetector = Callable[[], Collection[Notification]]
 Listener = Callable[[object], None]
 
 logger = get_log("jobify.store")
@@ -33,16 +34,17 @@ class Notifier:
 
     Args:
         alias: the store's name in messages.
+        runtime: the machine it runs on.
     """
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, runtime: Runtime) -> None:
         self._alias = alias
         self._listeners: dict[Kind, tuple[Listener, ...]] = {"work": (), "room": (), "ended": ()}
-        self._lock = threading.Lock()
-        self._trouble = Outage()
+        self._lock = runtime.lock()
+        self._failures = RepeatedFailure(runtime)
 
     def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
-        """Call ``listener`` at each hint of this kind until the returned function is called."""
+        """Call ``listener`` at each notification of this kind until the returned function is called."""
         with self._lock:
             self._listeners[kind] = (*self._listeners[kind], listener)
 
@@ -55,26 +57,27 @@ class Notifier:
 
         return stop
 
-    def heard(self, kind: Kind) -> bool:
-        """Whether anybody listens for hints of this kind."""
+    def has_listeners(self, kind: Kind) -> bool:
+        """Whether there are listeners of this kind."""
         return bool(self._listeners[kind])
 
     @property
     def idle(self) -> bool:
-        """Whether nobody listens at all."""
+        """Whether there are no listeners at all."""
         return not any(self._listeners.values())
 
     def publish(self, kind: Kind, about: str | Sequence[str] | None) -> None:
-        """Tell the listeners of this kind: of a queue, of jobs that have ended, or of anything (``None``)."""
+        """Call the listeners of this kind: with a queue, with ids of jobs that have ended, or with
+        ``None``."""
         for listener in self._listeners[kind]:
             try:
                 listener(about)
             except Exception as error:  # the change is made: whoever made it must not take it for failed
-                if (word := self._trouble.fail(error)) is not None:
+                if (report := self._failures.fail(error)) is not None:
                     logger.error(
-                        "event=hint-failed store=%s kind=%s times=%d",
+                        "event=notify-failed store=%s kind=%s times=%d",
                         quoted(self._alias),
                         kind,
-                        word.times,
-                        exc_info=word.new,
+                        report.times,
+                        exc_info=report.new,
                     )

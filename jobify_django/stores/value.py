@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from jobify_django.exceptions import StaleVersion
 from jobify_django.job import Claim, JobRecord, JobStatus
 from jobify_django.ordering import Order
 from jobify_django.outcome import Outcome
+from jobify_django.runtime import Runtime
 
 
 class LiveJob(Protocol):
@@ -29,14 +29,14 @@ class LiveJob(Protocol):
 
 
 class Added(NamedTuple):
-    """What ``add`` did: how many of the jobs were taken, and the queue as it stood then.
+    """What ``add`` did: how many of the jobs were accepted, and the queue as it stood then.
 
     Attributes:
         taken: the first ``taken`` of the given jobs are in the store.
         depth: waiting jobs afterwards.
         maxsize: the bound in force.
-        jobs: each taken job, readable for as long as somebody holds it, from a store that forgets ended jobs
-            early (the memory store); otherwise empty.
+        jobs: each accepted job, readable for as long as somebody holds it, from a store that forgets ended
+            jobs early (the memory store); otherwise empty.
         order: the order in force.
         now: when that was, on the store's clock; it settles which of the jobs are delayed.
     """
@@ -69,7 +69,7 @@ class QueueState:
         if expected is not None and expected != self.version:
             raise StaleVersion(self.queue, expected=expected, version=self.version)
 
-    def over(self, settings: QueueSettings) -> QueueSettings:
+    def applied_to(self, settings: QueueSettings) -> QueueSettings:
         """Return the settings with the tuned values in place: what is in force."""
         return replace(
             settings,
@@ -79,9 +79,9 @@ class QueueState:
         )
 
 
-Quarantine = Literal["start", "wait", "pass"]
-"""What a claim does with a job in quarantine that is first in its line: start it and nothing else; start
-nothing, and say so; or pass over all of them."""
+Quarantine = Literal["alone", "defer", "skip"]
+"""What a claim does with a job in quarantine that is first in its queue: start it and nothing else; start
+nothing, and say so; or pass over all such jobs."""
 
 
 class Lane(NamedTuple):
@@ -105,14 +105,14 @@ class Demand(NamedTuple):
     Attributes:
         pool: the id of the pool that will run the jobs.
         lanes: for each queue, what may be taken of it.
-        unknown: names of tasks that the pool cannot run; their jobs are passed over.
-        quarantine: what becomes of a job in quarantine that could start now and is first in its line.
+        unknown_tasks: names of tasks that the pool cannot run; their jobs are passed over.
+        quarantine: what becomes of a job in quarantine that could start now and is first in its queue.
     """
 
     pool: str
     lanes: Mapping[str, Lane]
-    unknown: Collection[str] = ()
-    quarantine: Quarantine = "start"
+    unknown_tasks: Collection[str] = ()
+    quarantine: Quarantine = "alone"
 
 
 class Claimed(NamedTuple):
@@ -124,19 +124,20 @@ class Claimed(NamedTuple):
         states: the live values of the queues asked for.
         next_due: seconds, more than 0, until the next delayed job of these queues is due; ``None`` without
             one. A job that is due already and was not claimed does not count.
-        blocked: whether nothing was started because a job in quarantine is first in a line and was to wait.
+        deferred: whether nothing was started because a job in quarantine is first in its queue and was to
+            wait.
     """
 
     claims: Sequence[Claim] = ()
     refused: Sequence[Outcome] = ()
     states: Mapping[str, QueueState] = MappingProxyType({})
     next_due: float | None = None
-    blocked: bool = False
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """What ``renew`` found among the jobs a pool thought it held."""
+    """What ``renew`` found: jobs that the pool does not hold any more, and jobs that are to be cancelled."""
 
     lost: Collection[str] = ()
     cancel_requested: Collection[str] = ()
@@ -184,10 +185,9 @@ class PoolRecord:
     queues: Mapping[str, PoolQueue]
     age: float = 0.0
 
-    @property
-    def is_here(self) -> bool:
+    def is_here(self, runtime: Runtime) -> bool:
         """Whether it is a pool of this process."""
-        return (self.host, self.pid) == (socket.gethostname(), os.getpid())
+        return (self.host, self.pid) == (socket.gethostname(), runtime.process_id())
 
 
 POOL_ALIVE = 7.5
@@ -275,7 +275,7 @@ class QueueChange:
     after: Mapping[str, Any] | str
 
 
-class Trouble(NamedTuple):
+class Diagnosis(NamedTuple):
     """Something about a store that an operator should know, and what to do about it."""
 
     text: str

@@ -1,18 +1,17 @@
-"""Noticing what other processes have changed, for those of this one who listen.
+"""Notifying the listeners of this process of what other processes have changed.
 
-One thread for each store, which runs only while somebody listens, and only for a store that has something to
-``probe()``.
+One thread for each store, which runs only while there are listeners, and only for a store whose
+``change_detector()`` returns something.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import Protocol
 
 from jobify_django.log import get_log, quoted
-from jobify_django.outage import Outage
-from jobify_django.stores.notifier import Notifier, Probe
+from jobify_django.repeated_failure import RepeatedFailure
+from jobify_django.runtime import Runtime
+from jobify_django.stores.notifier import ChangeDetector, Notifier
 
 logger = get_log("jobify.store")
 
@@ -26,8 +25,8 @@ class Watched(Protocol):
     alias: str
     notifier: Notifier
 
-    def probe(self) -> Probe | None:
-        """Return what waits for other processes' changes."""
+    def change_detector(self) -> ChangeDetector | None:
+        """Return a function that waits for other processes' changes."""
 
     def open(self) -> None:
         """Prepare this thread."""
@@ -37,36 +36,42 @@ class Watched(Protocol):
 
 
 class Watcher:
-    """The thread that watches a store."""
+    """The thread that watches a store.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    Args:
+        runtime: the machine it runs on.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._lock = runtime.lock()
         self._watching: object | None = None
         """Stands for the thread that watches."""
-        self._threadless, self._away = Outage(), Outage()
+        self._no_thread, self._away = RepeatedFailure(runtime), RepeatedFailure(runtime)
 
     def watch(self, store: Watched) -> None:
-        """Begin, unless it watches already; it ends by itself when nobody listens any more."""
+        """Begin, unless it watches already; it ends by itself when there are no listeners any more."""
         with self._lock:
             if self._watching is not None:
                 return
             watching = object()
             name = f"jobify-watch-{store.alias}"
-            thread = threading.Thread(target=self._run, args=(store, watching), name=name, daemon=True)
+            thread = self._runtime.thread(target=self._run, args=(store, watching), name=name, daemon=True)
             try:
                 thread.start()
             except (RuntimeError, MemoryError) as error:
-                # The system refuses a thread. Polling covers the gap, and whoever listens next tries again.
-                if self._threadless.fail(error) is not None:
+                # The system refuses a thread. Polling covers the gap, and the next listener tries again.
+                if self._no_thread.fail(error) is not None:
                     logger.warning(
                         "event=no-thread store=%s error=%r: polling instead", quoted(store.alias), str(error)
                     )
             else:
-                self._threadless.over()
+                self._no_thread.recovered()
                 self._watching = watching
 
-    def _over(self, store: Watched, watching: object) -> bool:
-        """Whether nobody listens any more; then this thread ends, and whoever listens next starts another."""
+    def _is_done(self, store: Watched, watching: object) -> bool:
+        """Whether there are no listeners any more; then this thread ends, and the next ``watch`` starts
+        one."""
         with self._lock:
             if self._watching is watching and store.notifier.idle:
                 self._watching = None
@@ -75,37 +80,38 @@ class Watcher:
     def _run(self, store: Watched, watching: object) -> None:
         store.open()
         try:
-            while not self._over(store, watching):
+            while not self._is_done(store, watching):
                 try:
                     if not self._follow(store, watching):
                         return
                 except Exception as error:
-                    # The database is away; whoever needs it finds out and says so. Polling covers the gap.
-                    if (word := self._away.fail(error)) is not None:
+                    # The database is away, which its users log. Polling covers the gap.
+                    if (report := self._away.fail(error)) is not None:
                         logger.debug(
                             "store %s: cannot watch for changes (%d tries)",
                             quoted(store.alias),
-                            word.times,
-                            exc_info=word.new,
+                            report.times,
+                            exc_info=report.new,
                         )
                     store.close()
-                    time.sleep(RETRY)
+                    self._runtime.sleep(RETRY)
         finally:
             store.close()
 
     def _follow(self, store: Watched, watching: object) -> bool:
-        """Hint at every change while somebody listens; return ``False`` if the store has nothing to probe."""
-        probe = store.probe()
-        if probe is None:
+        """Publish every change while there are listeners; return ``False`` if the store has no
+        ``change_detector``."""
+        change_detector = store.change_detector()
+        if change_detector is None:
             return False
         try:
-            while not self._over(store, watching):
-                for kind, queue in probe():
+            while not self._is_done(store, watching):
+                for kind, queue in change_detector():
                     store.notifier.publish(kind, queue)
-                if self._away.over():
+                if self._away.recovered():
                     logger.debug("store %s: watching for changes again", quoted(store.alias))
         finally:
-            close = getattr(probe, "close", None)
+            close = getattr(change_detector, "close", None)
             if close is not None:
                 close()
         return True

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from jobify_django.runtime import MACHINE, Runtime
+
 
 class FakeClock:
-    """A clock for a store: call it for the time, in seconds since the epoch.
+    """A clock for a store, as in ``MyStore("mine", FakeClock().runtime())``: call it for the time, in seconds
+    since the epoch.
 
     Args:
         now: what it shows at first.
@@ -20,3 +25,7 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Let so many seconds pass."""
         self.now += seconds
+
+    def runtime(self) -> Runtime:
+        """Return the machine, but for its clock, which is this one."""
+        return replace(MACHINE, clock=self)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import NamedTuple
 
-from jobify_django.current import LOOK_AT_WORKERS, Inside
+from jobify_django.current import CHECK_WORKERS_EVERY, CurrentJob
 from jobify_django.exceptions import JobNotFound, WaitDeadlock
 from jobify_django.job import RUNNING, JobRecord
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import LiveJob
-from jobify_django.waiting.waker import Call, Steps
+from jobify_django.waiting.waker import BlockingCall, Steps
 
 LONGEST_PAUSE = 15.0
-"""Seconds between two looks at the workers of other processes, at most."""
+"""Seconds between two checks of the workers of other processes, at most."""
 
 
 class Awaited(NamedTuple):
@@ -28,7 +27,7 @@ class Awaited(NamedTuple):
         """Read the job; raises ``JobNotFound``."""
         if self.live is not None:
             return self.live.record()
-        return self.found((yield Call(partial(self.store.get, (self.id,)))).get(self.id))
+        return self.found((yield BlockingCall(partial(self.store.get, (self.id,)))).get(self.id))
 
     def read_committed(self, timeout: float | None) -> Steps[JobRecord]:
         """Read the job for the first time; raises ``WaitDeadlock`` if this thread has yet to commit it."""
@@ -36,11 +35,15 @@ class Awaited(NamedTuple):
             return self.live.record()
         store, id = self.store, self.id
         # In one call: an event loop runs each on another thread.
-        found, unseen = yield Call(lambda: (store.get((id,)).get(id), timeout != 0 and store.unseen(id)))
+        found, why_invisible = yield BlockingCall(
+            lambda: (store.get((id,)).get(id), timeout != 0 and store.why_invisible(id))
+        )
         record = self.found(found)
-        if not unseen or record.status.ended:
+        if not why_invisible or record.status.ended:
             return record
-        raise WaitDeadlock(f"job {id} is not committed, and waiting for it here would never end: {unseen}")
+        raise WaitDeadlock(
+            f"job {id} is not committed, and waiting for it here would never end: {why_invisible}"
+        )
 
     def ended(self) -> Steps[JobRecord | None]:
         """Read the job; returns ``None`` if it has not ended."""
@@ -62,33 +65,35 @@ def not_found(id: str, elsewhere: str = "") -> JobNotFound:
     )
 
 
-class Workers:
+class WorkerCheck:
     """Whether a worker is left to run the job that another job waits for.
 
-    Those that were left when the wait began may be taken by others who wait meanwhile.
+    A worker that was left when the wait began may have taken a job since that waits, too.
     """
 
-    def __init__(self, awaited: Awaited, queue: str, job: Inside) -> None:
+    def __init__(self, awaited: Awaited, queue: str, job: CurrentJob) -> None:
         self._awaited = awaited
         self._queue = queue
         self._job = job
-        self._pause = LOOK_AT_WORKERS
-        self.next_look = time.monotonic() + self._pause
+        self._pause = CHECK_WORKERS_EVERY
+        self._monotonic = awaited.store.runtime.monotonic
+        self.next_check = self._monotonic() + self._pause
 
-    def look(self) -> Steps[None]:
-        """Look again, if it is time to; raises ``WaitDeadlock``."""
-        if time.monotonic() < self.next_look:
+    def check(self) -> Steps[None]:
+        """Check again, if it is time to; raises ``WaitDeadlock``."""
+        if self._monotonic() < self.next_check:
             return
-        if not self._job.may_go_on(self._queue):
+        if not self._job.may_keep_waiting(self._queue):
             yield from self.assert_others()
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self.next_look = time.monotonic() + self._pause
+        self.next_check = self._monotonic() + self._pause
 
     def assert_others(self) -> Steps[None]:
         """Raise ``WaitDeadlock`` if only the workers of this process, which all wait, could run the job."""
-        found = yield Call(self._awaited.store.pools)
+        store = self._awaited.store
+        found = yield BlockingCall(store.pools)
         pools = [pool for pool in found if self._queue in pool.queues]
-        others = len(pools) - any(pool.is_here for pool in pools)
+        others = len(pools) - any(pool.is_here(store.runtime) for pool in pools)
         # Read after the pools: one that has started is no matter of workers any more.
         record = yield from self._awaited.read()
         if not others and record.status is not RUNNING and not record.status.ended:

@@ -1,4 +1,4 @@
-"""Whether an event loop runs in this thread, and who waits for it."""
+"""Whether an event loop runs in this thread, and whether sync code of another thread waits for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def on_event_loop() -> bool:
     return True
 
 
-def sync_code_waits() -> bool:
+def called_through_async_to_sync() -> bool:
     """Whether a thread's sync code waits for this coroutine (``async_to_sync``).
 
     It may have a transaction open. Only its own thread can tell, and that is where ``sync_to_async`` runs.

@@ -1,22 +1,22 @@
-"""Waiting for jobs to end. One who waits asks the store for all others too, and no wait times out without a
-look of its own."""
+"""Waiting for jobs to end. One of the waiting callers asks the store for all of them, and no wait times out
+without having asked once more itself."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
-from jobify_django.current import inside
+from jobify_django.current import current
 from jobify_django.exceptions import WaitTimeout
 from jobify_django.job import JobRecord
+from jobify_django.runtime import Runtime
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import LiveJob
-from jobify_django.waiting.awaited import Awaited, Workers
+from jobify_django.waiting.awaited import Awaited, WorkerCheck
 from jobify_django.waiting.waitlist import Ticket, WaitList
-from jobify_django.waiting.waker import Call, Pause, Steps, Waker
+from jobify_django.waiting.waker import BlockingCall, Pause, Steps, Waker
 
 
 def until_ended(
@@ -31,15 +31,15 @@ def until_ended(
     record = yield from awaited.read_committed(timeout)
     if record.status.ended:
         return record
-    job = inside.get()
+    job = current.get()
     if job is None or timeout == 0:  # 0 only looks
         return (yield from ResultWait(waker, awaited, timeout).steps())
-    workers = Workers(awaited, record.queue, job)
+    worker_check = WorkerCheck(awaited, record.queue, job)
     left = job.begin_wait(record.queue, anyway=True)
     try:
         if not left:
-            yield from workers.assert_others()
-        return (yield from ResultWait(waker, awaited, timeout, workers).steps())
+            yield from worker_check.assert_others()
+        return (yield from ResultWait(waker, awaited, timeout, worker_check).steps())
     finally:
         job.end_wait()
 
@@ -47,69 +47,81 @@ def until_ended(
 class ResultWait(Ticket):
     """One wait for one job's end."""
 
-    __slots__ = ("_looked", "_poll", "_timeout", "_until", "_workers", "awaited", "done", "record", "told")
+    __slots__ = (
+        "_checked",
+        "_monotonic",
+        "_poll",
+        "_timeout",
+        "_until",
+        "_worker_check",
+        "awaited",
+        "done",
+        "notified",
+        "record",
+    )
 
     def __init__(
-        self, waker: Waker, awaited: Awaited, timeout: float | None, workers: Workers | None = None
+        self, waker: Waker, awaited: Awaited, timeout: float | None, worker_check: WorkerCheck | None = None
     ) -> None:
         super().__init__(waker)
         self.awaited = awaited
-        self.told = False
+        self.notified = False
         self.done = False
         self.record: JobRecord | None = None
+        self._monotonic = awaited.store.runtime.monotonic
         self._timeout = timeout
-        self._until = math.inf if timeout is None else time.monotonic() + timeout
-        self._workers = workers
+        self._until = math.inf if timeout is None else self._monotonic() + timeout
+        self._worker_check = worker_check
         self._poll = ResultWaits.shortest_poll
-        self._looked = True
+        self._checked = True
 
     def steps(self) -> Steps[JobRecord]:
         """Wait, and return the job's record."""
-        waits = self.awaited.store.local(ResultWaits)
+        waits = self.awaited.store.process_local(ResultWaits)
         waits.join(self, self.awaited.store.listen)
         try:
-            # Once more: it may have ended before this wait could be told.
+            # Once more: the job may have ended before this wait was in the list.
             if (ended := (yield from self.awaited.ended())) is not None:
                 return ended
-            return (yield from self._until_told(waits))
+            return (yield from self._until_notified(waits))
         finally:
             waits.leave(self)
 
-    def _until_told(self, waits: ResultWaits) -> Steps[JobRecord]:
+    def _until_notified(self, waits: ResultWaits) -> Steps[JobRecord]:
         while True:
-            my_turn = waits.is_turn_of(self)
-            seconds = (yield from self._ask(waits)) if my_turn else waits.patience_of(self)
+            my_turn = waits.may_ask_now(self)
+            seconds = (yield from self._ask(waits)) if my_turn else waits.recheck_seconds(self)
             if self.done:
                 return self.awaited.found(self.record)
-            left = self._until - time.monotonic()
+            left = self._until - self._monotonic()
             if left <= 0:
-                return (yield from self._look_last())
+                return (yield from self._check_last())
             seconds = min(seconds, left)
-            if self._workers is not None:
-                yield from self._workers.look()
-                seconds = max(0.0, min(seconds, self._workers.next_look - time.monotonic()))
+            if self._worker_check is not None:
+                yield from self._worker_check.check()
+                seconds = max(0.0, min(seconds, self._worker_check.next_check - self._monotonic()))
             yield Pause(seconds)
-            self._looked = self.told
-            if self.told:
-                self.told = False
+            self._checked = self.notified
+            if self.notified:
+                self.notified = False
                 if (ended := (yield from self.awaited.ended())) is not None:
                     return ended
 
     def _ask(self, waits: ResultWaits) -> Steps[float]:
         """Ask for all, unless it is too early to; returns the seconds until the next time."""
-        began = time.monotonic()
+        began = self._monotonic()
         if began < waits.not_before:
             return waits.not_before - began
-        yield Call(partial(waits.ask, self.awaited.store))
+        yield BlockingCall(partial(waits.ask, self.awaited.store))
         # However many wait and however often they are woken, asking takes a third of the time.
-        waits.not_before = began + 3 * (time.monotonic() - began)
-        self._looked = True
+        waits.not_before = began + 3 * (self._monotonic() - began)
+        self._checked = True
         self._poll = min(self._poll * 1.5, waits.longest_poll)
         return self._poll
 
-    def _look_last(self) -> Steps[JobRecord]:
-        # Who asks for all may be unable to.
-        if not self._looked and (ended := (yield from self.awaited.ended())) is not None:
+    def _check_last(self) -> Steps[JobRecord]:
+        # The one that asks for all may be unable to.
+        if not self._checked and (ended := (yield from self.awaited.ended())) is not None:
             return ended
         raise WaitTimeout(f"job {self.awaited.id} had not ended after {self._timeout:g} s; it goes on.")
 
@@ -120,11 +132,11 @@ class ResultWaits(WaitList[ResultWait]):
     kind = "ended"
     shortest_poll = 0.05
     longest_poll = 1.0
-    patience = 15.0
-    keeps_places = False
+    recheck_after = 15.0
+    keeps_order = False
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
         self._by_id: dict[str, list[ResultWait]] = {}
 
     def ask(self, store: Store) -> None:
@@ -142,17 +154,17 @@ class ResultWaits(WaitList[ResultWait]):
                         wait.done, wait.record = True, record
                         wait.waker.wake()
 
-    def _on_hint(self, ids: object) -> None:
+    def _on_notification(self, ids: object) -> None:
         if ids is None:
             self.wake_first()
             return
         with self._lock:
             waits = [wait for id in cast(Sequence[str], ids) for wait in self._by_id.get(id, ())]
         for wait in waits:
-            wait.told = True
+            wait.notified = True
             wait.waker.wake()
 
-    def _longest_rest(self, took: float) -> float:
+    def _longest_pause(self, took: float) -> float:
         return max(self.longest_poll, 3 * took)
 
     def _insert(self, ticket: ResultWait) -> None:

@@ -1,36 +1,35 @@
 """Waiting, written once for threads and event loops.
 
-A wait is a generator that yields what it needs: ``Call`` (run this, which may block) or ``Pause`` (wait
-until woken, or until the time is over). ``run`` drives it in a thread, ``arun`` on an event loop.
+A wait is a generator that yields what it needs: ``BlockingCall`` (run this, which may block) or ``Pause``
+(wait until woken, or until the time is over). ``run`` drives it in a thread, ``arun`` on an event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from asgiref.sync import sync_to_async
+from jobify_django.runtime import Runtime
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class BlockingCall:
     """Run a function and send back what it returns.
 
     Attributes:
         function: what to run.
-        owed: run it even for a caller who is cancelled before its turn comes.
+        even_if_cancelled: run it even for a caller who is cancelled before its turn comes.
         on_thread: run it where the database connections of this context are, also if it does not block.
     """
 
     function: Callable[[], Any]
-    owed: bool = False
+    even_if_cancelled: bool = False
     on_thread: bool = False
 
 
@@ -41,8 +40,8 @@ class Pause:
     seconds: float | None
 
 
-class Abandoned(BaseException):
-    """Thrown into the generator when its caller was cancelled while a ``Call`` ran to its end."""
+class CancelledDuringCall(BaseException):
+    """Thrown into the generator when its caller was cancelled while a ``BlockingCall`` ran to its end."""
 
     def __init__(self, result: Any) -> None:
         super().__init__()
@@ -50,11 +49,11 @@ class Abandoned(BaseException):
 
 
 class Waker(ABC):
-    """Wakes one who waits; may be used from any thread, before or during the wait."""
+    """Ends one wait; any thread may use it, before or during the wait."""
 
     @property
     def dead(self) -> bool:
-        """Whether nobody can be woken any more."""
+        """Whether the wait can never go on, because its event loop is closed."""
         return False
 
     @abstractmethod
@@ -62,12 +61,12 @@ class Waker(ABC):
         """End the wait, now or at its next pause."""
 
 
-Steps = Generator[Call | Pause, Any, T]
+Steps = Generator[BlockingCall | Pause, Any, T]
 
 
 class ThreadWaker(Waker):
-    def __init__(self) -> None:
-        self._event = threading.Event()
+    def __init__(self, runtime: Runtime) -> None:
+        self._event = runtime.event()
 
     def wake(self) -> None:
         self._event.set()
@@ -78,9 +77,10 @@ class ThreadWaker(Waker):
 
 
 class LoopWaker(Waker):
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self._thread_id = runtime.thread_id
+        self._thread = runtime.thread_id()
         self._woken = False
         self._future: asyncio.Future[None] | None = None
 
@@ -91,7 +91,7 @@ class LoopWaker(Waker):
     def wake(self) -> None:
         # On a closed loop nobody waits.
         with contextlib.suppress(RuntimeError):
-            if threading.get_ident() == self._thread:
+            if self._thread_id() == self._thread:
                 self._end()
             else:
                 self._loop.call_soon_threadsafe(self._end)
@@ -114,16 +114,21 @@ class LoopWaker(Waker):
         self._woken = False
 
 
-def run(steps: Callable[[Waker], Steps[T]]) -> T:
-    """Drive a wait in this thread, and return its value."""
-    waker = ThreadWaker()
+def run(steps: Callable[[Waker], Steps[T]], runtime: Runtime) -> T:
+    """Drive a wait in this thread, and return its value.
+
+    Args:
+        steps: makes the wait.
+        runtime: the machine that this thread waits on: that of the store it waits for.
+    """
+    waker = ThreadWaker(runtime)
     generator = steps(waker)
     try:
         step = next(generator)
         while True:
             try:
                 result = None
-                if isinstance(step, Call):
+                if isinstance(step, BlockingCall):
                     result = step.function()
                 else:
                     waker.wait(step.seconds)
@@ -135,15 +140,16 @@ def run(steps: Callable[[Waker], Steps[T]]) -> T:
         return stop.value  # type: ignore[no-any-return]
 
 
-async def arun(steps: Callable[[Waker], Steps[T]], *, blocking: bool) -> T:
+async def arun(steps: Callable[[Waker], Steps[T]], runtime: Runtime, *, blocking: bool) -> T:
     """Drive a wait on the running event loop, and return its value.
 
     Args:
         steps: makes the wait.
+        runtime: as for ``run``.
         blocking: whether its calls may block; then they run on Django's thread of this context, so that
             they share its connection.
     """
-    waker = LoopWaker()
+    waker = LoopWaker(runtime)
     generator = steps(waker)
     try:
         step = next(generator)
@@ -154,44 +160,49 @@ async def arun(steps: Callable[[Waker], Steps[T]], *, blocking: bool) -> T:
                     await waker.wait(step.seconds)
                 else:
                     hop = blocking or step.on_thread
-                    result = await _let_end(step.function, owed=step.owed) if hop else step.function()
+                    result = (
+                        await _run_to_end(step.function, runtime, even_if_cancelled=step.even_if_cancelled)
+                        if hop
+                        else step.function()
+                    )
             except BaseException as error:
                 step = generator.throw(error)
             else:
                 step = generator.send(result)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
-    except Abandoned:
+    except CancelledDuringCall:
         raise asyncio.CancelledError from None
 
 
-async def off_loop(function: Callable[[], T]) -> T:
+async def off_loop(function: Callable[[], T], runtime: Runtime) -> T:
     """Run a blocking function on Django's thread of this context.
 
     When cancelled before its turn comes, it is never run. When cancelled later, it is let end first: a
     database call cannot be taken back half-way.
     """
     try:
-        return await _let_end(function)
-    except Abandoned:
+        return await _run_to_end(function, runtime)
+    except CancelledDuringCall:
         raise asyncio.CancelledError from None
 
 
-async def _let_end(function: Callable[[], T], *, owed: bool = False) -> T:
-    """Run it as ``off_loop`` does; raises ``Abandoned`` with its result when cancelled meanwhile."""
+async def _run_to_end(function: Callable[[], T], runtime: Runtime, *, even_if_cancelled: bool = False) -> T:
+    """Run a function as ``off_loop`` does; raises ``CancelledDuringCall`` with its result when the caller was
+    cancelled meanwhile."""
     # Whoever takes it first decides: the thread, or the caller who is gone.
-    fate = threading.Lock()
+    decided = runtime.lock()
 
     def begin() -> T:
-        if fate.acquire(blocking=False):
+        if decided.acquire(blocking=False):
             return function()
         return None  # type: ignore[return-value]  # nobody waits for it any more
 
-    call = asyncio.ensure_future(sync_to_async(begin, thread_sensitive=True)())
+    call = asyncio.ensure_future(runtime.sync_to_async(begin, thread_sensitive=True)())
     try:
         return await asyncio.shield(call)
     except asyncio.CancelledError:
-        if not owed and fate.acquire(blocking=False):
+        if not even_if_cancelled and decided.acquire(blocking=False):
             call.cancel()
             raise
         while not call.done():
@@ -199,4 +210,4 @@ async def _let_end(function: Callable[[], T], *, owed: bool = False) -> T:
                 await asyncio.wait([call])
         if call.cancelled() or call.exception() is not None:
             raise
-        raise Abandoned(call.result()) from None
+        raise CancelledDuringCall(call.result()) from None

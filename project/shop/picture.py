@@ -71,7 +71,7 @@ def _queue(stats: QueueStats, settings: QueueSettings) -> dict[str, Any]:
         "order": stats.order,
         "paused": stats.paused,
         "oldest_wait": stats.oldest_wait,
-        "tuned": stats.state.over(settings) != settings,
+        "tuned": stats.state.applied_to(settings) != settings,
         "settings": {"workers": settings.workers, "maxsize": settings.maxsize, "order": settings.order},
     }
 

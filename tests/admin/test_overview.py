@@ -70,7 +70,7 @@ def test_a_row_shows_depth_bound_workers_and_order(
     mail.push(2)
     mail.using(delay=3_600).push(3)
     for number in (1, 2):
-        queue("mail").store.beat(a_pool(number))
+        queue("mail").store.heartbeat(a_pool(number))
 
     page = overview(everything)
 
@@ -89,7 +89,7 @@ def test_live_values_are_told_from_the_settings_and_counted_where_applied(
     queue("mail").tune(workers=4)
     queue("mail").pause()
     for number, version in ((1, 2), (2, 1), (3, 2)):
-        queue("mail").store.beat(a_pool(number, version))
+        queue("mail").store.heartbeat(a_pool(number, version))
 
     page = words(overview(everything))
 
@@ -103,7 +103,7 @@ def test_live_values_are_told_from_the_settings_and_counted_where_applied(
 def test_a_full_queue_and_a_queue_without_a_pool_are_told_in_a_banner(
     a_store: str, everything: Client, noop: Task[..., None]
 ) -> None:
-    queue("mail").store.beat(a_pool(1))
+    queue("mail").store.heartbeat(a_pool(1))
     for number in range(3):
         noop.using(queue="mail", on_commit=False).push(number)
 
@@ -181,7 +181,7 @@ def test_a_queue_that_others_serve_is_no_warning(
 ) -> None:
     settings.JOBIFY = DATABASE
     noop.using(queue="mail", on_commit=False).push(1)
-    queue("mail").store.beat(a_pool(1))
+    queue("mail").store.heartbeat(a_pool(1))
     settings.JOBIFY = {}
 
     page = words(overview(everything))

@@ -11,7 +11,6 @@ from django.test import Client
 from django.urls import reverse
 
 from jobify_django import queue
-from jobify_django.admin import overview
 from jobify_django.models import QueueChange
 from tests.admin.conftest import Visit
 
@@ -162,13 +161,16 @@ def test_a_change_between_the_look_and_the_write_is_not_overwritten(
     queue("user_flow").tune(maxsize=7)
     form = {**fields(everything.get(address).text), "workers": "5"}
 
-    def then_somebody_else(found: Any) -> Any:
-        state = seen(found)
-        found.tune(workers=3, actor="somebody else")
-        return state
+    store = queue("user_flow").store
+    look = store.sync
 
-    seen = overview._state
-    monkeypatch.setattr(overview, "_state", then_somebody_else)
+    def then_somebody_else(*given: Any) -> Any:
+        monkeypatch.setattr(store, "sync", look)
+        seen = look(*given)
+        queue("user_flow").tune(workers=3, actor="somebody else")
+        return seen
+
+    monkeypatch.setattr(store, "sync", then_somebody_else)
     target = address if act == "form" else reverse(f"admin:jobify_django_queue_{act}", args=["user_flow"])
     answer = everything.post(target, form, follow=True)
 

@@ -111,7 +111,7 @@ async def sleep_on_thread_at_first(flag: str) -> str:
 def hold_interpreter_at_first(directory: str) -> str:
     """Hold Python's global lock, so that no other thread of the process runs, but only the first time.
 
-    It goes by files: ``started`` and ``held`` are its own, and it waits for ``begin`` and ``end``.
+    It goes by files: ``started`` and ``held`` are its own, and it waits for ``begin`` and ``stop``.
     """
     started, begin, held, end = (f"{directory}/{name}" for name in ("started", "begin", "held", "end"))
     if not _is_first(started):

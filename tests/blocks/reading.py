@@ -16,6 +16,10 @@ STAYING = ("python manage.py runjobs", "python manage.py jobs status --watch", "
 NOT_RUN = {
     "python -m pip install": "it installs; .ci/smoke installs the wheel and uses it",
     "pip install --group": "it installs; .ci/run makes its environments so",
+    "git tag": "it makes a release",
+    "git push": "it makes a release",
+    "python -m venv": "it installs; .ci/smoke makes an environment so",
+    "/tmp/released/": "it installs a release; .ci/smoke installs the wheel and uses it",
     "kill -USR1": "the process is the reader's; tests/servers/test_processes.py sends that signal",
 }
 """Why a command is not run, by its beginning."""

@@ -91,13 +91,13 @@ def environment(server: Server, port: int | None = None, **variables: str) -> Ma
 
 def kill(server: Server) -> None:
     """Kill all processes of a server, none of which can tidy up."""
-    assert server._process is not None
-    pid = server._process.pid
+    assert server.process is not None
+    pid = server.process.pid
     os.kill(pid, signal.SIGSTOP)  # or it would start others
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     for child in [*map(int, children), pid]:
         os.kill(child, signal.SIGKILL)
-    server._process.wait()
+    server.process.wait()
     until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "the end of its processes")
 
 
@@ -111,7 +111,7 @@ def crash(setting: Setting, pushes: int = 1_000) -> tuple[int, int]:
             until(lambda: len(pusher.lines) >= pushes or pusher.process.poll() is not None, "the pushes")
             kill(server)
             pusher.end()
-            pusher._reader.join()
+            pusher.read_out()
             told = {line for line in pusher.lines if len(line) == 36 and " " not in line}
         server.start()
         rows = server.ask(f"SELECT id FROM {'chaos.' if setting.kind is MariaDB else ''}jobify_job")

@@ -23,7 +23,7 @@ def assert_whole(name: str, store: str, scale: float) -> str:
     """Play a scenario, and return its line."""
     with campaign(name, store, scale) as child:
         code = child.end(patience=LONGEST)
-        child._reader.join(PATIENCE)
+        child.read_out()
         assert code == 0, child.output
         return child.wait_for("pushed ")
 

@@ -9,8 +9,10 @@ import signal
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 
 from chaos.database import MariaDB, PostgreSQL, Server
 from chaos.proxy import Proxy
-from tests.child import PATIENCE, Child, until
+from tests.child import Child, until
 from tests.requirement import need_module, need_success
 from tests.servers.crash import SETTINGS, Setting, crash, environment, running
 
@@ -31,8 +33,8 @@ A_PUSH = """
 import sys, django
 django.setup()
 from tests.app import tasks
-task = getattr(tasks, sys.argv[1])
-print(task.push(*sys.argv[2:]).id)
+task = getattr(tasks, sys.argv[2]).using(queue=sys.argv[1])
+print(task.push(*sys.argv[3:]).id)
 """
 PUSHES = """
 import sys, django
@@ -53,11 +55,20 @@ def need_driver(kind: type[Server]) -> None:
     need_module(DRIVER[kind], "databases")
 
 
+Servers = Callable[[type[Server]], Server]
+
+
 @pytest.fixture(scope="module")
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+def running_servers() -> Iterator[Servers]:
+    """The servers of all tests here; each is started when the first test asks for it."""
+    with ExitStack() as stack:
+        yield cache(lambda kind: stack.enter_context(running(kind)))
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, running_servers: Servers) -> Server:
     need_driver(request.param)
-    with running(request.param) as server:
-        yield server
+    return running_servers(request.param)
 
 
 class Site:
@@ -73,8 +84,8 @@ class Site:
         child.wait_for("ready")
         return child
 
-    def push(self, name: str, *arguments: object) -> str:
-        with Child(["-c", A_PUSH, name, *map(str, arguments)], self.variables) as child:
+    def push(self, name: str, *arguments: object, queue: str = "default") -> str:
+        with Child(["-c", A_PUSH, queue, name, *map(str, arguments)], self.variables) as child:
             assert child.end() == 0, child.output
             return child.lines[-1]
 
@@ -85,7 +96,12 @@ class Site:
 @pytest.fixture
 def site(server: Server) -> Iterator[Site]:
     with ExitStack() as stack:
-        yield Site(stack, environment(server, TEST_JOBIFY=json.dumps({"MAXSIZE": 100_000, "GRACE": 0.3})))
+        yield a_site(server, stack)
+
+
+def a_site(server: Server, stack: ExitStack, *queues: str) -> Site:
+    jobify = {"MAXSIZE": 100_000, "GRACE": 0.3, "QUEUES": {queue: {} for queue in ("default", *queues)}}
+    return Site(stack, environment(server, TEST_JOBIFY=json.dumps(jobify)))
 
 
 def of_job(server: Server, columns: str, id: str) -> str:
@@ -136,7 +152,7 @@ def test_a_pool_outlives_its_database_and_stores_what_ended_meanwhile(
     assert pool.end(signal.SIGTERM) == 0
 
 
-LEASE = 12.0
+LEASE = 9.0
 
 
 @servers
@@ -176,7 +192,7 @@ def through_proxy(server: Server) -> Iterator[Proxy]:
     deafen = proxy.deafen
 
     def remember() -> int:
-        links.update(proxy._links)
+        links.update(proxy.links)
         return deafen()
 
     proxy.deafen = remember  # type: ignore[method-assign]
@@ -188,39 +204,74 @@ def through_proxy(server: Server) -> Iterator[Proxy]:
             link.close()
 
 
-def at_work(server: Server, site: Site, proxy: Proxy, directory: Path) -> Child:
-    """A pool behind the proxy that runs jobs."""
-    pool = site.runjobs(DATABASE_URL=server.url(proxy.port))
-    site.push("write_line", directory / "first", "before")  # past the proxy
-    until((directory / "first").exists, "a job")
-    return pool
+class Silenced:
+    """A pool behind a proxy, which has run a job before it is cut off, and a job that was pushed then.
+
+    It serves a queue of its own.
+    """
+
+    def __init__(self, server: Server, stack: ExitStack, directory: Path, queue: str) -> None:
+        self._site = a_site(server, stack, queue)
+        self._queue = queue
+        self._directory = directory
+        self.proxy = stack.enter_context(through_proxy(server))
+        self.pool = self._site.runjobs("--queues", queue, DATABASE_URL=server.url(self.proxy.port))
+        self._push("first")
+        until((directory / "first").exists, "a job")
+
+    def push_after(self) -> None:
+        """Push the job that it has to run although it was cut off."""
+        self._since = time.time()
+        self._push("second")
+
+    def _push(self, name: str) -> None:
+        # Past the proxy.
+        self._site.push("write_line", self._directory / name, name, queue=self._queue)
+
+    def until_noticed(self, what: str) -> None:
+        """Wait until it has run it; all of that must not take longer than it may."""
+        second = self._directory / "second"
+        until(second.exists, what, NOTICED_WITHIN)
+        assert second.stat().st_mtime - self._since < NOTICED_WITHIN
+
+
+@pytest.fixture(scope="module")
+def silenced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Server], list[Silenced]]]:
+    """Two pools that are cut off at once, each in its way: noticing that takes them 20 seconds."""
+
+    def begin(server: Server) -> list[Silenced]:
+        deaf, swallowed = (
+            Silenced(server, stack, tmp_path_factory.mktemp(queue), queue) for queue in ("deaf", "swallowed")
+        )
+        assert deaf.proxy.deafen()
+        deaf.push_after()
+        assert swallowed.pool.wait_for("event=done")
+        swallowed.proxy.swallow_commit(after=b"SKIP LOCKED")
+        swallowed.push_after()
+        return [deaf, swallowed]
+
+    with ExitStack() as stack:
+        yield cache(begin)
 
 
 @servers
 def test_a_pool_whose_connections_went_silent_takes_new_ones(
-    server: Server, site: Site, tmp_path: Path
+    server: Server, silenced: Callable[[Server], list[Silenced]]
 ) -> None:
-    with through_proxy(server) as proxy:
-        pool = at_work(server, site, proxy, tmp_path)
-        assert proxy.deafen()
-        site.push("write_line", tmp_path / "second", "after")
-        until((tmp_path / "second").exists, "a job on new connections", NOTICED_WITHIN)
-        assert pool.end(signal.SIGTERM) == 0
+    deaf, _ = silenced(server)
+    deaf.until_noticed("a job on new connections")
+    assert deaf.pool.end(signal.SIGTERM) == 0
 
 
 @servers
 def test_a_claim_whose_commit_never_arrives_holds_its_job_no_longer_than_a_silent_connection(
-    server: Server, site: Site, tmp_path: Path
+    server: Server, silenced: Callable[[Server], list[Silenced]]
 ) -> None:
     """The server keeps its transaction open, and with it the job's lock, until it misses the pool."""
-    with through_proxy(server) as proxy:
-        pool = at_work(server, site, proxy, tmp_path)
-        assert pool.wait_for("event=done")
-        proxy.swallow_commit(after=b"SKIP LOCKED")
-        site.push("write_line", tmp_path / "second", "after")
-        until((tmp_path / "second").exists, "a job whose claim was not committed", NOTICED_WITHIN)
-        assert proxy.to_swallow is None
-        assert pool.end(signal.SIGTERM) == 0
+    _, swallowed = silenced(server)
+    swallowed.until_noticed("a job whose claim was not committed")
+    assert swallowed.proxy.to_swallow is None
+    assert swallowed.pool.end(signal.SIGTERM) == 0
 
 
 @servers
@@ -293,7 +344,7 @@ def test_a_full_disk_loses_no_acknowledged_push_and_is_got_over(small_disk: Path
         refused = pushing.seen("refused:")
         until(lambda: len(pushing.lines) > refused + 3, "pushes after it")
         pushing.end(signal.SIGKILL)
-        pushing._reader.join(PATIENCE)
+        pushing.read_out()
         told = {line for line in pushing.lines if len(line) == 36 and " " not in line}
         with closing(sqlite3.connect(database)) as look:
             count = "SELECT count(*) FROM jobify_job WHERE status <> 'successful'"

@@ -56,6 +56,10 @@ def pushing(start: Start, tmp_path: Path) -> Start:
     return push
 
 
+RESCUERS_LEASE = 6
+"""Seconds; a pool rescues nothing in its first third of them. Its own job must outlast a busy machine."""
+
+
 @pytest.fixture
 def runjobs(start: Start) -> Start:
     def run(*arguments: str, **jobify: Any) -> Child:
@@ -93,7 +97,7 @@ def test_a_job_whose_process_is_killed_runs_elsewhere_and_the_reason_is_recorded
     job = sleep_at_first.push(str(flag))
     until(flag.exists, "the job's start")
     dead = job.record().pool
-    second = runjobs()
+    second = runjobs(LEASE=RESCUERS_LEASE)
     second.wait_for("ready")
     first.end(signal.SIGKILL)
     # What ran in the killed process; the other one was idle.
@@ -141,7 +145,7 @@ def test_a_process_frozen_past_its_lease_changes_nothing_when_it_wakes(
         lock.execute("BEGIN IMMEDIATE")
         frozen.send(signal.SIGSTOP)
         until(lambda: is_stopped(frozen.pid), "the stop")
-    other = runjobs("--workers", "1")
+    other = runjobs("--workers", "1", LEASE=RESCUERS_LEASE)
     other.wait_for(f"event=rescued id={job.id}")
     until(lambda: job.record().status is JobStatus.RUNNING, "the second attempt")
     assert job.record().attempt == 2
@@ -173,7 +177,7 @@ def test_a_job_that_holds_the_interpreter_past_its_lease_runs_elsewhere(
         lock.execute("BEGIN IMMEDIATE")
         begin.touch()
         until(held.exists, "the interpreter's standstill")
-    other = runjobs("--workers", "1")
+    other = runjobs("--workers", "1", LEASE=RESCUERS_LEASE)
     job.wait(timeout=PATIENCE)
     assert job.result() == "second time"
     other.wait_for(f"event=rescued id={job.id}")
@@ -229,7 +233,7 @@ def test_killed_producers_lose_no_job_they_were_told_of_and_leak_no_room(pushing
             until(lambda pusher=pusher, many=many: len(pusher.lines) > many, "some pushes")
             pusher.end(signal.SIGKILL)
         for pusher in pushers:
-            pusher._reader.join(PATIENCE)
+            pusher.read_out()
             told = {line for line in pusher.lines if len(line) == 36}
             assert told <= set(Row.objects.values_list("id", flat=True))
     stores["database"].repair()

@@ -422,7 +422,7 @@ def test_processes_that_drain_for_long_end_when_their_supervisor_is_killed(
 def beats(path: Path) -> bool:
     """Whether the file is touched again."""
     os.utime(path, (0, 0))
-    until(lambda: path.stat().st_mtime > 0, "the next beat")
+    until(lambda: path.stat().st_mtime > 0, "the next heartbeat")
     return True
 
 

@@ -225,7 +225,7 @@ class Shell:
         )
         self._text = ""
         self._closed = False
-        self._news = threading.Condition()
+        self._progress = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._until_prompt()
@@ -262,20 +262,20 @@ class Shell:
         def prompted() -> bool:
             return self._text.endswith((">>> ", "... ")) or self._closed
 
-        with self._news:
-            assert self._news.wait_for(prompted, PATIENCE), f"no prompt after:\n{self._text}"
+        with self._progress:
+            assert self._progress.wait_for(prompted, PATIENCE), f"no prompt after:\n{self._text}"
             said, self._text = self._text, ""
         return said.removesuffix(">>> ").removesuffix("... ")
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         while read := os.read(self._process.stdout.fileno(), 65536):
-            with self._news:
+            with self._progress:
                 self._text += read.decode()
-                self._news.notify_all()
-        with self._news:
+                self._progress.notify_all()
+        with self._progress:
             self._closed = True
-            self._news.notify_all()
+            self._progress.notify_all()
 
 
 def compare(shown: Sequence[str], happened: str, what: str, *, exactly: bool) -> None:

@@ -140,7 +140,7 @@ class Model:
         return self.states.get(queue) or QueueState(queue)
 
     def live(self, queue: str) -> QueueSettings:
-        return self.state(queue).over(self.queues[queue])
+        return self.state(queue).applied_to(self.queues[queue])
 
     def waiting(self, queue: str, now: float) -> list[ModelJob]:
         """Return the jobs that wait, in claim order."""
@@ -193,8 +193,8 @@ class Model:
         queue: QueueSettings,
         specs: Sequence[JobSpec],
         *,
-        whole: bool = False,
-        patience: float | None = None,
+        all_or_nothing: bool = False,
+        lock_timeout: float | None = None,
     ) -> None:
         live = self.live(queue.name)
         room = live.maxsize - len(self.waiting(queue.name, now))
@@ -206,7 +206,7 @@ class Model:
                     break
                 room -= 1
             taken.append(spec)
-        if whole and len(taken) < len(specs):
+        if all_or_nothing and len(taken) < len(specs):
             taken = []
         for spec in taken:
             if spec.id in self.jobs:
@@ -230,12 +230,12 @@ class Model:
 
     def claim(self, now: float, claimed: Claimed, demand: Demand, outcomes: Sequence[Outcome] = ()) -> None:
         self.settle(now, claimed.refused, outcomes)
-        first, blocked = self._first(now, demand)
+        first, deferred = self._first(now, demand)
         for job in first:
             job.status, job.attempt, job.pool = RUNNING, job.attempt + 1, demand.pool
             job.started_at, job.lease_until = now, now + demand.lanes[job.queue].lease
         _same("claim", list(claimed.claims), [self._claim(job) for job in first])
-        _same("blocked", claimed.blocked, blocked)
+        _same("deferred", claimed.deferred, deferred)
         _same("states", claimed.states, self._states(demand.lanes))
         # Only where the job could be claimed then: time opens neither a paused queue nor a full one.
         open_ = {
@@ -245,7 +245,11 @@ class Model:
         }
         later = [j.eligible_at - now for j in self.jobs.values() if j.status is WAITING and j.queue in open_]
         due = min((seconds for seconds in later if seconds > 0), default=None)
-        if due is not None and not demand.unknown and (claimed.next_due is None or claimed.next_due > due):
+        if (
+            due is not None
+            and not demand.unknown_tasks
+            and (claimed.next_due is None or claimed.next_due > due)
+        ):
             raise Differs(f"claim: next_due is {claimed.next_due}, and a job is due in {due} s")
 
     def _first(self, now: float, demand: Demand) -> tuple[list[ModelJob], bool]:
@@ -257,11 +261,11 @@ class Model:
                 running = [job for job in self.running(queue) if (job.lease_until or 0) >= now]
                 want = min(want, lane.max_running - len(running))
             if want > 0 and not self.state(queue).paused:
-                waiting = [job for job in self.waiting(queue, now) if job.task not in demand.unknown]
+                waiting = [job for job in self.waiting(queue, now) if job.task not in demand.unknown_tasks]
                 lines.append((waiting, want))
         heads = [waiting[0] for waiting, _ in lines if waiting and waiting[0].crashes]
-        if heads and demand.quarantine != "pass":
-            return ([], True) if demand.quarantine == "wait" else (heads[:1], False)
+        if heads and demand.quarantine != "skip":
+            return ([], True) if demand.quarantine == "defer" else (heads[:1], False)
         return [j for waiting, want in lines for j in [j for j in waiting if not j.crashes][:want]], False
 
     @staticmethod
@@ -311,9 +315,9 @@ class Model:
         _same("renew", (set(renewed.lost), set(renewed.cancel_requested)), (lost, cancel))
 
     def reconcile(self, now: float, released: Collection[str], pool: str, held: Collection[str]) -> None:
-        unknown = [job for job in self.running() if job.pool == pool and job.id not in held]
-        _same("reconcile", set(released), {job.id for job in unknown})
-        for job in unknown:
+        unknown_tasks = [job for job in self.running() if job.pool == pool and job.id not in held]
+        _same("reconcile", set(released), {job.id for job in unknown_tasks})
+        for job in unknown_tasks:
             self._interrupt(job, "the reply to its claim was lost", now, charged=False)
             self._come_back(job, now)
 
@@ -323,18 +327,18 @@ class Model:
         rescued: Sequence[Rescued],
         limit: int = 500,
         *,
-        away: tuple[float, float] | None = None,
-        longest: float | None = None,
+        outage: tuple[float, float] | None = None,
+        max_lease_left: float | None = None,
     ) -> None:
         expected = []
         for job in self.running():
-            # No pool beats here, so none is known to be alive.
-            if longest is not None and (job.lease_until or 0) > now + longest:
-                job.lease_until = now + longest
+            # No pool sends heartbeats here, so none is known to be alive.
+            if max_lease_left is not None and (job.lease_until or 0) > now + max_lease_left:
+                job.lease_until = now + max_lease_left
             if job.lease_until is None or job.lease_until >= now:
                 continue
             pool = job.pool
-            charged = away is None or not away[0] < job.lease_until <= away[1]
+            charged = outage is None or not outage[0] < job.lease_until <= outage[1]
             job.crashes += charged
             reason = "its worker's lease ran out"
             reason = reason if charged else f"{reason} while the store was away"

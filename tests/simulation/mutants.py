@@ -16,297 +16,355 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.simulation.planting import Mutant, misfits, plant
+
 ROOT = Path(__file__).parent.parent.parent
-MAY_ESCAPE = 1
 PATIENCE = 300
 """Seconds one hunt may take; then the next has its turn."""
 
 
-class Mutant(NamedTuple):
-    """A bug: what it is, the file it is planted in, and the exact text it replaces there."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
-
-RULE = "outcome.py"
-MEMORY = "stores/memory/store.py"
-LINE = "stores/memory/line.py"
-ADD = "stores/database/add.py"
-CLAIM = "stores/database/claim.py"
-SETTLE = "stores/database/settle.py"
-SQLITE = "stores/database/sqlite.py"
-
 MUTANTS = (
-    Mutant(
-        "an outcome of an old attempt is stored (memory)",
-        MEMORY,
-        "row.status is RUNNING and row.attempt == attempt",
-        "row.status is RUNNING",
-    ),
-    Mutant(
-        "an outcome of an old attempt is stored (database)",
-        SQLITE,
-        "WHERE (id, attempt) IN (VALUES %s) AND status = 'running'",
-        "WHERE id IN (SELECT column1 FROM (VALUES %s)) AND status = 'running'",
-    ),
-    Mutant(
-        "a lease is renewed by whoever held the job before (database)",
-        SQLITE,
-        "WHERE (id, attempt) IN (VALUES %s) AND pool = ? AND status = 'running'",
-        "WHERE id IN (SELECT column1 FROM (VALUES %s)) AND ? > '' AND status = 'running'",
-    ),
-    Mutant(
-        "the bound is off by one (memory)",
-        MEMORY,
-        "if line.waiting + len(specs) > maxsize:",
-        "if line.waiting + len(specs) > maxsize + 1:",
-    ),
-    Mutant(
-        "the bound is off by one (database)",
-        ADD,
-        "if room.depth + room.reserved + fitting > maxsize:",
-        "if room.depth + room.reserved + fitting > maxsize + 1:",
-    ),
-    Mutant(
-        "due jobs do not count for the bound (database)",
-        SQLITE,
-        "return Room(maxsize, order or None, waiting + due, count(sequence + 1))",
-        "return Room(maxsize, order or None, waiting, count(sequence + 1))",
-    ),
+    # What becomes of a job
     Mutant(
         "a release is charged",
-        RULE,
-        'return self.happened == "crashed"',
-        'return self.happened in ("crashed", "released")',
+        "outcome.Outcome.charged",
+        'self.happened == "crashed"',
+        'self.happened in ("crashed", "released")',
     ),
     Mutant(
-        "a job released until later waits at once",
-        RULE,
-        "outcome.until is not None and outcome.until > now",
+        "a crash is not counted",
+        "outcome.next_state",
+        "crashes += outcome.charged",
+        "crashes += 0",
+    ),
+    Mutant(
+        "a job that kills its pools is run for ever",
+        "outcome.next_state",
+        "outcome.charged and crashes >= CRASH_LIMIT",
         "False",
     ),
     Mutant(
+        "a job that somebody cancelled runs again after a release",
+        "outcome.next_state",
+        "if cancel_requested: return NextState(CANCELLED, None, crashes)",
+        "pass",
+    ),
+    Mutant(
+        "a retried job keeps its crashes",
+        "outcome.next_state",
+        'if outcome.happened == "retried": return NextState(WAITING, None, 0)',
+        "pass",
+    ),
+    Mutant(
+        "a job released until later waits at once",
+        "outcome.next_state",
+        "outcome.until > now",
+        "False",
+    ),
+    # Storing outcomes
+    Mutant(
+        "an outcome of an old attempt is stored (memory)",
+        "stores.memory.store.MemoryStore._running",
+        "row.attempt == attempt",
+        "True",
+    ),
+    Mutant(
+        "an outcome of an old attempt is stored (database)",
+        "stores.database.sqlite.END",
+        "(id, attempt) IN (VALUES %s)",
+        "id IN (SELECT column1 FROM (VALUES %s))",
+        sql=True,
+    ),
+    Mutant(
         "a pool hands back what another one holds (memory)",
-        MEMORY,
-        "outcome.pool and outcome.pool != row.pool",
+        "stores.memory.store.MemoryStore.settle",
+        "outcome.pool != row.pool",
         "False",
     ),
     Mutant(
         "a pool hands back what another one holds (database)",
-        SETTLE,
+        "stores.database.settle._holds",
         'outcome.pool in ("", job.pool)',
         "True",
     ),
     Mutant(
         "a release of an old attempt is stored (database)",
-        SETTLE,
-        "if job is None or job.attempt != outcome.attempt:",
-        "if job is None:",
+        "stores.database.settle._holds",
+        "job.attempt != outcome.attempt",
+        "False",
+    ),
+    Mutant(
+        "of two outcomes of one job both count as stored (database)",
+        "stores.database.settle.Settling._settle",
+        "(one.id, one.attempt) not in stored",
+        "one.id not in {id for id, _ in stored}",
     ),
     Mutant(
         "a release wakes nobody (database)",
-        SETTLE,
-        "self._tell_work(one.job.queue for one in back)",
+        "stores.database.settle.Settling._notify_returned",
+        "self._notify_work(...)",
         "pass",
     ),
     Mutant(
-        "a resumed queue wakes nobody (memory)",
-        MEMORY,
-        'self.notifier.publish("work", queue.name)\n'
-        '        self.notifier.publish("room", queue.name)\n        return state',
-        'self.notifier.publish("room", queue.name)\n        return state',
+        "an end wakes nobody who waits for it (memory)",
+        "stores.memory.store.MemoryStore.settle",
+        'self.notifier.publish("ended", ended)',
+        "pass",
     ),
+    # Leases
     Mutant(
-        "jobs are taken from pools that live (memory)",
-        MEMORY,
-        "(row.lease_until or 0) < now)",
-        "(row.lease_until or 0) < now + 1000)",
-    ),
-    Mutant(
-        "a crash is not counted",
-        RULE,
-        "crashes += outcome.charged",
-        "crashes += 0",
-    ),
-    Mutant(
-        "jobs in quarantine run beside others (memory)",
-        LINE,
-        "(row.crashes if quarantined is None else row is not quarantined)",
-        "(quarantined is not None and row is not quarantined)",
-    ),
-    Mutant(
-        "jobs in quarantine run beside others (database)",
-        CLAIM,
-        "'crashes = 0'",
-        "'crashes >= 0'",
-    ),
-    Mutant(
-        "a job in quarantine starts beside what has just started",
-        "pool/quarantine.py",
-        'return "wait" if any(job and now - job.began < QUARANTINE for job in youngest) else "start"',
-        'return "start"',
-    ),
-    Mutant(
-        "others start beside a job in quarantine",
-        "pool/turn.py",
-        "if phase > Phase.CLAIMING or self.quarantine.left else",
-        "if phase > Phase.CLAIMING else",
+        "a lease is renewed by whoever held the job before (database)",
+        "stores.database.sqlite.RENEW",
+        "(id, attempt) IN (VALUES %s) AND pool = ?",
+        "id IN (SELECT column1 FROM (VALUES %s)) AND ? > ''",
+        sql=True,
     ),
     Mutant(
         "leases are renewed too late",
-        "pool/upkeep.py",
-        "Chore(self._renew, lease / 3, first=lease / 3)",
-        "Chore(self._renew, lease * 2, first=lease * 2)",
+        "pool.upkeep.Upkeep.__post_init__",
+        "Chore(self._renew, lease / 3, ..., first=lease / 3)",
+        "Chore(self._renew, lease * 2, ..., first=lease * 2)",
+    ),
+    Mutant(
+        "jobs are taken from pools that live (memory)",
+        "stores.memory.store.MemoryStore.rescue",
+        "(row.lease_until or 0) < now",
+        "(row.lease_until or 0) < now + 1000",
+    ),
+    Mutant(
+        "a pool that was itself away takes jobs at once",
+        "pool.reachability.Reachability.reached",
+        "abs(now - self._reached_at) > self._gap",
+        "False",
+    ),
+    Mutant(
+        "a job that has ended is reported lost",
+        "pool.upkeep.Upkeep._lose",
+        "not running.slots.holds(running)",
+        "False",
+    ),
+    Mutant(
+        "a job that a stopping pool hands back is reported lost",
+        "pool.upkeep.Upkeep._renew",
+        "if self._stop.is_set(): return",
+        "pass",
+    ),
+    # The bound
+    Mutant(
+        "the bound is off by one (memory)",
+        "stores.memory.store.MemoryStore.add",
+        "line.waiting + len(specs) > maxsize",
+        "line.waiting + len(specs) > maxsize + 1",
+    ),
+    Mutant(
+        "the bound is off by one (database)",
+        "stores.database.add.Adding._add",
+        "room.depth + room.reserved + fitting > maxsize",
+        "room.depth + room.reserved + fitting > maxsize + 1",
+    ),
+    Mutant(
+        "due jobs do not count for the bound (database)",
+        "stores.database.sqlite.SQLiteStore._room",
+        "waiting + due",
+        "waiting",
+    ),
+    Mutant(
+        "a cancelled job still counts (database)",
+        "stores.database.cancel.Cancelling._cancel",
+        "self._note_waiting(...)",
+        "pass",
+    ),
+    Mutant(
+        "many pushed at once count twice (database)",
+        "stores.database.sqlite.SQLiteStore._insert",
+        "sum(...)",
+        "2 * sum(...)",
+    ),
+    # Claiming
+    Mutant(
+        "a cancelled job starts all the same (memory)",
+        "stores.memory.line.Line.take",
+        "row.status is WAITING",
+        "True",
+    ),
+    Mutant(
+        "a delayed job starts early (memory)",
+        "stores.memory.line.Line.promote",
+        "self.delayed[0][0] <= now",
+        "self.delayed[0][0] <= now + 0.5",
+    ),
+    Mutant(
+        "more is claimed than workers are idle",
+        "pool.slots.Slots.idle",
+        "self.size",
+        "self.size + 1",
+    ),
+    Mutant(
+        "more jobs run than all pools together may (memory)",
+        "stores.memory.line.Line.may_start",
+        "lane.max_running - leased",
+        "lane.max_running",
+    ),
+    Mutant(
+        "more jobs run than all pools together may (database)",
+        "stores.database.claim.Claiming._may_start",
+        "lane.max_running - running",
+        "lane.max_running",
+    ),
+    Mutant(
+        "a paused queue lets pools turn in a circle (database)",
+        "stores.database.claim._claimed",
+        "peek.due > now",
+        "True",
     ),
     Mutant(
         "an outcome is dropped where the store fails",
-        "pool/turn.py",
+        "pool.turn.Turn.run",
         "self.completer.put_back(outcomes)",
         "pass",
     ),
     Mutant(
         "jobs of a lost reply are not handed back",
-        "pool/turn.py",
-        "self.store.reconcile(self.pool, self.completer.held())",
+        "pool.turn.Turn._reconcile",
+        "self.store.reconcile(...)",
         "pass",
     ),
     Mutant(
-        "more is claimed than workers are idle",
-        "pool/slots.py",
-        "return max(0, self.size - len(self._running))",
-        "return max(0, self.size + 1 - len(self._running))",
+        "a stopping pool keeps its jobs",
+        "pool.pool.Pool._close",
+        "not self.completer.empty",
+        "self.completer.empty",
     ),
     Mutant(
+        "a wake-up is lost while a turn goes on",
+        "pool.claim_loop.ThreadClaimLoop._turn_until_stopped",
+        "pause = self.turn()",
+        "pause = self.turn(); self._alarm.clear(); self._urgent.clear()",
+    ),
+    # Quarantine
+    Mutant(
+        "jobs in quarantine run beside others (memory)",
+        "stores.memory.line.Line.take",
+        "row.crashes if quarantined is None else row is not quarantined",
+        "quarantined is not None and row is not quarantined",
+    ),
+    Mutant(
+        "jobs in quarantine run beside others (database)",
+        "stores.database.claim.Selection.condition",
+        "'crashes = 0'",
+        "'crashes >= 0'",
+    ),
+    Mutant(
+        "a job in quarantine starts beside what has just started",
+        "pool.quarantine.QuarantineRule.choice",
+        '"defer" if any(...) else "alone"',
+        '"alone"',
+    ),
+    Mutant(
+        "others start beside a job in quarantine",
+        "pool.turn.Turn._demand",
+        "self.quarantine.seconds_alone",
+        "False",
+    ),
+    Mutant(
+        "a job in quarantine waits for as long as others start",
+        "pool.quarantine.QuarantineRule.choice",
+        'if self._deferred_lately(now) and now - self._deferred_since >= QUARANTINE: return "alone"',
+        "pass",
+    ),
+    # Tuning
+    Mutant(
         "a tuned size is not applied",
-        "pool/workers.py",
+        "pool.workers.Workers.apply",
         "slots.size = self.fixed or state.workers or slots.settings.workers",
         "pass",
     ),
     Mutant(
         "a tuned version is not remembered",
-        "pool/workers.py",
+        "pool.workers.Workers.apply",
         "slots.version = slots.version if state.reordering else state.version",
         "pass",
     ),
     Mutant(
-        "a stopping pool keeps its jobs",
-        "pool/pool.py",
-        "if not self.completer.empty:\n                self._released",
-        "if self.completer.empty:\n                self._released",
-    ),
-    Mutant(
-        "a cancelled job starts all the same (memory)",
-        LINE,
-        "if row.status is WAITING and row.id not in running:",
-        "if row.id not in running:",
-    ),
-    Mutant(
-        "a delayed job starts early (memory)",
-        LINE,
-        "self.delayed[0][0] <= now",
-        "self.delayed[0][0] <= now + 0.5",
-    ),
-    Mutant(
-        "a cancelled job still counts (database)",
-        "stores/database/cancel.py",
-        "self._note(db, queue, -number)",
+        "of two who tune what they saw both win (database)",
+        "stores.database.tune.Tuning._tune",
+        "before.must_be(expected)",
         "pass",
     ),
     Mutant(
-        "many pushed at once count twice (database)",
-        SQLITE,
-        'waiting = sum(job.status == "waiting" for job in fresh)',
-        'waiting = 2 * sum(job.status == "waiting" for job in fresh)',
+        "a changed order is in force before the last job stands where it wants it (database)",
+        "stores.database.tune.Tuning._reorder",
+        "not found and not late",
+        "not late",
     ),
+    Mutant(
+        "a resumed queue wakes nobody (memory)",
+        "stores.memory.store.MemoryStore.tune",
+        'self.notifier.publish("work", queue.name)',
+        "pass",
+    ),
+    # Retrying and pruning
     Mutant(
         "a retried job keeps its old place (database)",
-        SETTLE,
-        "eligible_at = ?, order_key = {key} WHERE id IN",
-        "eligible_at = ?, order_key = order_key WHERE id IN",
+        "stores.database.settle.Settling._reset",
+        "KEYS[self._order_of(db, queue)]",
+        "'order_key'",
     ),
     Mutant(
+        "a retried job of a tuned queue stands where the settings put it (memory)",
+        "stores.memory.store.MemoryStore._order",
+        "self._line(queue).state.order",
+        "None",
+    ),
+    Mutant(
+        "jobs are pruned too early (database)",
+        "stores.database.prune._ended",
+        "ended_at < ?",
+        "ended_at <> ?",
+        sql=True,
+    ),
+    # Pushing and waiting
+    Mutant(
         "a cancelled push leaves its job",
-        "push/push.py",
-        "yield from admission.take_back()",
+        "push.push.PendingPush._admit",
+        "yield from admission.cancel_added()",
         "pass",
     ),
     Mutant(
         "who leaves the line wakes nobody",
-        "waiting/waitlist.py",
-        "heir.waker.wake()",
+        "waiting.waitlist.WaitList.leave",
+        "successor.waker.wake()",
         "pass",
-    ),
-    Mutant(
-        "a wake-up is lost while a turn goes on",
-        "pool/claim_loop.py",
-        """            self._alarm.clear()
-            self._urgent.clear()
-            if not self._stopping:
-                pause = self.turn()
-""",
-        """            if not self._stopping:
-                pause = self.turn()
-            self._alarm.clear()
-            self._urgent.clear()
-""",
-    ),
-    Mutant(
-        "of two outcomes of one job both count as stored (database)",
-        SETTLE,
-        "if (one.id, one.attempt) not in stored",
-        "if one.id not in {id for id, _ in stored}",
-    ),
-    Mutant(
-        "a job that has ended is reported lost",
-        "pool/upkeep.py",
-        "or not running.slots.holds(running)",
-        "",
-    ),
-    Mutant(
-        "a job that a stopping pool hands back is reported lost",
-        "pool/upkeep.py",
-        "            if self._stop.is_set():\n                return  # the pool",
-        "            if self._stop.is_set():\n                pass  # the pool",
-    ),
-    Mutant(
-        "more jobs run than all pools together may (memory)",
-        LINE,
-        "min(lane.want, lane.max_running - leased)",
-        "min(lane.want, lane.max_running)",
-    ),
-    Mutant(
-        "a paused queue lets pools turn in a circle (database)",
-        CLAIM,
-        "look.due - now for look in looks if look.due is not None and look.due > now",
-        "max(0.0, look.due - now) for look in looks if look.due is not None",
     ),
     Mutant(
         "room wakes nobody who waits for it",
-        "push/waits.py",
+        "push.waits.PushWaits._on_notification",
         "self.wake_first()",
         "pass",
     ),
-    Mutant(
-        "a retried job of a tuned queue stands where the settings put it (memory)",
-        MEMORY,
-        'self._line(queue).state.order or (settings.order if settings else "priority")',
-        'settings.order if settings else "priority"',
-    ),
 )
 
-BLIND_BEFORE = ("tests/test_woken.py", "tests/test_retried_order.py", "tests/test_deferred_push.py")
-"""What sees bugs that the others cannot: in the simulator a poll stands in for every lost wake-up."""
+BLIND_SPOTS = (
+    "tests/test_woken.py",
+    "tests/test_retried_order.py",
+    "tests/test_deferred_push.py",
+    "tests/test_pool.py::test_a_job_that_a_stopping_pool_hands_back_is_not_reported_lost",
+    "tests/test_reachability.py::test_a_pool_that_stood_still_or_whose_clock_was_set_was_away_too",
+    "tests/test_reorder.py::test_a_changed_order_is_made_in_parts",
+    "tests/test_quarantine.py::test_a_job_in_quarantine_does_not_wait_for_ever_for_jobs_that_keep_starting",
+)
+"""What sees bugs that the others cannot: in the simulator a poll stands in for every lost wake-up, and its
+seeds do not meet everything."""
 
+PYTEST = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
 HUNTS = (
     ("simulator", ["-m", "tests.simulation", "--seeds", "0:150"]),
+    ("tests of its blind spots", [*PYTEST, *BLIND_SPOTS]),
+    ("conformance", [*PYTEST, "tests/test_conformance.py"]),
+    ("state machine", [*PYTEST, "tests/test_state_machine.py"]),
     ("crowded simulator", ["-m", "tests.simulation", "--seeds", "0:200", "--profile", "crowded"]),
-    ("state machine", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/test_state_machine.py"]),
-    ("conformance", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/test_conformance.py"]),
-    ("wake-ups and orders", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *BLIND_BEFORE]),
 )
+"""The cheaper ones, which find more in a second, come first."""
 
 
 class Found(NamedTuple):
@@ -321,8 +379,8 @@ class Found(NamedTuple):
 def main(names: list[str]) -> int:
     """Plant the mutants whose names hold one of ``names``, or all; returns the exit code."""
     chosen = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
-    if stale := [mutant.name for mutant in chosen if not fits(mutant, ROOT)]:
-        print(f"the text that they replace has changed: {'; '.join(stale)}")
+    if why := misfits(chosen, ROOT):
+        print("\n".join(why))
         return 2
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="jobify-mutants-") as scratch:
@@ -337,7 +395,7 @@ def main(names: list[str]) -> int:
         f"{len(found) - len(escaped)} of {len(found)} found in {time.monotonic() - began:.0f} s"
         + (f"; not found: {'; '.join(escaped)}" if escaped else "")
     )
-    return int(len(escaped) > MAY_ESCAPE)
+    return int(bool(escaped))
 
 
 def hunt(mutant: Mutant | None, scratch: Path) -> Found:
@@ -361,17 +419,6 @@ def hunt(mutant: Mutant | None, scratch: Path) -> Found:
         return Found(mutant or MUTANTS[0], "", time.monotonic() - began, "")
     finally:
         shutil.rmtree(house, ignore_errors=True)
-
-
-def fits(mutant: Mutant, house: Path) -> bool:
-    """Whether the text that a mutant replaces is there, once."""
-    return (house / "jobify_django" / mutant.file).read_text().count(mutant.old) == 1
-
-
-def plant(mutant: Mutant, house: Path) -> None:
-    """Change the copy of the package in ``house``."""
-    file = house / "jobify_django" / mutant.file
-    file.write_text(file.read_text().replace(mutant.old, mutant.new))
 
 
 def report(found: Found) -> Found:

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jobify_django import queue
+from jobify_django.conf import get_settings
 from jobify_django.exceptions import QueueFull
 from jobify_django.job import CANCELLED, FAILED
+from jobify_django.queue import Queue
 from tests.simulation import work
 from tests.simulation.model import ModelJob
 from tests.simulation.options import QUEUES
@@ -25,6 +26,7 @@ class Operator:
         self.world = simulation.world
         self.rng = simulation.world.rng
         self.process = simulation.process("office", mortal=False)
+        self._task: Any = self.process.tasks[work.name_of(work.act)]
         self.done = False
         self._acts: list[Callable[[], object]] = [
             self._cancel,
@@ -46,8 +48,11 @@ class Operator:
                 self.rng.choice(self._acts)()
         for name in QUEUES:
             if self.simulation.model.state(name).paused:
-                queue(name).resume()
+                self._queue(name).resume()
         self.done = True
+
+    def _queue(self, name: str) -> Queue:
+        return Queue(get_settings().queue(name), self.process.stores)
 
     def _any(self, jobs: list[ModelJob]) -> list[str]:
         return [self.rng.choice(jobs).id] if jobs else []
@@ -67,14 +72,14 @@ class Operator:
             {"order": rng.choice(("priority", "fifo", "lifo"))},
             {"workers": None, "maxsize": None},
         ]
-        queue(rng.choice(QUEUES)).tune(**rng.choice(changes))
+        self._queue(rng.choice(QUEUES)).tune(**rng.choice(changes))
 
     def _pause_or_resume(self) -> None:
         name = self.rng.choice(QUEUES)
         if self.simulation.model.state(name).paused:
-            queue(name).resume()
+            self._queue(name).resume()
         else:
-            queue(name).pause()
+            self._queue(name).pause()
 
     def _deploy(self) -> None:
         """Stop a process, and start another in its place."""
@@ -93,7 +98,7 @@ class Operator:
         def attempt() -> None:
             before = self.world.now
             with contextlib.suppress(QueueFull):
-                work.act.using(**using).push(*script)
+                self._task.using(**using).push(*script)
             if self.world.now != before:
                 self.world.fail("a push inside a transaction waited")
 

@@ -68,7 +68,7 @@ class Options:
             jobify={},
         )
         options.jobify = {
-            "STORE": "memory",
+            "STORE": "database" if options.store == "database" else "memory",
             "LEASE": options.lease,
             "WORKERS": rng.randint(1, 4),
             "MAXSIZE": rng.choice((1, 2, 3, 6)),

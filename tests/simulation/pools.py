@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobify_django.job import Claim
 from jobify_django.outcome import CRASH_LIMIT
 from jobify_django.pool import Service
-from jobify_django.pool.pool import LAST_WORDS, Pool
+from jobify_django.pool.pool import RELEASE_TIMEOUT, Pool
 from jobify_django.pool.quarantine import QUARANTINE
 from jobify_django.stores.value import Demand, Quarantine
 from tests.simulation import work
@@ -45,8 +46,7 @@ class Pools:
 
     def start(self, name: str, queues: tuple[str, ...] = QUEUES, *, old: bool = False) -> None:
         """Start a process; one of an old release is followed by one of the new."""
-        process = self.simulation.process(name)
-        process.old = old
+        process = self.simulation.process(name, old=old)
         process.again = partial(self.start, name, queues)
         start_loop(process).start(self._serve(process, queues))
 
@@ -59,7 +59,7 @@ class Pools:
 
     async def _serve(self, process: Process, queues: tuple[str, ...]) -> None:
         process.stop = stop = asyncio.Event()  # type: ignore[attr-defined]
-        process.service = Service(queues)
+        process.service = Service(queues, tasks=process.tasks, stores=process.stores, runtime=process.runtime)
         for pool in process.service.pools:
             self._watch(process, pool)
         await process.service.start()
@@ -68,10 +68,10 @@ class Pools:
         grace = self.world.rng.choice((0.0, 0.5, 2.0))
         self.world.note(f"{process.name} drains within {grace} s")
         if self.world.rng.random() < 0.2:
-            process.service.hurry()
+            process.service.release_now()
         await process.service.drain(grace)
         taken = self.world.now - began - process.stalled(began)
-        if taken > grace + LAST_WORDS * 1.5 + SLACK:
+        if taken > grace + RELEASE_TIMEOUT * 1.5 + SLACK:
             self.world.fail(f"{process.name} took {taken:.1f} s to drain, its grace was {grace} s")
         self.world.note(f"{process.name} has drained")
         process.ended = True
@@ -120,11 +120,11 @@ class Pools:
         if any(claim.crashes for claim in recent):
             self.world.fail(f"{process.name} asks for jobs, and one in quarantine has just started: {recent}")
         # A job in quarantine that others go before is held back for a while, and not for ever.
-        waited = any(now - 2 * QUARANTINE < at <= now - QUARANTINE + 1e-6 for at in process.view.blocked)
-        if quarantine == "start" and recent and not waited:
+        waited = any(now - 2 * QUARANTINE < at <= now - QUARANTINE + 1e-6 for at in process.view.deferred)
+        if quarantine == "alone" and recent and not waited:
             self.world.fail(f"{process.name} asks for one in quarantine beside {recent}")
         mine = [claim for place, claim in self.executing.values() if place is process]
-        if quarantine != "pass" and any(claim.crashes >= CRASH_LIMIT - 1 for claim in mine):
+        if quarantine != "skip" and any(claim.crashes >= CRASH_LIMIT - 1 for claim in mine):
             self.world.fail(f"{process.name} asks for one in quarantine beside a last chance: {mine}")
 
     def _claims(self, process: Process, demand: Demand) -> None:
@@ -146,7 +146,7 @@ class Pools:
         self.world.note(f"job {claim.id[-4:]}#{claim.attempt} begins")
         if key not in process.view.given:
             self.world.fail(f"job {key} begins in {process.name}, which was not given it")
-        if process.old and claim.task.endswith(".fresh"):
+        if process.tasks.get(claim.task) is None:
             self.world.fail(f"job {claim.id} begins in {process.name}, which does not know its task")
         if key in self.started:
             self.world.fail(f"attempt {key} begins twice")
@@ -181,6 +181,11 @@ class Pools:
         if kind == "crash" and not self.simulation.healed:
             assert self.world.current is not None
             self.world.current.process.crash("poison")
+
+    def task(self, function: Callable[..., Any]) -> Any:
+        """Return the task that a function is in the current process."""
+        assert self.world.current is not None
+        return self.world.current.process.tasks[work.name_of(function)]
 
     def child(self) -> tuple[Any, ...]:
         """Return the arguments of the job that a job pushes."""

@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 from django.db import connections
 from django.test import override_settings
 
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import StoreError
+from jobify_django.runtime import MACHINE
+from jobify_django.stores import StoreHandler
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
 from tests.simulation import work
 from tests.simulation.luck import Luck
+from tests.simulation.machine import Machine
 from tests.simulation.model import Model
 from tests.simulation.operator import Operator
 from tests.simulation.options import QUEUES, Options
 from tests.simulation.pools import Pools
 from tests.simulation.shared import Shared
 from tests.simulation.sites import Sites
-from tests.simulation.stand_in import under_virtual_time
 from tests.simulation.verdict import Verdict
 from tests.simulation.view import View
 from tests.simulation.world import Process, World
@@ -49,7 +52,7 @@ class Simulation:
 
     def run(self) -> Simulation:
         """Play the story to its end, and return it; raises ``Violation``."""
-        with override_settings(JOBIFY=self.options.jobify), under_virtual_time(self.world), self._listening():
+        with override_settings(JOBIFY=self.options.jobify), _kept_connection(), self._listening():
             try:
                 self._set_up()
                 self._play()
@@ -58,9 +61,11 @@ class Simulation:
                 self.world.end()
         return self
 
-    def process(self, name: str, *, mortal: bool = True) -> Process:
-        """Return a new process."""
+    def process(self, name: str, *, mortal: bool = True, old: bool = False) -> Process:
+        """Return a new process, perhaps of an old release."""
         process = Process(self.world, name, mortal=mortal)
+        process.runtime = self.machine.of(process)
+        process.old = old
         process.view = View(
             self.shared,
             process,
@@ -68,10 +73,14 @@ class Simulation:
             blocking=self.options.store != "memory",
             watched=self.options.watched,
         )
+        process.stores = StoreHandler()
+        process.stores.put(process.view)
+        process.tasks = work.declared(process.stores, old=old)
         return process
 
     def _set_up(self) -> None:
         settings = get_settings()
+        self.machine = Machine(self.world)
         self.model = Model({name: settings.queue(name) for name in QUEUES})
         self.shared = Shared(self.world, self._make_store(), self.model)
         self.luck = Luck(self)
@@ -95,11 +104,11 @@ class Simulation:
 
     def _make_store(self) -> Store:
         if self.options.store != "database":
-            return MemoryStore("memory", clock=self.world.clock)
+            return MemoryStore("memory", replace(MACHINE, clock=self.world.clock))
         with connections["default"].cursor() as cursor:
             for table in ("job", "queue", "queuechange", "pool"):
                 cursor.execute(f"DELETE FROM jobify_{table}")
-        return DatabaseStore("database", clock=self.world.clock)
+        return DatabaseStore("database", replace(MACHINE, clock=self.world.clock))
 
     def _play(self) -> None:
         world = self.world
@@ -139,6 +148,17 @@ class Simulation:
         finally:
             logger.removeHandler(ear)
             logger.propagate, logger.level = before
+
+
+@contextlib.contextmanager
+def _kept_connection() -> Iterator[None]:
+    """Let no simulated thread close the one connection that they all share."""
+    settings = connections["default"].settings_dict
+    before, settings["CONN_MAX_AGE"] = settings["CONN_MAX_AGE"], None
+    try:
+        yield
+    finally:
+        settings["CONN_MAX_AGE"] = before
 
 
 class _Ear(logging.Handler):

@@ -41,7 +41,7 @@ class Sites:
         self.rng = simulation.world.rng
         self.pushes: dict[int, Push] = {}
         self.busy: set[tuple[Process, str]] = set()
-        self._tasks: list[Any] = [work.act, work.aact, *([work.fresh] if simulation.options.rolling else [])]
+        self._functions = [work.act, work.aact, *([work.fresh] if simulation.options.rolling else [])]
 
     def start(self, name: str, lives: int = 2) -> None:
         """Start a process; when it crashes it is started again, but not for ever."""
@@ -63,6 +63,9 @@ class Sites:
         for push in self.pushes.values():
             if push.process is process and push.state == "under way":
                 push.state = "unknown"
+
+    def _any_task(self, process: Process) -> Any:
+        return process.tasks[work.name_of(self.rng.choice(self._functions))]
 
     def new(self, process: Process) -> Push:
         """Return a new push."""
@@ -93,7 +96,7 @@ class Sites:
             self.world.park(self._pause())
             if self.simulation.healed:
                 break
-            task = self.rng.choice(self._tasks)
+            task = self._any_task(process)
             if self.rng.random() < 0.2:
                 self._push_many(process, task)
                 continue
@@ -132,7 +135,7 @@ class Sites:
             await asyncio.sleep(self._pause())
             if self.simulation.healed:
                 break
-            task = self.rng.choice(self._tasks)
+            task = self._any_task(process)
             made = [self.script(process) for _ in range(self.rng.choice((1, 1, 1, 3)))]
             pushes, using = [push for push, _, _ in made], made[0][2]
             calls = [script for _, script, _ in made]

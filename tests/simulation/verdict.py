@@ -16,7 +16,7 @@ from tests.simulation.world import Process, Violation
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
-LOOK_EVERY = 0.1
+CHECK_EVERY = 0.1
 PATIENCE = 2.0
 """Seconds an eligible job may wait although a worker is idle: a poll, and something for the turns."""
 
@@ -48,7 +48,7 @@ class Verdict:
         patience = PATIENCE if not (options.calm and options.watched) else WATCHED_PATIENCE
         since: dict[str, float] = {}
         while True:
-            self.world.park(LOOK_EVERY)
+            self.world.park(CHECK_EVERY)
             now = self.world.clock()
             lines = [
                 self.model.waiting(name, now)
@@ -75,7 +75,7 @@ class Verdict:
         now = self.world.now
         for process in self.world.processes:
             if process.alive:
-                if not process.view.local(PushWaits, queue).busy:
+                if not process.view.process_local(PushWaits, queue).busy:
                     self._no_line_at[process, queue] = now
                 since = max(self._no_line_at.get((process, queue), now), self._crowded_at.get(queue, 0.0))
                 if now - since > ROOM_PATIENCE:

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from jobify_django.exceptions import StoreError
 from jobify_django.stores.base import Store
-from jobify_django.stores.notifier import EVERYTHING, News, Probe
+from jobify_django.stores.notifier import EVERY_KIND, ChangeDetector, Notification
 from jobify_django.stores.value import Claimed, Demand
 from tests.simulation.shared import Shared
 from tests.simulation.story import answered, told
 from tests.simulation.world import Over, Process
 
-UNTOLD = frozenset(["sync", "pools", "stats", "beat", "repair", "query", "position"])
+UNTOLD = frozenset(["sync", "pools", "stats", "heartbeat", "repair", "query", "position"])
 LOOK = 0.02
 """Seconds between two looks at what others have written."""
 MOST_CALLS = 150
@@ -56,21 +56,21 @@ class View(Store):
         self.fault = fault
         self.blocking = blocking
         self.shared = watched  # only then somebody looks for what other processes have written
-        super().__init__(whole.store.alias, whole.world.clock)
+        super().__init__(whole.store.alias, process.runtime)
         self.given: dict[tuple[str, int], float] = {}
         self.watch_claim: Callable[[Demand], None] = lambda demand: None
-        self.blocked: list[float] = []
+        self.deferred: list[float] = []
         self._pace = (0, 0)
 
-    def probe(self) -> Probe:
+    def change_detector(self) -> ChangeDetector:
         writes, process = self.whole.writes, self.process
         seen = 0
 
-        def look() -> Collection[News]:
+        def look() -> Collection[Notification]:
             nonlocal seen
             self.world.park(LOOK)
             before, seen = seen, writes.total() - writes[process]
-            return () if seen == before else EVERYTHING
+            return () if seen == before else EVERY_KIND
 
         return look
 
@@ -114,8 +114,8 @@ class View(Store):
             raise StoreError(f"the reply to {verb} was lost.")
         if isinstance(result, Claimed):
             self.given.update(dict.fromkeys(((c.id, c.attempt) for c in result.claims), world.now))
-            if result.blocked:
-                self.blocked.append(world.now)
+            if result.deferred:
+                self.deferred.append(world.now)
         return result
 
     def _hold_still(self) -> None:

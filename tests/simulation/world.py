@@ -78,8 +78,10 @@ class Process:
         self.troubles: list[tuple[float, float, str]] = []
         self.fibers: list[Fiber] = []
         self.loop: Loop | None = None
-        self.lock: Any = None
+        self.runtime: Any = None
         self.view: Any = None
+        self.stores: Any = None
+        self.tasks: Any = None
         self.service: Any = None
         self.stopping = False
         self.old = False

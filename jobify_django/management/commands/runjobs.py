@@ -23,8 +23,8 @@ from jobify_django.conf import MAX_WORKERS, get_settings
 from jobify_django.exceptions import StoreError, StoreUnmigrated, UnknownQueue
 from jobify_django.log import get_log, quoted
 from jobify_django.management import logs, reloading
-from jobify_django.management.child import LEFT, LISTENING, OPTION, READY, Lifeline
-from jobify_django.management.heartbeat import Heartbeat, Pulse, Told
+from jobify_django.management.child import EXIT_JOBS_LEFT, LISTENING, OPTION, READY, ParentLink
+from jobify_django.management.heartbeat import Heartbeat, HeartbeatFile, ParentHeartbeat
 from jobify_django.management.process import Process
 from jobify_django.management.subcommands.output import usage
 from jobify_django.management.supervisor import MAX_PROCESSES, Supervisor
@@ -102,7 +102,7 @@ class Command(BaseCommand):
         with supervisor.listening():
             self._configure_logs(options)
             self._service(options)  # what is wrong is said once, not by each process
-            return supervisor.run(self._heartbeat(options["heartbeat_file"]))
+            return supervisor.run(self._heartbeat_file(options["heartbeat_file"]))
 
     def _refuse_processes(self, options: Mapping[str, Any]) -> None:
         if options["reload"]:
@@ -115,35 +115,37 @@ class Command(BaseCommand):
     def _work(self, options: Mapping[str, Any]) -> int:
         process = Process(last_resort=self._owns_process)
         with process.listening():
-            number, parent = _lifeline(options)
+            number, parent = _parent_link(options)
             self._configure_logs(options, number)
             if parent is not None:
-                parent.when_gone(process.orphaned)
+                parent.when_parent_ends(process.orphaned)
             if _wants_reload(options) and not reloading.is_child():
                 return reloading.Parent().run()
             return self._run(process, parent, options)
 
-    def _run(self, process: Process, parent: Lifeline | None, options: Mapping[str, Any]) -> int:
+    def _run(self, process: Process, parent: ParentLink | None, options: Mapping[str, Any]) -> int:
         service = self._service(options)
         grace = get_settings().grace if options["grace"] is None else options["grace"]
-        pulse = self._pulse(parent, options)
-        self._introduce(service, options)
+        heartbeat = self._heartbeat(parent, options)
+        self._log_start(service, options)
         if _wants_reload(options):
             reloading.watch(process)
 
         if parent is not None:
             # Before the pools run: their first job may end this process, which is no failure to start.
-            parent.say(READY)
+            parent.send(READY)
 
         def ready() -> None:
             logger.info("ready    stop with Ctrl+C (drains up to %g s; again to abort)", grace)
 
-        return process.run(service, grace=grace, until=_until(service, options), pulse=pulse, ready=ready)
+        return process.run(
+            service, grace=grace, until=_until(service, options), heartbeat=heartbeat, ready=ready
+        )
 
-    def _pulse(self, parent: Lifeline | None, options: Mapping[str, Any]) -> Pulse | None:
+    def _heartbeat(self, parent: ParentLink | None, options: Mapping[str, Any]) -> Heartbeat | None:
         if parent is not None and options["processes"] and options["heartbeat_file"]:
-            return Told(parent)  # there is one file for all, and the process above touches it
-        return self._heartbeat(options["heartbeat_file"])
+            return ParentHeartbeat(parent)  # there is one file for all, and the process above touches it
+        return self._heartbeat_file(options["heartbeat_file"])
 
     def _service(self, options: Mapping[str, Any]) -> Service:
         try:
@@ -153,7 +155,8 @@ class Command(BaseCommand):
                 kind="runjobs",
                 workers=options["workers"],
                 max_jobs=options["max_jobs"],
-                look_around=options["child"] is None or options["child"][0] <= 1,  # one for all processes
+                watch_unconfigured=options["child"] is None
+                or options["child"][0] <= 1,  # one for all processes
             )
         except UnknownQueue as error:
             option = "--queues" if options["queues"] else "--exclude"
@@ -170,10 +173,10 @@ class Command(BaseCommand):
         return service
 
     @staticmethod
-    def _heartbeat(path: Path | None) -> Heartbeat | None:
+    def _heartbeat_file(path: Path | None) -> HeartbeatFile | None:
         if path is None:
             return None
-        heartbeat = Heartbeat(path)
+        heartbeat = HeartbeatFile(path)
         try:
             heartbeat.touch()
         except OSError as error:
@@ -194,17 +197,19 @@ class Command(BaseCommand):
         idle = ["--log-format"] * (format is not None) + [f"-v {verbosity}"] * (verbosity != 1)
         if idle:
             which = " and ".join(idle)
-            self._say(f"no effect of {which}: the project's LOGGING has a handler for the log, and decides.")
+            self._write_note(
+                f"no effect of {which}: the project's LOGGING has a handler for the log, and decides."
+            )
         if verbosity and not logs.shows_events():
-            self._say(
+            self._write_note(
                 "the project's LOGGING decides what is logged, and shows no line for a job that ends well: "
                 "that needs level INFO for the logger 'jobify'."
             )
 
-    def _say(self, text: str) -> None:
+    def _write_note(self, text: str) -> None:
         self.stderr.write(f"runjobs: {text}", style_func=str)
 
-    def _introduce(self, service: Service, options: Mapping[str, Any]) -> None:
+    def _log_start(self, service: Service, options: Mapping[str, Any]) -> None:
         database = get_settings().database
         logger.info(
             "jobify %s  django %s  python %s  store %s  host %s pid %d",
@@ -221,7 +226,7 @@ class Command(BaseCommand):
             os.getpid(),
         )
         try:
-            stats = service.survey()
+            stats = service.stats_of_queues()
         except StoreUnmigrated as error:
             raise CommandError(str(error)) from error
         except StoreError as error:
@@ -230,7 +235,7 @@ class Command(BaseCommand):
         else:
             queues = "   ".join(_describe(name, stats[name], options["workers"]) for name in service.names)
             logger.info("queues   %s", queues)
-        modules = Counter(task.place.module for task in tasks)
+        modules = Counter(task.declaration.module for task in tasks)
         logger.info(
             "tasks    %d in %d modules: %s",
             modules.total(),
@@ -262,35 +267,35 @@ def _wants_reload(options: Mapping[str, Any]) -> bool:
     return bool(options["reload"])
 
 
-def _lifeline(options: Mapping[str, Any]) -> tuple[int | None, Lifeline | None]:
+def _parent_link(options: Mapping[str, Any]) -> tuple[int | None, ParentLink | None]:
     """Return the name of this process among several, and its way to the one that started it."""
     if options["child"] is None:
         return None, None
     number, descriptor = options["child"]
     try:
-        parent = Lifeline(descriptor)
+        parent = ParentLink(descriptor)
     except OSError as error:
         raise usage(f"{OPTION} is for runjobs itself.") from error
-    parent.say(LISTENING)
+    parent.send(LISTENING)
     return number or None, parent
 
 
 def _until(service: Service, options: Mapping[str, Any]) -> Callable[[], Coroutine[Any, Any, int]] | None:
     """Return what to wait for beside signals; it gives the exit code."""
 
-    async def until_dry() -> int:
-        left = await service.until_dry()
+    async def until_idle() -> int:
+        left = await service.until_idle()
         for queue, jobs, reason in left:
             logger.warning("event=left queue=%s jobs=%d reason=%r", quoted(queue), jobs, reason)
-        return LEFT if left else 0
+        return EXIT_JOBS_LEFT if left else 0
 
-    async def until_spent() -> int:
-        await service.until_spent()
+    async def until_budget_spent() -> int:
+        await service.until_budget_spent()
         return 0
 
     if options["batch"]:
-        return until_dry
-    return until_spent if options["max_jobs"] else None
+        return until_idle
+    return until_budget_spent if options["max_jobs"] else None
 
 
 # What an option's value must be

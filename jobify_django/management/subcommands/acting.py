@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from django.core.management.base import CommandError, OutputWrapper
 
 from jobify_django import cancelling
-from jobify_django.cancelling import Fate
+from jobify_django.cancelling import CancelResult
 from jobify_django.conf import get_settings
 from jobify_django.exceptions import JobifyError, StoreError
 from jobify_django.job import JobStatus
@@ -26,14 +26,14 @@ from jobify_django.task import Task
 
 T = TypeVar("T")
 
-FATES = {
-    Fate.CANCELLED: "cancelled",
-    Fate.ASKED: "running asked to end",
-    Fate.UNSTOPPABLE: "running cannot be stopped: a 'def' ends as it ends",
-    Fate.UNSURE: "running of a task that is not known here: asked to end, which a 'def' does not",
-    Fate.OVER: "had ended",
+CANCEL_WORDS = {
+    CancelResult.CANCELLED: "cancelled",
+    CancelResult.ASKED: "running asked to end",
+    CancelResult.UNSTOPPABLE: "running cannot be stopped: a 'def' ends as it ends",
+    CancelResult.UNSURE: "running of a task that is not known here: asked to end, which a 'def' does not",
+    CancelResult.ENDED: "had ended",
 }
-ALWAYS_SAID = (Fate.CANCELLED, Fate.ASKED, Fate.OVER)
+ALWAYS_SHOWN = (CancelResult.CANCELLED, CancelResult.ASKED, CancelResult.ENDED)
 
 LONGEST_QUOTE = 200
 """Characters of what was typed that an error repeats."""
@@ -117,8 +117,12 @@ def cancel(out: OutputWrapper, *, progress: Progress, **options: Any) -> None:
         out.write(f"{chosen.total} would be cancelled{chosen.left}")
         return
     ended = _in_parts(chosen, lambda store, ids: cancelling.cancel(store, ids).values(), progress)
-    fates = Counter(ended)
-    said = (f"{fates[fate]} {words}" for fate, words in FATES.items() if fates[fate] or fate in ALWAYS_SAID)
+    results = Counter(ended)
+    said = (
+        f"{results[result]} {words}"
+        for result, words in CANCEL_WORDS.items()
+        if results[result] or result in ALWAYS_SHOWN
+    )
     out.write(f"{', '.join(said)}{chosen.left}")
     chosen.complain()
 

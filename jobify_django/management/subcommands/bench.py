@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import OutputWrapper
 
 from jobify_django.conf import get_settings
-from jobify_django.job import JobSpec, new_id
+from jobify_django.job import Ids, JobSpec
 from jobify_django.management.subcommands.output import usage
 from jobify_django.payload import NO_ARGUMENTS
 from jobify_django.pool.pool import Pool
@@ -57,6 +57,7 @@ async def _measure(task: str, jobs: int, workers: int) -> tuple[float, float]:
         max_running=None,
     )
     store = MemoryStore("bench")
+    new_id = Ids(store.runtime).new
     began = time.perf_counter()
     for _ in range(jobs):
         store.add(settings, [JobSpec(new_id(), task, NO_ARGUMENTS)])
@@ -65,7 +66,7 @@ async def _measure(task: str, jobs: int, workers: int) -> tuple[float, float]:
     pool = Pool(store, [settings], kind="bench", quiet=True)
     began = time.perf_counter()
     await pool.start()
-    await pool.until_dry()
+    await pool.until_idle()
     ran = time.perf_counter() - began
     await pool.drain(1)
     return added, ran

@@ -13,12 +13,12 @@ from jobify_django.conf import did_you_mean, get_settings
 from jobify_django.exceptions import UnknownQueue
 from jobify_django.handle import no_store_holds
 from jobify_django.job import JobRecord, JobStatus
-from jobify_django.leftover import unserved
 from jobify_django.management.subcommands.output import usage
 from jobify_django.registry import tasks
 from jobify_django.stores import every_store
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import JobQuery
+from jobify_django.unconfigured import unserved
 
 MOST = 10_000
 """Jobs that one call changes at most."""
@@ -44,31 +44,31 @@ def found_by_store(
     **rest: Any,
 ) -> dict[Store, Sequence[JobRecord]]:
     """Return the records that the filters name, by the store that holds them: so many of each at most."""
-    places = _places(store)
+    stores = _stores_named(store)
     wanted = None if status is None else JobStatus(status)
     query = JobQuery(queue=queue, status=wanted, task=task, limit=limit, payload=payload)
-    records = {one: one.query(query) for one in places}
+    records = {one: one.query(query) for one in stores}
     if queue is not None and not any(records.values()):
-        _must_be_known(queue, places)
+        _must_be_known(queue, stores)
     return {one: some for one, some in records.items() if some}
 
 
-def _places(name: str | None) -> list[Store]:
-    places = list(every_store())
-    chosen = [store for store in places if name is None or store.alias == name]
+def _stores_named(name: str | None) -> list[Store]:
+    stores = list(every_store())
+    chosen = [store for store in stores if name is None or store.alias == name]
     if not chosen:
         raise CommandError(
-            f"no jobs can be in a store {name!r}: there is {' and '.join(s.alias for s in places)}."
+            f"no jobs can be in a store {name!r}: there is {' and '.join(s.alias for s in stores)}."
         )
     return chosen
 
 
-def _must_be_known(queue: str, places: list[Store]) -> None:
+def _must_be_known(queue: str, stores: list[Store]) -> None:
     """Raise ``CommandError`` for a queue that neither the settings nor any job knows: it is misspelt."""
     try:
         get_settings().queue(queue)
     except UnknownQueue as error:
-        if not any(store.count(JobQuery(queue=queue, limit=1)) for store in places):
+        if not any(store.count(JobQuery(queue=queue, limit=1)) for store in stores):
             raise CommandError(str(error)) from error
 
 

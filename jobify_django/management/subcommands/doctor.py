@@ -21,16 +21,16 @@ from jobify_django.asgi import Lifespan
 from jobify_django.conf import QueueSettings, get_settings
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobStatus
-from jobify_django.leftover import leftovers_in
-from jobify_django.management.subcommands.finding import Finding, Level, looked, said
+from jobify_django.management.subcommands.finding import Finding, Level, findings_of, from_message
 from jobify_django.management.subcommands.output import document, elsewhere, seconds
 from jobify_django.management.subcommands.running import running
 from jobify_django.management.subcommands.table import plain, words
 from jobify_django.queue import queue
 from jobify_django.registry import tasks
-from jobify_django.stores import left_behind, reachable
+from jobify_django.stores import reachable, unconfigured_stores
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import JobQuery, QueueStats
+from jobify_django.unconfigured import unconfigured_in
 
 SAMPLE = 1_000
 """Waiting jobs looked through for unknown tasks."""
@@ -97,31 +97,35 @@ def _line(text: str) -> str:
 
 
 def _findings(owns_process: bool, long: float) -> Iterator[Finding]:
-    yield from looked("settings", "settings.JOBIFY", _settings)
+    yield from findings_of("settings", "settings.JOBIFY", _settings)
     try:
         queues = get_settings().queues
     except Exception:  # said above
         queues = {}
     if queues:
-        yield from looked("tables", "the app's tables", _tables)
+        yield from findings_of("tables", "the app's tables", _tables)
         for settings in queues.values():
-            yield from looked("queue", f"queue {settings.name}", partial(_queue, settings, owns_process))
-        places, _failed = reachable()  # said of the queues themselves
-        for store in (*places, *left_behind(list(places))):
-            yield from looked("leftovers", f"store {store.alias}", partial(_leftovers, store), told=True)
-        for store, served in places.items():
+            yield from findings_of("queue", f"queue {settings.name}", partial(_queue, settings, owns_process))
+        by_store, _failed = reachable()  # said of the queues themselves
+        for store in (*by_store, *unconfigured_stores(list(by_store))):
+            yield from findings_of(
+                "leftovers", f"store {store.alias}", partial(_unconfigured, store), reported_elsewhere=True
+            )
+        for store, served in by_store.items():
             subject = f"store {store.alias}"
-            yield from looked("store", subject, partial(_store, store), told=True)
+            yield from findings_of("store", subject, partial(_store, store), reported_elsewhere=True)
             if store.shared or not owns_process:
-                yield from looked("running", subject, partial(running, store, served, long), told=True)
-        yield from looked("tasks", "the tasks", _tasks)
+                yield from findings_of(
+                    "running", subject, partial(running, store, served, long), reported_elsewhere=True
+                )
+        yield from findings_of("tasks", "the tasks", _tasks)
     path = getattr(django_settings, "ASGI_APPLICATION", None)
-    yield from looked("asgi", f"ASGI_APPLICATION {path!r} cannot be imported", partial(_asgi, path))
+    yield from findings_of("asgi", f"ASGI_APPLICATION {path!r} cannot be imported", partial(_asgi, path))
 
 
 def _settings() -> Iterator[Finding]:
     messages = checks.run_checks(tags=["jobify"], databases=[])  # those come with the tables
-    yield from map(said, messages)
+    yield from map(from_message, messages)
     if not any(message.level >= checks.ERROR for message in messages):
         yield Finding("PASS", "settings.JOBIFY is right")
 
@@ -139,7 +143,7 @@ def _tables() -> Iterator[Finding]:
     yield Finding("PASS", f"tables on database {settings.database!r} are up to date")
     for message in checks.run_checks(tags=[checks.Tags.database], databases=[settings.database]):
         if (message.id or "").startswith("jobify."):
-            yield said(message)
+            yield from_message(message)
 
 
 def _queue(settings: QueueSettings, owns_process: bool) -> Iterator[Finding]:
@@ -193,22 +197,22 @@ def _beside_idle_workers(settings: QueueSettings, stats: QueueStats) -> Iterator
     yield Finding("WARN", text, fix, "queue-held")
 
 
-def _leftovers(store: Store) -> Iterator[Finding]:
-    for leftover in leftovers_in(store):
-        stats = leftover.stats
+def _unconfigured(store: Store) -> Iterator[Finding]:
+    for found in unconfigured_in(store):
+        stats = found.stats
         text = (
-            f"queue {leftover.name} ({leftover.note}): {len(stats.pools)} pools alive, {stats.waiting} "
+            f"queue {found.name} ({found.note}): {len(stats.pools)} pools alive, {stats.waiting} "
             f"jobs wait, {stats.delayed} are delayed and {stats.running} run in store {store.alias}"
         )
         if stats.pools:
             yield Finding("PASS", text)
         else:
-            yield Finding("WARN", text, leftover.remedy, "queue-not-in-settings")
+            yield Finding("WARN", text, found.remedy, "queue-not-in-settings")
 
 
 def _store(store: Store) -> Iterator[Finding]:
-    for trouble in store.troubles():
-        yield Finding("WARN", f"store {store.alias}: {trouble.text}", trouble.fix)
+    for diagnosis in store.diagnose():
+        yield Finding("WARN", f"store {store.alias}: {diagnosis.text}", diagnosis.fix)
 
 
 def _tasks() -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What the doctor finds, one line each, and how a look that breaks becomes one of them."""
+"""What the doctor finds, one line each, and how a check that breaks becomes one of them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:
-        level: PASS, it was looked at and is right; NOTE, something to know, that is neither right nor wrong;
+        level: PASS, it was checked and is right; NOTE, something to know, that is neither right nor wrong;
             WARN, jobs wait or soon will; FAIL, it does not work.
         text: what was found.
         fix: what to do about it.
-        id: the look that found it, for programs.
+        id: the check that found it, for programs.
     """
 
     level: Level
@@ -30,10 +30,10 @@ class Finding(NamedTuple):
     id: str = ""
 
 
-Look = Callable[[], Iterable[Finding]]
+Check = Callable[[], Iterable[Finding]]
 
 
-def said(message: checks.CheckMessage) -> Finding:
+def from_message(message: checks.CheckMessage) -> Finding:
     """Return what a system check says."""
     level: Level = "NOTE"
     if message.level >= checks.WARNING:
@@ -41,22 +41,24 @@ def said(message: checks.CheckMessage) -> Finding:
     return Finding(level, f"{message.id}: {message.msg}", message.hint or "", message.id or "")
 
 
-def looked(id: str, subject: str, look: Look, *, told: bool = False) -> Iterator[Finding]:
-    """Look, and make a FAIL of whatever that raises, ``SystemExit`` of an imported module too.
+def findings_of(
+    id: str, subject: str, check: Check, *, reported_elsewhere: bool = False
+) -> Iterator[Finding]:
+    """Check, and make a FAIL of whatever that raises, ``SystemExit`` of an imported module too.
 
     Args:
         id: of the findings that have none.
-        subject: what is looked at, for the text of that FAIL.
-        look: finds something.
-        told: whether it was said already if the store does not answer.
+        subject: what is checked, for the text of that FAIL.
+        check: finds something.
+        reported_elsewhere: whether it was said already if the store does not answer.
     """
     try:
-        for finding in look():
+        for finding in check():
             yield finding if finding.id else finding._replace(id=id)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        if told and isinstance(error, StoreError):
+        if reported_elsewhere and isinstance(error, StoreError):
             return
         yield Finding("FAIL", f"{subject}: {described(error)}", id=id)
 

@@ -14,19 +14,19 @@ from django.core.management.base import CommandError, OutputWrapper
 from jobify_django.exceptions import JobNotFound, StoreError
 from jobify_django.handle import get_job
 from jobify_django.job import JobStatus
-from jobify_django.leftover import leftovers_in
 from jobify_django.management.subcommands.choosing import found, refuse_mistyped
 from jobify_django.management.subcommands.output import clocks, document, job_values, seconds, usage
 from jobify_django.management.subcommands.table import plain, plain_lines, table, width_of, words
-from jobify_django.queue import survey
+from jobify_django.queue import stats_of_queues
 from jobify_django.stores import every_store
 from jobify_django.stores.value import QueueStats
+from jobify_django.unconfigured import unconfigured_in
 
 STATUS = (
     *("queue", "waiting", "maxsize", "delayed", "running"),
     *("workers", "pools", "order", "paused", "oldest"),
 )
-LEFTOVER = ("waiting", "delayed", "running", "pools", "oldest")
+UNCONFIGURED_COLUMNS = ("waiting", "delayed", "running", "pools", "oldest")
 """What of it means something without settings."""
 LIST = ("id", "task", "queue", "status", "priority", "attempts", "age", "run")
 LONG_LIST = (*LIST, "pushed_at")
@@ -61,7 +61,7 @@ def status(out: OutputWrapper, *, err: OutputWrapper, watch: bool, **options: An
 
 def _show_status(out: OutputWrapper, *, format: str, wide: bool, **options: Any) -> str:
     """Write how the queues stand, and return why some of them do not answer."""
-    rows = [*(_row(name, stats) for name, stats in survey().items()), *_leftover_rows()]
+    rows = [*(_row(name, stats) for name, stats in stats_of_queues().items()), *_unconfigured_rows()]
     if format == "json":
         out.write(document(rows))
     else:
@@ -84,14 +84,14 @@ def _row(name: str, stats: QueueStats | Exception) -> dict[str, Any]:
     return {column: others[column] if column in others else getattr(stats, column) for column in STATUS}
 
 
-def _leftover_rows() -> Iterator[dict[str, Any]]:
+def _unconfigured_rows() -> Iterator[dict[str, Any]]:
     """Return the queues with jobs that the settings do not look for where they are."""
     for store in every_store():
         with contextlib.suppress(StoreError):  # said by the rows of its queues
-            for leftover in leftovers_in(store):
-                row = _row(leftover.name, leftover.stats)
-                numbers = {column: row[column] for column in LEFTOVER}
-                yield {"queue": leftover.name, "store": store.alias, **numbers, "note": leftover.note}
+            for unconfigured in unconfigured_in(store):
+                row = _row(unconfigured.name, unconfigured.stats)
+                numbers = {column: row[column] for column in UNCONFIGURED_COLUMNS}
+                yield {"queue": unconfigured.name, "store": store.alias, **numbers, "note": unconfigured.note}
 
 
 def add_filters(parser: ArgumentParser) -> None:

@@ -95,7 +95,7 @@ def usage(message: str) -> CommandError:
     return CommandError(message, returncode=USAGE)
 
 
-def moment(at: float | None) -> str | None:
+def isoformat(at: float | None) -> str | None:
     """Return a time in UTC as ISO 8601 text; one that no calendar has is the first or the last it has."""
     if at is None or math.isnan(at):
         return None
@@ -132,7 +132,7 @@ def job_values(record: JobRecord, now: float) -> dict[str, Any]:
         "priority": record.priority,
         "attempts": record.attempt,
         "crashes": record.crashes,
-        **{name: moment(getattr(record, name)) for name in TIMES},
+        **{name: isoformat(getattr(record, name)) for name in TIMES},
         "age": round(max(0.0, now - record.pushed_at), 3),
         "run": _run(record, now),
         "pool": record.pool,
@@ -141,7 +141,7 @@ def job_values(record: JobRecord, now: float) -> dict[str, Any]:
         "result": result,
         "error": None if record.error is None else asdict(record.error),
         "interruptions": [
-            {"attempt": one.attempt, "reason": one.reason, "at": moment(one.at), "charged": one.charged}
+            {"attempt": one.attempt, "reason": one.reason, "at": isoformat(one.at), "charged": one.charged}
             for one in record.history
         ],
         **({"unreadable": unreadable} if unreadable else {}),

@@ -43,9 +43,9 @@ def _running(store: Store, queue: QueueSettings) -> Sequence[JobRecord]:
     return store.query(JobQuery(queue=queue.name, status=RUNNING, limit=SAMPLE, payload=False))
 
 
-def _is_lost(record: JobRecord, now: float, patience: float) -> bool:
+def _is_lost(record: JobRecord, now: float, allowance: float) -> bool:
     """Whether a lease ran out and the pools that are alive had time enough to take the job."""
-    return (record.lease_until or 0.0) + patience < now
+    return (record.lease_until or 0.0) + allowance < now
 
 
 def _long(

@@ -39,19 +39,19 @@ def tune(out: OutputWrapper, *, reset: bool, progress: Progress, **options: Any)
         raise usage("--reset goes alone: it gives every value back to the settings.")
     target = _queue(**options)
     by = {**_by(**options), "progress": lambda moved: progress(f"{moved} jobs re-ordered")}
-    _say(out, target, lambda: target.reset(**by) if reset else target.tune(**values, **by))
+    _apply_and_write(out, target, lambda: target.reset(**by) if reset else target.tune(**values, **by))
 
 
 def pause(out: OutputWrapper, **options: Any) -> None:
     """Start no more jobs of a queue; running ones finish, pushes are still taken."""
     target = _queue(**options)
-    _say(out, target, partial(target.pause, **_by(**options)))
+    _apply_and_write(out, target, partial(target.pause, **_by(**options)))
 
 
 def resume(out: OutputWrapper, **options: Any) -> None:
     """Start jobs of a paused queue again."""
     target = _queue(**options)
-    _say(out, target, partial(target.resume, **_by(**options)))
+    _apply_and_write(out, target, partial(target.resume, **_by(**options)))
 
 
 def _queue(queue: str, *, owns_process: bool = False, **options: Any) -> Queue:
@@ -71,12 +71,12 @@ def _by(*, expected: int | None = None, **options: Any) -> dict[str, Any]:
     return {"actor": actor, "source": "command", "expected": expected}
 
 
-def _say(out: OutputWrapper, target: Queue, change: Callable[[], QueueState]) -> None:
+def _apply_and_write(out: OutputWrapper, target: Queue, change: Callable[[], QueueState]) -> None:
     try:
         state = change()
     except (InvalidTuning, StaleVersion) as error:
         raise CommandError(str(error)) from error
-    live = state.over(target.settings)
+    live = state.applied_to(target.settings)
     paused = ", paused" if state.paused else ""
     paused += ", some jobs still in the old order: the workers go on with it" if state.reordering else ""
     out.write(

@@ -12,7 +12,7 @@ from jobify_django.ordering import Order, order_key
 from jobify_django.stores.database.columns import NewJob
 from jobify_django.stores.database.connection import Connection, by_ids
 from jobify_django.stores.database.reading import order_from, within
-from jobify_django.stores.database.transaction import Crowded, Transactions
+from jobify_django.stores.database.transaction import Contended, Transactions
 from jobify_django.stores.value import Added
 
 
@@ -42,32 +42,36 @@ class Adding(Transactions):
         queue: QueueSettings,
         specs: Sequence[JobSpec],
         *,
-        whole: bool = False,
-        patience: float | None = None,
+        all_or_nothing: bool = False,
+        lock_timeout: float | None = None,
     ) -> Added:
         try:
-            # Twice is once: the ids are the producer's.
-            added = self._write(partial(self._add, queue, specs, whole), again=True, patience=patience)
-        except Crowded as crowded:
-            added = crowded.args[0]
+            # It may be repeated: the ids are the producer's, so adding twice adds once.
+            added = self._write(
+                partial(self._add, queue, specs, all_or_nothing), may_repeat=True, lock_timeout=lock_timeout
+            )
+        except Contended as contended:
+            added = contended.args[0]
         if added.taken:
-            self._after_commit(partial(self._tell_added, queue.name, specs))
+            self._after_commit(partial(self._notify_added, queue.name, specs))
         return added
 
-    def _add(self, queue: QueueSettings, specs: Sequence[JobSpec], whole: bool, db: Connection) -> Added:
+    def _add(
+        self, queue: QueueSettings, specs: Sequence[JobSpec], all_or_nothing: bool, db: Connection
+    ) -> Added:
         now = self.clock()
         due = [spec.eligible_at(now) for spec in specs]
         # Delayed jobs find room in a full queue too.
-        least = 0 if max(due, default=now) > now else len(specs) if whole else 1
+        least = 0 if max(due, default=now) > now else len(specs) if all_or_nothing else 1
         room = self._room(db, queue, len(specs), now, least)
         maxsize = within(room.maxsize, MAX_MAXSIZE) or queue.maxsize
         order = order_from(room.order) or queue.order
         fitting = len(specs)
         if room.depth + room.reserved + fitting > maxsize:
             fitting = _fitting(db, maxsize - room.depth - room.reserved, specs, now)
-            if not fitting or (whole and fitting < len(specs)):
+            if not fitting or (all_or_nothing and fitting < len(specs)):
                 if room.depth + len(specs) <= maxsize:
-                    raise Crowded(Added(0, room.depth, maxsize, (), order, now))
+                    raise Contended(Added(0, room.depth, maxsize, (), order, now))
                 return Added(0, room.depth, maxsize, (), order, now)
         jobs = [
             _new(queue.name, order, spec, number, now, at)

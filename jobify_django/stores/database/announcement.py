@@ -8,11 +8,11 @@ add, by a shared advisory lock whose key holds the number: it blocks nobody, eve
 
 1. announces, 2. adds up what others have announced, 3. counts the jobs that wait, in a new snapshot,
 
-and goes through if all of it fits. Of two that push at once, the one that looks later sees the other's
+and goes through if all of it fits. Of two that push at once, the one that checks later sees the other's
 announcement, or its jobs. Transaction poolers are safe: nothing lives longer than the transaction.
 
-Jobs that come back are never refused, but they are announced too: until their transaction ends, nobody else
-can count them. A push in a caller's transaction looks before it announces whether the queue is full, for the
+Returned jobs are never refused, but they are announced too: until their transaction ends, nobody else can
+count them. A push in a caller's transaction checks before it announces whether the queue is full, for the
 announcement of a refused push would stand until that transaction ends. The keys are made from the table as
 the connection finds it, so tables of one name in several schemas have bounds of their own.
 
@@ -24,7 +24,6 @@ ceiling; as long as that fits, a queue whose count took long need not be counted
 from __future__ import annotations
 
 import itertools
-import time
 import zlib
 from collections.abc import Sequence
 
@@ -41,10 +40,11 @@ MOST_ANNOUNCED = 4095
 """Jobs that one announcement can speak for: twelve bits of its key."""
 
 COUNT_FREELY = 2_000
-"""Waiting jobs that are counted at every push: half a millisecond..."""
+"""A queue with at most so many waiting jobs has them counted at every push: that takes half a millisecond."""
 
 SLOW_COUNT, SLOW_COUNTS = 0.002, 3
-"""...unless that took more seconds than this so many times in a row: of dead rows too, see ``watermark``."""
+"""After so many counts in a row that took longer than so many seconds, a queue is not counted at every push
+any more. Dead rows make a count slow, too: see ``watermark``."""
 
 # The table that the connection's search_path leads to now: found anew by each statement.
 TABLE = "'jobify_job'::regclass::oid"
@@ -69,7 +69,7 @@ OTHERS = f"""
     SELECT {TABLE}::bigint, q.maxsize, q."order",
            current_setting('transaction_isolation') <> 'read committed', {ANNOUNCED}
     FROM (SELECT 1) one LEFT JOIN jobify_queue q ON q.name = ?"""
-# A look before the announcement, in its statement: by the ceiling if that is low enough, otherwise by a
+# A check before the announcement, in its statement: by the ceiling if that is low enough, otherwise by a
 # count. Only what follows the announcement keeps the bound.
 IF_THERE_IS_ROOM = f"""
     WHERE CASE WHEN ? + coalesce(pg_sequence_last_value('jobify_job_number'), 0) + ? <= ? THEN TRUE
@@ -127,30 +127,30 @@ class Announcing(Adding, Settling):
                     return numbers  # type: ignore[no-any-return]
                 used = 0  # the search_path has changed since
             announced = max(jobs, used)
-        look = self._values_of_look(queue, now, least) if least else ()
-        table, numbers = self._lock_keys(db, queue.name, announced, jobs, look)
+        check = self._values_of_check(queue, now, least) if least else ()
+        table, numbers = self._lock_keys(db, queue.name, announced, jobs, check)
         if inside and numbers:
             transaction.on_commit(_Announcement(queue.name, table, announced), using=self._database)
         return numbers
 
     def _lock_keys(
-        self, db: Connection, queue: str, announced: int, jobs: int, look: Row = ()
+        self, db: Connection, queue: str, announced: int, jobs: int, check: Row = ()
     ) -> tuple[int, Sequence[int]]:
         """Announce so many jobs, and return the table's number and those of the jobs that are pushed now."""
         table, numbers = 0, list[int]()
         for start in range(0, announced, MOST_ANNOUNCED):
             part = min(MOST_ANNOUNCED, announced - start)
             wanted = max(0, min(jobs - start, part))
-            statement = ANNOUNCE % (IF_THERE_IS_ROOM if look else "")
-            made = db.execute(statement, (wanted, _class(queue), self._key(part), *look)).fetchone()
+            statement = ANNOUNCE % (IF_THERE_IS_ROOM if check else "")
+            made = db.execute(statement, (wanted, _class(queue), self._key(part), *check)).fetchone()
             if made is None:
                 return 0, ()
             table, some = made
             numbers += some
-            look = ()
+            check = ()
         return table, numbers
 
-    def _values_of_look(self, queue: QueueSettings, now: float, least: int) -> Row:
+    def _values_of_check(self, queue: QueueSettings, now: float, least: int) -> Row:
         name = queue.name
         counted, first, _ = self._counted.get((self._tables.get(name, 0), name), (0, 0, 0))
         # Where a count is cheap, nothing is left to the ceiling, which may be another table's.
@@ -178,16 +178,16 @@ class Announcing(Adding, Settling):
         *,
         keep: bool,
     ) -> int:
-        began = time.monotonic()
+        began = self.runtime.monotonic()
         waiting, due, delayed = db.execute(COUNT, {"queue": where[1], "now": now}).fetchone()
         if keep:
             # Those announced may have taken smaller numbers; delayed jobs come due without taking another.
             _, _, slow = self._counted.get(where, (0, 0, 0))
-            slow = slow + 1 if time.monotonic() - began > SLOW_COUNT else 0
+            slow = slow + 1 if self.runtime.monotonic() - began > SLOW_COUNT else 0
             self._counted[where] = (waiting + delayed + others, numbers[0] - 1, slow)
         return int(waiting + due)
 
-    def _note(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
+    def _note_waiting(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
         # Announced and not used up by pushes; the numbers come after it, as a push's do. Delayed jobs take
         # theirs now, for they come due without.
         jobs = waiting + delayed

@@ -23,9 +23,9 @@ class Cancelling(InParts):
     def _cancel_part(self, ids: Collection[str]) -> list[JobRecord]:
         jobs = self._write(partial(self._cancel, ids))
         live = {job.queue for job in jobs if not job.status.ended}
-        self._tell_room(live)
-        self._tell_work(live)
-        self._tell_ended([job.id for job in jobs if job.status in (WAITING, DELAYED)])
+        self._notify_room(live)
+        self._notify_work(live)
+        self._notify_ended([job.id for job in jobs if job.status in (WAITING, DELAYED)])
         return jobs
 
     def _cancel(self, ids: Collection[str], db: Connection) -> list[JobRecord]:
@@ -35,5 +35,5 @@ class Cancelling(InParts):
         change_by_ids(db, CANCEL, [job.id for job in jobs if job.status in (WAITING, DELAYED)], now)
         waiting = Counter(job.queue for job in jobs if job.status is WAITING)
         for queue, number in waiting.items():
-            self._note(db, queue, -number)
+            self._note_waiting(db, queue, -number)
         return jobs

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from jobify_django.job import Claim
 from jobify_django.outcome import Outcome
 from jobify_django.stores.database.columns import STATE, to_state
-from jobify_django.stores.database.connection import Connection, chunks, marks
-from jobify_django.stores.database.reading import moment_or_none
+from jobify_django.stores.database.connection import Connection, chunks, placeholders
+from jobify_django.stores.database.reading import timestamp_or_none
 from jobify_django.stores.database.settle import Settled, Settling
 from jobify_django.stores.value import Claimed, Demand, QueueState
 
@@ -18,7 +18,7 @@ QUEUES = 100
 """Queues that one statement looks at; a compound SELECT of SQLite has 500 terms at most."""
 
 # Statuses stand in the text of statements, not as parameters: only then does SQLite use a partial index.
-LOOK = f"""
+PEEK = f"""
     SELECT w.queue, {STATE},
            CASE WHEN w.skipped = 1 THEN '' ELSE
                (SELECT CASE j.crashes WHEN 0 THEN '' ELSE j.id END FROM jobify_job j
@@ -30,29 +30,29 @@ DUE = "UPDATE jobify_job SET status = 'waiting' WHERE queue = ? AND status = 'de
 RUNNING_NOW = "SELECT count(*) FROM jobify_job WHERE queue = ? AND status = 'running' AND lease_until >= ?"
 
 
-class Line(NamedTuple):
+class Selection(NamedTuple):
     """Which jobs of a queue are started: the first ``want`` that are not in quarantine and whose tasks are
-    not ``unknown``, or ``alone`` the one that is."""
+    not ``unknown_tasks``, or ``alone`` the one that is."""
 
     queue: str
     want: int
-    unknown: Sequence[str] = ()
+    unknown_tasks: Sequence[str] = ()
     alone: str = ""
 
     @property
     def condition(self) -> str:
         """The condition that these jobs of the queue meet."""
-        but = f"AND task NOT IN {marks(self.unknown)}" if self.unknown else ""
+        but = f"AND task NOT IN {placeholders(self.unknown_tasks)}" if self.unknown_tasks else ""
         return f"queue = ? AND status = 'waiting' AND {'id = ?' if self.alone else 'crashes = 0'} {but}"
 
     @property
     def values(self) -> Sequence[str]:
         """The values of the condition."""
-        return [self.queue, *([self.alone] if self.alone else []), *self.unknown]
+        return [self.queue, *([self.alone] if self.alone else []), *self.unknown_tasks]
 
 
-class Look(NamedTuple):
-    """A queue as a claim finds it: live values, the job that is first in line (its id if it is in quarantine,
+class Peek(NamedTuple):
+    """A queue as a claim finds it: live values, the job that is first in it (its id if it is in quarantine,
     otherwise an empty text; ``None`` without one), and when the next delayed one is due."""
 
     state: QueueState
@@ -72,68 +72,72 @@ class Claiming(Settling):
     def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
         if not outcomes:
             now = self.clock()
-            looks = self._read(partial(self._look, demand))
-            if not any(look.claimable(demand, now) for look in looks):
-                return _claimed(looks, now)
+            peeks = self._read(partial(self._peek, demand))
+            if not any(peek.claimable(demand, now) for peek in peeks):
+                return _claimed(peeks, now)
         claimed, settled = self._write(partial(self._claim, demand, outcomes))
-        self._tell_settled(settled)
-        self._tell_room(claim.queue for claim in claimed.claims)
+        self._notify_settled(settled)
+        self._notify_room(claim.queue for claim in claimed.claims)
         limited = {name for name, lane in demand.lanes.items() if lane.max_running is not None}
         if limited:  # other pools may go on below the limit
-            self._tell_work(one.queue for one in outcomes if one.queue in limited)
+            self._notify_work(one.queue for one in outcomes if one.queue in limited)
         return claimed
 
     def _claim(self, demand: Demand, outcomes: Sequence[Outcome], db: Connection) -> tuple[Claimed, Settled]:
         now = self.clock()
         settled = self._settle(outcomes, db)
-        looks = self._look(demand, db)
-        if self._let_due_wait([look for look in looks if look.claimable(demand, now)], now, db):
-            looks = self._look(demand, db)
-        room = self._may_start(looks, demand, now, db)
-        unknown = sorted(demand.unknown)
-        heads = {look.state.queue: look.head for look in looks}
+        peeks = self._peek(demand, db)
+        if self._let_due_wait([peek for peek in peeks if peek.claimable(demand, now)], now, db):
+            peeks = self._peek(demand, db)
+        room = self._may_start(peeks, demand, now, db)
+        unknown_tasks = sorted(demand.unknown_tasks)
+        heads = {peek.state.queue: peek.head for peek in peeks}
         heads |= {
-            queue: self._first_in_quarantine(db, queue, unknown) for queue in room if self._skips(queue)
+            queue: self._first_in_quarantine(db, queue, unknown_tasks)
+            for queue in room
+            if self._skip_peek(queue)
         }
-        alone = [Line(queue, 1, unknown, head) for queue in room if (head := heads[queue])]
-        if alone and demand.quarantine == "wait":
-            return _claimed(looks, now, refused=settled.refused, blocked=True), settled
+        alone = [Selection(queue, 1, unknown_tasks, head) for queue in room if (head := heads[queue])]
+        if alone and demand.quarantine == "defer":
+            return _claimed(peeks, now, refused=settled.refused, deferred=True), settled
 
-        def start(line: Line) -> list[Claim]:
-            return self._start(db, demand.pool, line, now, now + demand.lanes[line.queue].lease)
+        def start(selection: Selection) -> list[Claim]:
+            return self._start(db, demand.pool, selection, now, now + demand.lanes[selection.queue].lease)
 
-        claims = start(alone[0]) if alone and demand.quarantine == "start" else []
-        # Somebody else may have been quicker.
+        claims = start(alone[0]) if alone and demand.quarantine == "alone" else []
+        # Another pool may have started it meanwhile.
         claims = claims or [
-            claim for queue, want in room.items() for claim in start(Line(queue, want, unknown))
+            claim for queue, want in room.items() for claim in start(Selection(queue, want, unknown_tasks))
         ]
-        return _claimed(looks, now, claims, settled.refused), settled
+        return _claimed(peeks, now, claims, settled.refused), settled
 
-    def _look(self, demand: Demand, db: Connection) -> list[Look]:
-        unknown = sorted(demand.unknown)
-        but = f"AND j.task NOT IN {marks(unknown)}" if unknown else ""
-        found: dict[str, Look] = {}
+    def _peek(self, demand: Demand, db: Connection) -> list[Peek]:
+        unknown_tasks = sorted(demand.unknown_tasks)
+        but = f"AND j.task NOT IN {placeholders(unknown_tasks)}" if unknown_tasks else ""
+        found: dict[str, Peek] = {}
         for part in chunks(list(demand.lanes), QUEUES):
             lines = " UNION ALL ".join(
-                f"SELECT ? AS queue, {int(self._skips(name))} AS skipped" for name in part
+                f"SELECT ? AS queue, {int(self._skip_peek(name))} AS skipped" for name in part
             )
-            for queue, *state, head, due in db.execute(LOOK % (but, lines), (*unknown, *part)).fetchall():
-                found[queue] = Look(to_state(queue, *state), head, moment_or_none(due))
+            for queue, *state, head, due in db.execute(
+                PEEK % (but, lines), (*unknown_tasks, *part)
+            ).fetchall():
+                found[queue] = Peek(to_state(queue, *state), head, timestamp_or_none(due))
         return [found[name] for name in demand.lanes]
 
-    def _let_due_wait(self, looks: Sequence[Look], now: float, db: Connection) -> bool:
+    def _let_due_wait(self, peeks: Sequence[Peek], now: float, db: Connection) -> bool:
         """Let the jobs that are due wait; return whether there were any."""
-        due = [look.state.queue for look in looks if look.due is not None and look.due <= now]
+        due = [peek.state.queue for peek in peeks if peek.due is not None and peek.due <= now]
         for queue in due:
             self._promote(db, queue, now)
         return bool(due)
 
-    def _may_start(self, looks: Sequence[Look], demand: Demand, now: float, db: Connection) -> dict[str, int]:
+    def _may_start(self, peeks: Sequence[Peek], demand: Demand, now: float, db: Connection) -> dict[str, int]:
         """Return how many jobs may start, for each queue of which any may."""
         room: dict[str, int] = {}
-        for look in looks:
-            if look.claimable(demand, now):
-                queue = look.state.queue
+        for peek in peeks:
+            if peek.claimable(demand, now):
+                queue = peek.state.queue
                 lane = demand.lanes[queue]
                 room[queue] = lane.want
                 if lane.max_running is not None:
@@ -144,35 +148,37 @@ class Claiming(Settling):
 
     # What databases do in their own ways
 
-    def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
+    def _start(
+        self, db: Connection, pool: str, selection: Selection, now: float, until: float
+    ) -> list[Claim]:
         """Start jobs, and return them in claim order."""
         raise NotImplementedError
 
     def _promote(self, db: Connection, queue: str, now: float) -> None:
-        self._note(db, queue, db.execute(DUE, (queue, now)).rowcount)
+        self._note_waiting(db, queue, db.execute(DUE, (queue, now)).rowcount)
 
-    def _skips(self, queue: str) -> bool:
-        """Whether to look if jobs wait would take longer than to claim them."""
+    def _skip_peek(self, queue: str) -> bool:
+        """Return whether to claim without a peek first, because finding the first waiting job takes long."""
         return False
 
-    def _first_in_quarantine(self, db: Connection, queue: str, unknown: Sequence[str]) -> str:
-        """Return the id of the job that is first in line in such a queue, if it is in quarantine."""
+    def _first_in_quarantine(self, db: Connection, queue: str, unknown_tasks: Sequence[str]) -> str:
+        """Return the id of the job that is first in such a queue, if it is in quarantine."""
         return ""
 
     def _lock_claims(self, db: Connection, queue: str) -> None:
-        """Wait until no other claim of a queue whose running jobs are counted is under way. Nothing to do
-        where writers come one by one."""
+        """Wait until no other claim of a queue whose running jobs are counted is under way. There is nothing
+        to do where only one transaction writes at a time."""
 
 
 def _claimed(
-    looks: Sequence[Look],
+    peeks: Sequence[Peek],
     now: float,
     claims: Sequence[Claim] = (),
     refused: Sequence[Outcome] = (),
     *,
-    blocked: bool = False,
+    deferred: bool = False,
 ) -> Claimed:
-    states = {look.state.queue: look.state for look in looks}
+    states = {peek.state.queue: peek.state for peek in peeks}
     # A job that is due and was not taken waits for something else than time: its queue is paused, say.
-    dues = [look.due - now for look in looks if look.due is not None and look.due > now]
-    return Claimed(claims, refused, states, min(dues, default=None), blocked)
+    dues = [peek.due - now for peek in peeks if peek.due is not None and peek.due > now]
+    return Claimed(claims, refused, states, min(dues, default=None), deferred)

@@ -1,7 +1,7 @@
 """The tables' columns, each once: what statements list, and what rows are read by, derives from here.
 
-A newer release may have written more, and somebody's hand anything at all. What cannot be read costs its own
-row some of its display: every value that leaves here is of the type it is declared as.
+A newer release may have written more, and a person anything at all. A value that cannot be read is shown in
+part, or not at all: every value that is returned from here is of the type it is declared as.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ AS_STORED: Mapping[Reader, Collection[type]] = {
     reading.text: (str,),
     reading.text_or_none: (str, NoneType),
     reading.number: (int,),
-    reading.truth: (bool,),
-    reading.moment_or_none: (NoneType,),
+    reading.boolean: (bool,),
+    reading.timestamp_or_none: (NoneType,),
     reading.error_from: (NoneType,),
     reading.order_from: (NoneType,),
 }
@@ -56,17 +56,17 @@ JOB: Mapping[str, Column] = {
     "status": Column(lambda value, at: known_status(reading.text(value)), "?"),
     "sequence": Column(reading.number, "?"),
     "order_key": Column(reading.number, "?"),
-    "pushed_at": Column(reading.moment, "?"),
-    "eligible_at": Column(reading.moment, "?"),
+    "pushed_at": Column(reading.timestamp, "?"),
+    "eligible_at": Column(reading.timestamp, "?"),
     "flags": Column(reading.number, "?"),
     "extra": Column(reading.text_or_none, "?"),
     "attempt": Column(reading.number, "0"),
     "crashes": Column(reading.number, "0"),
     "pool": Column(reading.text, "''"),
-    "cancel_requested": Column(reading.truth, "FALSE"),
-    "started_at": Column(reading.moment_or_none),
-    "ended_at": Column(reading.moment_or_none),
-    "lease_until": Column(reading.moment_or_none),
+    "cancel_requested": Column(reading.boolean, "FALSE"),
+    "started_at": Column(reading.timestamp_or_none),
+    "ended_at": Column(reading.timestamp_or_none),
+    "lease_until": Column(reading.timestamp_or_none),
     "result": Column(reading.text_or_none),
     "error": Column(reading.error_from),
     "history": Column(reading.history_from),
@@ -77,7 +77,7 @@ QUEUE: Mapping[str, Column] = {
     "workers": Column(lambda value, at: reading.within(value, MAX_WORKERS)),
     "maxsize": Column(lambda value, at: reading.within(value, MAX_MAXSIZE)),
     "order": Column(reading.order_from, "''"),
-    "paused": Column(reading.truth, "FALSE"),
+    "paused": Column(reading.boolean, "FALSE"),
     "reordering": Column(lambda value, at: value is not None),
     "waiting": Column(reading.number, "0"),
     "sequence": Column(reading.number, "0"),
@@ -87,8 +87,8 @@ POOL: Mapping[str, Column] = {
     "host": Column(reading.text, "?"),
     "pid": Column(reading.number, "?"),
     "kind": Column(reading.text, "?"),
-    "started_at": Column(lambda value, at: reading.moment(value, 0.0), "?"),
-    "seen_at": Column(reading.moment, "?"),
+    "started_at": Column(lambda value, at: reading.timestamp(value, 0.0), "?"),
+    "seen_at": Column(reading.timestamp, "?"),
     "queues": Column(reading.queues_from, "?"),
 }
 CHANGE: Mapping[str, Column] = {
@@ -96,7 +96,7 @@ CHANGE: Mapping[str, Column] = {
     "version": Column(reading.number, "?"),
     "actor": Column(reading.text, "?"),
     "source": Column(reading.text, "?"),
-    "changed_at": Column(reading.moment, "?"),
+    "changed_at": Column(reading.timestamp, "?"),
     "before": Column(reading.values_from, "?"),
     "after": Column(reading.values_from, "?"),
 }
@@ -119,7 +119,7 @@ class NewJob(NamedTuple):
     extra: str | None
 
 
-def spelled(names: Collection[str], instead: Mapping[str, str] | None = None) -> str:
+def column_list(names: Collection[str], instead: Mapping[str, str] | None = None) -> str:
     """Return a list of columns; some of them with something else ``instead``."""
     reserved = {name: f'"{name}"' for name in ("order", "before", "after")}
     return ", ".join({**reserved, **(instead or {})}.get(name, name) for name in names)
@@ -127,7 +127,7 @@ def spelled(names: Collection[str], instead: Mapping[str, str] | None = None) ->
 
 def _into(table: str, columns: Mapping[str, Column]) -> tuple[str, str]:
     new = {name: column.new for name, column in columns.items() if column.new}
-    return f"INTO {table} ({spelled(new)})", f"({', '.join(new.values())})"
+    return f"INTO {table} ({column_list(new)})", f"({', '.join(new.values())})"
 
 
 INTO_JOB, NEW_JOB = _into("jobify_job", JOB)
@@ -135,15 +135,15 @@ NEW_QUEUE = "INSERT {} VALUES {}".format(*_into("jobify_queue", QUEUE))
 NEW_POOL = "INSERT {} VALUES {}".format(*_into("jobify_pool", POOL))
 NEW_CHANGE = "INSERT {} VALUES {}".format(*_into("jobify_queuechange", CHANGE))
 
-RECORD = spelled(JobRecord._fields)
-RECORD_ALONE = spelled(
+RECORD = column_list(JobRecord._fields)
+RECORD_ALONE = column_list(
     JobRecord._fields, {"arguments": "''", "result": "NULL", "error": "NULL", "history": "NULL"}
 )
 """The same without the large values, which are not even read."""
 
-CLAIM = spelled(Claim._fields)
+CLAIM = column_list(Claim._fields)
 STATE_NAMES = tuple(field.name for field in fields(QueueState))[1:]
-STATE = spelled(STATE_NAMES)
+STATE = column_list(STATE_NAMES)
 
 _PUSHED_AT = JobRecord._fields.index("pushed_at")
 _CLAIM_TYPES = list(get_type_hints(Claim).values())[:-1]
@@ -160,12 +160,12 @@ def _reading(columns: Iterable[Column]) -> Callable[[Sequence[Any], float], list
     @lru_cache(maxsize=256)
     def of(*types: type) -> list[tuple[int, Reader]]:
         pairs = enumerate(zip(types, readers, strict=True))
-        return [(place, read) for place, (kind, read) in pairs if kind not in AS_STORED.get(read, ())]
+        return [(index, read) for index, (kind, read) in pairs if kind not in AS_STORED.get(read, ())]
 
     def read_row(row: Sequence[Any], at: float) -> list[Any]:
         values = list(row)
-        for place, read in of(*map(type, row)):
-            values[place] = read(values[place], at)
+        for index, read in of(*map(type, row)):
+            values[index] = read(values[index], at)
         return values
 
     return read_row
@@ -179,7 +179,7 @@ _read_change = _reading(CHANGE.values())
 
 def to_record(row: Row) -> JobRecord:
     """Return the value of a row of ``RECORD``'s columns."""
-    return JobRecord._make(_read_record(row, reading.moment(row[_PUSHED_AT], 0.0)))
+    return JobRecord._make(_read_record(row, reading.timestamp(row[_PUSHED_AT], 0.0)))
 
 
 def to_claim(row: Sequence[Any]) -> Claim:
@@ -188,7 +188,7 @@ def to_claim(row: Sequence[Any]) -> Claim:
     # All but every row, and made for every job: reading each value would take 5 microseconds instead of 1.5.
     if list(map(type, row)) in _USUAL_CLAIMS:
         return claim
-    at = reading.moment(claim.pushed_at, claim.started_at)
+    at = reading.timestamp(claim.pushed_at, claim.started_at)
     odd = {name: JOB[name].read(value, at) for name, value in claim._asdict().items() if name not in _FENCE}
     return claim._replace(**odd)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -15,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from jobify_django.exceptions import StoreUnmigrated
+from jobify_django.runtime import Runtime
 
 APP = "jobify_django"
 ROUTER = "jobify_django.router.JobifyRouter"
@@ -25,11 +25,12 @@ Row = tuple[Any, ...]
 Held = Sequence[tuple[str, int]]
 """Attempts that hold their jobs: the jobs' ids, and the attempts' numbers."""
 
-PATIENCE = 20.0
+LONGEST_LOCK_WAIT = 20.0
 """Seconds a change waits for others who hold what it needs."""
 
-LEAST_PATIENCE = 2.0
-"""The same for one that should not wait at all: a short commit of somebody else is no reason to give up."""
+SHORTEST_LOCK_WAIT = 2.0
+"""The same for a change that should not wait: a short commit of another transaction is no reason to give
+up."""
 
 CHUNK = 500
 """Values in one statement."""
@@ -60,20 +61,26 @@ class Statements:
     Args:
         cursor: Django's.
         spell: makes of a statement what the driver wants.
-        until: when, on the monotonic clock, the last of them may have waited for others' locks.
+        runtime: the machine it runs on.
+        until: when, on its monotonic clock, the last of them may have waited for others' locks.
     """
 
     def __init__(
-        self, cursor: CursorWrapper, spell: Callable[[str], str], until: float | None = None
+        self,
+        cursor: CursorWrapper,
+        spell: Callable[[str], str],
+        runtime: Runtime,
+        until: float | None = None,
     ) -> None:
         self._cursor = cursor
         self._spell = spell
+        self._runtime = runtime
         self._until = until
 
     @property
-    def patience(self) -> float:
+    def lock_timeout(self) -> float:
         """Seconds the next statement may wait for others' locks."""
-        return PATIENCE if self._until is None else max(0.0, self._until - time.monotonic())
+        return LONGEST_LOCK_WAIT if self._until is None else max(0.0, self._until - self._runtime.monotonic())
 
     def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
         """Run a statement; what it returns holds until the next one."""
@@ -88,7 +95,7 @@ def translate(statement: str) -> str:
     return re.sub(r"(?<!:):([a-z]+)", r"%(\1)s", statement).replace("?", "%s")
 
 
-def marks(values: Collection[Any]) -> str:
+def placeholders(values: Collection[Any]) -> str:
     """Return ``(?, ?, ...)``."""
     return f"({', '.join('?' * len(values))})"
 
@@ -100,13 +107,15 @@ def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
 
 def by_ids(db: Connection, start: str, ids: Sequence[str], end: str = "") -> list[Row]:
     """Return the rows of a SELECT that goes on with ids, and then with ``end``; many ids come in parts."""
-    return [row for part in chunks(ids) for row in db.execute(start + marks(part) + end, part).fetchall()]
+    return [
+        row for part in chunks(ids) for row in db.execute(start + placeholders(part) + end, part).fetchall()
+    ]
 
 
 def change_by_ids(db: Connection, start: str, ids: Sequence[str], *values: Any) -> None:
     """Run a statement that takes values and goes on with ids; many ids come in parts."""
     for part in chunks(ids):
-        db.execute(start + marks(part), (*values, *part))
+        db.execute(start + placeholders(part), (*values, *part))
 
 
 def by_rows(
@@ -121,9 +130,9 @@ def by_rows(
     return found
 
 
-def patient(seconds: float | None) -> float:
+def lock_wait(seconds: float | None) -> float:
     """Return how long a call may wait for others' locks, of what its caller allows."""
-    return PATIENCE if seconds is None else min(PATIENCE, max(LEAST_PATIENCE, seconds))
+    return LONGEST_LOCK_WAIT if seconds is None else min(LONGEST_LOCK_WAIT, max(SHORTEST_LOCK_WAIT, seconds))
 
 
 def autocommits(wrapper: BaseDatabaseWrapper) -> bool:

@@ -1,4 +1,5 @@
-"""What the tables need beside their models: PostgreSQL's sequence, and numbers ahead of what was loaded.
+"""What the tables need beside their models: PostgreSQL's sequence, the indexes of MariaDB and MySQL, and
+numbers ahead of what was loaded.
 
 Jobs that ``loaddata`` loads keep their numbers, so what is pushed from then on must get higher ones.
 """
@@ -8,11 +9,22 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import connections, transaction
+from django.db.backends.utils import CursorWrapper
 
 SCHEMA = """
     SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = to_regclass('jobify_job') AND NOT EXISTS (
         SELECT 1 FROM pg_class s WHERE s.relnamespace = n.oid AND s.relname = 'jobify_job_number')"""
+# The same as in the first migration.
+INDEXES = {
+    "jobify_job_line": "(queue, status, order_key, sequence)",
+    "jobify_job_due": "(queue, status, eligible_at)",
+    "jobify_job_leases": "(status, lease_until)",
+    "jobify_job_ends": "(status, ended_at)",
+}
+THERE = """
+    SELECT index_name FROM information_schema.statistics
+    WHERE table_schema = database() AND table_name = 'jobify_job'"""
 # Loaded jobs take numbers too, so that a count from before they came is no ceiling of theirs.
 AHEAD = """
     SELECT setval('jobify_job_number', greatest(1, coalesce(pg_sequence_last_value('jobify_job_number'), 0),
@@ -29,17 +41,29 @@ WAITING = """
 
 
 def complete(using: str, **_: Any) -> None:
-    """Create the sequence of a database that was made without migrations, beside the table of jobs."""
+    """Create what a database lacks that was made without migrations."""
     connection = connections[using]
-    if connection.vendor != "postgresql":
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(SCHEMA)
-        for (schema,) in cursor.fetchall():
-            cursor.execute(
-                f"CREATE SEQUENCE IF NOT EXISTS {connection.ops.quote_name(schema)}.jobify_job_number"
-            )
-            cursor.execute(AHEAD, [0])
+    make = {"postgresql": _make_sequence, "mysql": _make_indexes}.get(connection.vendor)
+    if make is not None:
+        with connection.cursor() as cursor:
+            make(cursor)
+
+
+def _make_sequence(cursor: CursorWrapper) -> None:
+    """Create the sequence of the numbers, beside the table of jobs."""
+    cursor.execute(SCHEMA)
+    for (schema,) in cursor.fetchall():
+        cursor.execute(f"CREATE SEQUENCE IF NOT EXISTS {cursor.db.ops.quote_name(schema)}.jobify_job_number")
+        cursor.execute(AHEAD, [0])
+
+
+def _make_indexes(cursor: CursorWrapper) -> None:
+    """Create the indexes that models cannot declare, where the table of jobs is and they are not."""
+    cursor.execute(THERE)
+    there = {name for (name,) in cursor.fetchall()}
+    for name, over in INDEXES.items():
+        if there and name not in there:
+            cursor.execute(f"CREATE INDEX {name} ON jobify_job {over}")
 
 
 def loaded(using: str, raw: bool, **_: Any) -> None:

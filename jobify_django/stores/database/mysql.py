@@ -18,7 +18,7 @@ from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim
 from jobify_django.stores.database import columns
 from jobify_django.stores.database.add import Room, known_ids
-from jobify_django.stores.database.claim import Line
+from jobify_django.stores.database.claim import Selection
 from jobify_django.stores.database.connection import (
     Connection,
     Held,
@@ -32,7 +32,7 @@ from jobify_django.stores.database.connection import (
 from jobify_django.stores.database.query import UNENDED
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
 from jobify_django.stores.database.store import DatabaseStore
-from jobify_django.stores.value import Trouble
+from jobify_django.stores.value import Diagnosis
 
 LOCK_TIMEOUT, DEADLOCK = 1205, 1213
 OLD_TRANSACTION = 60
@@ -40,7 +40,11 @@ OLD_TRANSACTION = 60
 
 NO_TABLE, NO_COLUMN = 1146, 1054
 
-LOCK = "SELECT maxsize, `order`, sequence FROM jobify_queue WHERE name = ? FOR UPDATE"
+# What finds nothing lets a push begin as a writer of the jobs too. One that has read them, and then wants to
+# write, would be a deadlock with a migration that waits to alter the table. It costs 20 microseconds.
+LOCK = """
+    SELECT maxsize, `order`, sequence FROM jobify_queue
+    WHERE name = ? AND (SELECT id FROM jobify_job WHERE FALSE FOR UPDATE) IS NULL FOR UPDATE"""
 LONGEST_LOCK = 10
 """Seconds one statement waits for a row: less than the driver waits for its answer."""
 
@@ -52,7 +56,7 @@ WAITING = """
            (SELECT count(*) FROM jobify_job
             WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now)"""
 NEXT = f"""
-    SELECT {columns.spelled(Claim._fields, {"attempt": "attempt + 1", "started_at": "0e0"})}
+    SELECT {columns.column_list(Claim._fields, {"attempt": "attempt + 1", "started_at": "0e0"})}
     FROM jobify_job
     WHERE %s ORDER BY order_key, sequence LIMIT ? FOR UPDATE SKIP LOCKED"""
 START = """
@@ -117,15 +121,15 @@ class MySQLStore(ServerTransactions, DatabaseStore):
 
     @staticmethod
     def _spell(statement: str) -> str:
-        return TASK_IN.sub(EXACT_TASK, translate(statement).replace('"', "`"))
+        return spell(statement)
 
     # A push holds the row's lock until its transaction ends, and so must whoever else goes by the order.
     @property
-    def _steady(self) -> str:  # type: ignore[override]
-        return self._locked
+    def _keep_order(self) -> str:  # type: ignore[override]
+        return self._for_update
 
     @property
-    def _locked(self) -> str:  # type: ignore[override]
+    def _for_update(self) -> str:  # type: ignore[override]
         return f"FOR UPDATE WAIT {LONGEST_LOCK}" if self._mariadb else "FOR UPDATE"
 
     @property
@@ -135,21 +139,21 @@ class MySQLStore(ServerTransactions, DatabaseStore):
 
     def _lock(self, db: Connection, queue: str) -> Any:
         """Lock a queue's row, and return its columns."""
-        return db.execute(self._patient(db, LOCK), (queue,)).fetchone()
+        return db.execute(self._with_lock_timeout(db, LOCK), (queue,)).fetchone()
 
-    def _patient(self, db: Connection, statement: str) -> str:
+    def _with_lock_timeout(self, db: Connection, statement: str) -> str:
         """Return a statement that waits for others' locks as long as its caller may."""
-        left = db.patience if isinstance(db, Statements) else LONGEST_LOCK
+        left = db.lock_timeout if isinstance(db, Statements) else LONGEST_LOCK
         wait = f"innodb_lock_wait_timeout = {min(LONGEST_LOCK, max(1, math.ceil(left)))}"
         if self._mariadb:
             return f"SET STATEMENT {wait} FOR {statement}"
         verb, rest = statement.split(maxsplit=1)
         return f"{verb} /*+ SET_VAR({wait}) */ {rest}"
 
-    def troubles(self) -> Sequence[Trouble]:
+    def diagnose(self) -> Sequence[Diagnosis]:
         found = self._read(lambda db: db.execute(LONG, (OLD_TRANSACTION,)).fetchall())
         return [
-            Trouble(
+            Diagnosis(
                 f"session {thread} has had a transaction open for {age} s: rows of ended jobs cannot be "
                 "purged, and a push in it holds up every other push to its queue",
                 f"end its transaction, or KILL {thread}",
@@ -184,18 +188,22 @@ class MySQLStore(ServerTransactions, DatabaseStore):
     # Where SQL differs
 
     def _ensure_queue(self, db: Connection, queue: str) -> None:
-        db.execute(self._patient(db, f"{columns.NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name"), (queue,))
+        db.execute(
+            self._with_lock_timeout(db, f"{columns.NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name"), (queue,)
+        )
 
     def _lock_claims(self, db: Connection, queue: str) -> None:
         # A row of its own: a push may hold the queue's row for as long as its transaction takes.
         self._locked_queue(db, f":{queue}"[:64])
 
-    def _beat(self, db: Connection, values: Sequence[object]) -> None:
+    def _heartbeat(self, db: Connection, values: Sequence[object]) -> None:
         changed = "seen_at = VALUES(seen_at), queues = VALUES(queues)"
         db.execute(f"{columns.NEW_POOL} ON DUPLICATE KEY UPDATE {changed}", values)
 
-    def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
-        rows = db.execute(NEXT % line.condition, (*line.values, line.want)).fetchall()
+    def _start(
+        self, db: Connection, pool: str, selection: Selection, now: float, until: float
+    ) -> list[Claim]:
+        rows = db.execute(NEXT % selection.condition, (*selection.values, selection.want)).fetchall()
         claims = [columns.to_claim(row)._replace(started_at=now) for row in rows]
         change_by_ids(db, START, [claim.id for claim in claims], pool, now, until)
         return claims
@@ -206,6 +214,11 @@ class MySQLStore(ServerTransactions, DatabaseStore):
         found = {id: bool(cancel) for id, attempt, cancel in rows if attempts[id] == attempt}
         change_by_ids(db, RENEW, list(found), until)
         return found
+
+
+def spell(statement: str) -> str:
+    """Return a statement of the store's as the server takes it."""
+    return TASK_IN.sub(EXACT_TASK, translate(statement).replace('"', "`"))
 
 
 def _by_size(jobs: Sequence[columns.NewJob]) -> Iterator[Sequence[columns.NewJob]]:

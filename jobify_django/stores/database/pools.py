@@ -1,17 +1,17 @@
-"""Pools: that they are alive, what they serve, and what they must know of what others did."""
+"""The pools: their heartbeats, which of them are alive, and what each must know of tuning and cancels."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
 
-from jobify_django.stores.database.columns import NEW_POOL, POOL, STATE, spelled, to_pool, to_state
-from jobify_django.stores.database.connection import Connection, marks
+from jobify_django.stores.database.columns import NEW_POOL, POOL, STATE, column_list, to_pool, to_state
+from jobify_django.stores.database.connection import Connection, placeholders
 from jobify_django.stores.database.reading import queues_text
 from jobify_django.stores.database.transaction import Transactions
 from jobify_django.stores.value import POOL_ALIVE, PoolRecord, QueueState, Synced
 
-ALIVE = f"SELECT {spelled(POOL)} FROM jobify_pool WHERE seen_at > ? AND seen_at < ? ORDER BY started_at"
+ALIVE = f"SELECT {column_list(POOL)} FROM jobify_pool WHERE seen_at > ? AND seen_at < ? ORDER BY started_at"
 # A row has a queue's name and live values, or the id of a job.
 STATES = f"SELECT NULL AS id, name, {STATE} FROM jobify_queue WHERE name IN "
 # Of no queue, so that the columns keep their types: MariaDB makes decimals of numbers and plain NULLs.
@@ -20,15 +20,15 @@ ASKED_TO_CANCEL = f"""
     WHERE status = 'running' AND pool = ? AND cancel_requested"""
 
 
-class Presence(Transactions):
-    """The verbs ``beat``, ``retire``, ``pools`` and ``sync``."""
+class PoolRegistry(Transactions):
+    """The verbs ``heartbeat``, ``retire``, ``pools`` and ``sync``."""
 
-    def beat(self, pool: PoolRecord) -> None:
+    def heartbeat(self, pool: PoolRecord) -> None:
         now = self.clock()
         values = (pool.id, pool.host, pool.pid, pool.kind, pool.started_at, now, queues_text(pool.queues))
-        self._write(lambda db: self._beat(db, values))
+        self._write(lambda db: self._heartbeat(db, values))
 
-    def _beat(self, db: Connection, values: Sequence[object]) -> None:
+    def _heartbeat(self, db: Connection, values: Sequence[object]) -> None:
         changed = "seen_at = excluded.seen_at, queues = excluded.queues"
         db.execute(f"{NEW_POOL} ON CONFLICT (id) DO UPDATE SET {changed}", values)
 
@@ -50,7 +50,7 @@ class Presence(Transactions):
     def _sync(pool: str, queues: Collection[str], db: Connection) -> Synced:
         states = {name: QueueState(name) for name in queues}
         asked: list[str] = []
-        terms = [STATES + marks(queues)] * bool(queues) + [ASKED_TO_CANCEL] * bool(pool)
+        terms = [STATES + placeholders(queues)] * bool(queues) + [ASKED_TO_CANCEL] * bool(pool)
         values = (*queues, *([pool] if pool else []))
         rows = db.execute(" UNION ALL ".join(terms), values).fetchall() if terms else []
         for id, name, *state in rows:

@@ -3,7 +3,6 @@ the dead rows that a held snapshot keeps (``watermark``)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,17 +11,17 @@ from django.db import Error as DjangoError
 
 from jobify_django.job import Claim
 from jobify_django.stores.database.announcement import TABLE, Announcing
-from jobify_django.stores.database.claim import DUE, Line
+from jobify_django.stores.database.claim import DUE, Selection
 from jobify_django.stores.database.columns import CLAIM, to_claim
-from jobify_django.stores.database.connection import Connection, Held, by_rows, marks
-from jobify_django.stores.database.listener import Listener, Speaker
+from jobify_django.stores.database.connection import Connection, Held, by_rows, placeholders
+from jobify_django.stores.database.listener import ListenDetector, NotifySender
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.store import DatabaseStore
 from jobify_django.stores.database.watchdog import watchdog
 from jobify_django.stores.database.watermark import PARTS, WITHIN, Watermarks
-from jobify_django.stores.notifier import Probe
-from jobify_django.stores.value import Trouble
+from jobify_django.stores.notifier import ChangeDetector
+from jobify_django.stores.value import Diagnosis
 
 STATEMENT_TIMEOUT = 15
 """Seconds a statement in a transaction of our own may take."""
@@ -42,7 +41,7 @@ NEXT = """
 # The parts are gone through in order and only as far as it takes, so no more is locked than is started.
 NEXT_BY_WATERMARK = f"""
         SELECT job.id FROM {PARTS} CROSS JOIN LATERAL ({NEXT.replace("%s", f"%s AND {WITHIN}")}) job
-        ORDER BY part.place LIMIT ?"""
+        ORDER BY part.ordinal LIMIT ?"""
 HEAD = """
     SELECT CASE crashes WHEN 0 THEN '' ELSE id END FROM jobify_job
     WHERE queue = ? AND status = 'waiting' %s ORDER BY order_key, sequence LIMIT 1"""
@@ -50,7 +49,7 @@ HEAD_BY_WATERMARK = f"""
     SELECT job.id FROM {PARTS} CROSS JOIN LATERAL (
         SELECT CASE crashes WHEN 0 THEN '' ELSE id END AS id FROM jobify_job
         WHERE queue = ? AND status = 'waiting' %s AND {WITHIN} ORDER BY order_key, sequence LIMIT 1) job
-    ORDER BY part.place LIMIT 1"""
+    ORDER BY part.ordinal LIMIT 1"""
 START = f"""
     WITH next AS MATERIALIZED (%s)
     UPDATE jobify_job j
@@ -117,36 +116,38 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._watermarks = Watermarks()
-        self._speaker = Speaker(self._database)
+        self._watermarks = Watermarks(self.runtime)
+        self._notify_sender = NotifySender(self._database, self.runtime)
 
     # A job's way
 
-    def _skips(self, queue: str) -> bool:
+    def _skip_peek(self, queue: str) -> bool:
         return queue in self._watermarks
 
-    def _first_in_quarantine(self, db: Connection, queue: str, unknown: Sequence[str]) -> str:
+    def _first_in_quarantine(self, db: Connection, queue: str, unknown_tasks: Sequence[str]) -> str:
         watermark = self._watermarks.of(queue, db)
-        but = f"AND task NOT IN {marks(unknown)}" if unknown else ""
+        but = f"AND task NOT IN {placeholders(unknown_tasks)}" if unknown_tasks else ""
         head, parts = (HEAD_BY_WATERMARK, watermark.parts) if watermark else (HEAD, ())
-        found = db.execute(head % but, (*parts, queue, *unknown)).fetchone()
+        found = db.execute(head % but, (*parts, queue, *unknown_tasks)).fetchone()
         return found[0] if found else ""
 
     def _promote(self, db: Connection, queue: str, now: float) -> None:
         # Nothing to note: delayed jobs are in every ceiling.
         due = db.execute(f"{DUE} RETURNING order_key, sequence", (queue, now)).fetchall()
-        self._watermarks.note_below(queue, due)
+        self._watermarks.note_late_arrivals(queue, due)
 
-    def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
-        watermark = self._watermarks.of(line.queue, db)
+    def _start(
+        self, db: Connection, pool: str, selection: Selection, now: float, until: float
+    ) -> list[Claim]:
+        watermark = self._watermarks.of(selection.queue, db)
         if watermark is None:
-            began = time.monotonic()
-            values = (*line.values, line.want, pool, now, until)
-            rows = db.execute(START % (NEXT % line.condition), values).fetchall()
-            self._watermarks.claimed(line.queue, time.monotonic() - began)
+            began = self.runtime.monotonic()
+            values = (*selection.values, selection.want, pool, now, until)
+            rows = db.execute(START % (NEXT % selection.condition), values).fetchall()
+            self._watermarks.claimed(selection.queue, self.runtime.monotonic() - began)
         else:
-            parts = (*watermark.parts, *line.values, line.want, line.want, pool, now, until)
-            rows = db.execute(START % (NEXT_BY_WATERMARK % line.condition), parts).fetchall()
+            parts = (*watermark.parts, *selection.values, selection.want, selection.want, pool, now, until)
+            rows = db.execute(START % (NEXT_BY_WATERMARK % selection.condition), parts).fetchall()
             watermark.started((key, number) for key, number, *_ in rows)
         # RETURNING keeps no order.
         return [to_claim(claim) for _, _, *claim in sorted(rows)]
@@ -167,12 +168,12 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
 
     # Time limits and notifications
 
-    def _beginning(self, patience: float) -> Sequence[str]:
-        if patience >= STATEMENT_TIMEOUT:
+    def _beginning(self, lock_timeout: float) -> Sequence[str]:
+        if lock_timeout >= STATEMENT_TIMEOUT:
             return self._begin_with
         # For a push: what it waits for is a LOCK TABLE, as of a migration.
         (begin,) = self._begin_with
-        return (f"{begin}; SET LOCAL lock_timeout = '{max(1, int(patience * 1000))}ms'",)
+        return (f"{begin}; SET LOCAL lock_timeout = '{max(1, int(lock_timeout * 1000))}ms'",)
 
     def _collided(self, error: DjangoError) -> bool:
         return _code(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
@@ -180,18 +181,20 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
     def _lacks_tables(self, error: DjangoError) -> bool:
         return _code(error) in (NO_TABLE, NO_COLUMN)
 
-    def probe(self) -> Probe | None:
+    def change_detector(self) -> ChangeDetector | None:
         wrapper: Any = self._wrapper
-        return Listener(self._database, self._tell_others) if wrapper.Database.__name__ == "psycopg" else None
+        if wrapper.Database.__name__ != "psycopg":
+            return None
+        return ListenDetector(self._database, self._notify_others, self.runtime)
 
-    def _tell_others(self, kind: str, queue: str = "") -> None:
+    def _notify_others(self, kind: str, queue: str = "") -> None:
         with self._deadline():
-            self._speaker.say(kind, queue, inside=self.in_transaction())
+            self._notify_sender.send(kind, queue, at_commit=self.in_transaction())
 
-    def troubles(self) -> Sequence[Trouble]:
+    def diagnose(self) -> Sequence[Diagnosis]:
         found = self._read(lambda db: db.execute(SNAPSHOTS, (OLD_SNAPSHOT,)).fetchall())
         return [
-            Trouble(
+            Diagnosis(
                 f"session {pid} ({user}, {application or 'no application name'}, {state}) has held a "
                 f"snapshot for {age:.0f} s: rows of ended jobs cannot be removed, and claims get slower",
                 f"end its transaction, or SELECT pg_terminate_backend({pid})",

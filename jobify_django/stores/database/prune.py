@@ -1,4 +1,4 @@
-"""Pruning: jobs that ended long ago are deleted, and pools that died without a word."""
+"""Pruning: jobs that ended long ago are deleted, and pools that died without retiring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobify_django.stores.database.connection import Connection, change_by_ids
 from jobify_django.stores.database.transaction import Transactions
 
 FORGET_POOLS = 600.0
-"""Seconds after which a pool that died without a word is deleted."""
+"""Seconds after its last heartbeat in which a pool that has not retired is kept."""
 
 
 class Pruning(Transactions):
@@ -33,7 +33,7 @@ class Pruning(Transactions):
 
     def _prune(self, before: Mapping[JobStatus, float], limit: int, db: Connection) -> int:
         # Locked, and looked at again once they are: a retry may have got hold of some of them first.
-        old = _ended(db, before, limit, self._unlocked)
+        old = _ended(db, before, limit, self._skip_locked)
         change_by_ids(db, "DELETE FROM jobify_job WHERE id IN ", old)
         return len(old)
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from jobify_django.job import CANCELLED, FAILED, SUCCESSFUL, JobRecord, JobStatus
 from jobify_django.stores.database.columns import RECORD, RECORD_ALONE, to_record
-from jobify_django.stores.database.connection import Connection, Row, by_ids, chunks, marks
+from jobify_django.stores.database.connection import Connection, Row, by_ids, chunks, placeholders
 from jobify_django.stores.database.transaction import Transactions
 from jobify_django.stores.value import JobOrder, JobQuery
 
@@ -119,7 +119,7 @@ def _part(query: JobQuery, status: JobStatus | None, ids: Sequence[str] | None) 
     given = {column: value for column, value in wanted.items() if value is not None}
     terms = [f"{column} = ?" for column in given]
     if ids is not None:
-        terms.append(f"id IN {marks(ids)}")
+        terms.append(f"id IN {placeholders(ids)}")
     if status is not None:
         # In the text, not a parameter: only then does SQLite use a partial index.
         terms.append(f"status = '{JobStatus(status)}'")

@@ -84,7 +84,7 @@ def text_or_none(value: object, at: float = 0.0) -> str | None:
     return None if value is None else text(value)
 
 
-def truth(value: object, at: float = 0.0) -> bool:
+def boolean(value: object, at: float = 0.0) -> bool:
     """Return a stored yes or no."""
     return bool(value)
 
@@ -99,7 +99,7 @@ def within(value: object, most: int) -> int | None:
     return value if isinstance(value, int) and 1 <= value <= most else None
 
 
-def moment(value: object, otherwise: N) -> float | N:
+def timestamp(value: object, otherwise: N) -> float | N:
     """Return a stored time, cut down to what a date can stand for; ``otherwise`` where it is none."""
     if type(value) is float and FIRST <= value <= LAST:
         return value  # nearly all of them
@@ -108,9 +108,9 @@ def moment(value: object, otherwise: N) -> float | N:
     return min(max(value, FIRST), LAST)
 
 
-def moment_or_none(value: object, at: float = 0.0) -> float | None:
+def timestamp_or_none(value: object, at: float = 0.0) -> float | None:
     """Return a stored time, cut down likewise, if there is any."""
-    return moment(value, None)
+    return timestamp(value, None)
 
 
 def order_from(value: object, at: float = 0.0) -> Order | None:
@@ -146,5 +146,5 @@ def _types(kind: type[Any]) -> Mapping[str, type]:
 def _typed(value: object, kind: type) -> object:
     """Return a value of this type; ``None`` for another one."""
     if kind is float:
-        return None if isinstance(value, bool) else moment(value, None)
+        return None if isinstance(value, bool) else timestamp(value, None)
     return value if type(value) is kind else None

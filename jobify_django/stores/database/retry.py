@@ -9,7 +9,7 @@ from jobify_django.job import CANCELLED, FAILED, JobRecord
 from jobify_django.outcome import retried
 from jobify_django.stores.database.connection import Connection
 from jobify_django.stores.database.parts import InParts
-from jobify_django.stores.database.settle import Back
+from jobify_django.stores.database.settle import Returned
 
 
 class Retrying(InParts):
@@ -19,10 +19,10 @@ class Retrying(InParts):
         return [job.id for job in self._in_parts(ids, self._retry_part, "retried")]
 
     def _retry_part(self, ids: Collection[str]) -> list[JobRecord]:
-        back = self._write(partial(self._retry, ids))
-        self._tell_back(back)
-        return [one.job for one in back]
+        returned = self._write(partial(self._retry, ids))
+        self._notify_returned(returned)
+        return [one.job for one in returned]
 
-    def _retry(self, ids: Collection[str], db: Connection) -> list[Back]:
+    def _retry(self, ids: Collection[str], db: Connection) -> list[Returned]:
         jobs = [job for job in self._records(db, ids) if job.status in (FAILED, CANCELLED)]
-        return self._come_back(db, [(retried(job), job) for job in jobs], self.clock())
+        return self._return_jobs(db, [(retried(job), job) for job in jobs], self.clock())

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -18,8 +16,9 @@ from django.db.backends.utils import CursorWrapper
 from django.db.transaction import TransactionManagementError
 
 from jobify_django.exceptions import StoreBusy, StoreError, StoreUncertain
-from jobify_django.stores.database.connection import Connection, Statements, patient, translate, unmigrated
-from jobify_django.stores.database.transaction import Crowded, Transactions
+from jobify_django.runtime import MACHINE, Runtime
+from jobify_django.stores.database.connection import Connection, Statements, lock_wait, translate, unmigrated
+from jobify_django.stores.database.transaction import Contended, Transactions
 
 T = TypeVar("T")
 
@@ -33,16 +32,16 @@ FIRST_SLEEP = 0.005
 LONGEST_SLEEP = 0.2
 
 SILENCE_TIMEOUT = 15
-"""Seconds a transaction of ours may wait for its next statement. Nobody else can claim what a host claimed
-that froze or was cut off before its commit, and it may be hours until the server misses that host."""
+"""Seconds a transaction of ours may wait for its next statement. A host that freezes or is cut off before the
+commit of its claim keeps those jobs from all others, and the server may take hours to notice."""
 
 
 MEASURE_EVERY = 10.0
-"""Seconds between two looks at the server's clock."""
+"""Seconds between two readings of the server's clock."""
 
 MEASURE_TIMES = 3
-CLOSE_LOOK = 0.01
-"""A look that took longer, in seconds, is taken again: half of what it took is how wrong it may be."""
+PRECISE_READING = 0.01
+"""A reading that took longer, in seconds, is taken again: half of what it took is how wrong it may be."""
 
 DRIFT = 0.0005
 """Seconds that two clocks may drift apart in one, the most by which NTP lets one run faster or slower."""
@@ -51,8 +50,8 @@ DRIFT = 0.0005
 class ServerTransactions(Transactions):
     """Transactions on a database server, whose clock is the one that counts."""
 
-    _locked = "FOR UPDATE"
-    _unlocked = "FOR UPDATE SKIP LOCKED"
+    _for_update = "FOR UPDATE"
+    _skip_locked = "FOR UPDATE SKIP LOCKED"
 
     _begin_with: Sequence[str]
     """The statements that begin a transaction of our own."""
@@ -62,27 +61,28 @@ class ServerTransactions(Transactions):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._sleep: Callable[[float], None] = time.sleep
-        self._server_clock = ServerClock(self._select_time)
+        self._server_clock = ServerClock(self._select_time, self.runtime)
+        if self.runtime.clock is MACHINE.clock:  # whoever hands in another one means it
+            self.clock = self._time
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         if self.in_transaction():
-            return self._in_theirs(work)
-        return self._persistently(partial(self._on_cursor, work, self._deadline), again=True)
+            return self._in_callers_transaction(work)
+        return self._with_retries(partial(self._on_cursor, work, self._deadline), may_repeat=True)
 
     def _write(
-        self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
+        self, work: Callable[[Connection], T], *, may_repeat: bool = False, lock_timeout: float | None = None
     ) -> T:
-        until = time.monotonic() + patient(patience)
+        until = self.runtime.monotonic() + lock_wait(lock_timeout)
         if self.in_transaction():
-            return self._in_theirs(work, until)
-        return self._persistently(partial(self._transact, work, until), again=again, until=until)
+            return self._in_callers_transaction(work, until)
+        return self._with_retries(partial(self._transact, work, until), may_repeat=may_repeat, until=until)
 
-    def _in_theirs(self, work: Callable[[Connection], T], until: float | None = None) -> T:
+    def _in_callers_transaction(self, work: Callable[[Connection], T], until: float | None = None) -> T:
         for tried in range(1, TRIES_INSIDE + 1):
             try:
                 return self._on_cursor(work, until=until)
-            except Crowded:
+            except Contended:
                 if tried == TRIES_INSIDE:
                     raise
             except DjangoError as error:
@@ -91,8 +91,8 @@ class ServerTransactions(Transactions):
                     # As the ORM does: the server may have undone all of it, so nothing more may be committed.
                     wrapper.needs_rollback = True
                     wrapper.rollback_exc = error
-                self._explain(error)
-            self._sleep(random.uniform(0.5, 1.0) * FIRST_SLEEP)
+                self._raise_store_error(error)
+            self._pause(0.5, FIRST_SLEEP)
         raise AssertionError("the last try returns or raises")
 
     def _on_cursor(
@@ -102,15 +102,15 @@ class ServerTransactions(Transactions):
         until: float | None = None,
     ) -> T:
         with self._wrapper.cursor() as cursor, deadline():
-            db = Statements(cursor, self._spell, until)
+            db = Statements(cursor, self._spell, self.runtime, until)
             self._server_clock.measure(db)
             return work(db)
 
     def _transact(self, work: Callable[[Connection], T], until: float) -> T:
         with self._wrapper.cursor() as cursor, self._deadline():
-            db = Statements(cursor, self._spell, until)
+            db = Statements(cursor, self._spell, self.runtime, until)
             self._server_clock.measure(db)
-            for statement in self._beginning(db.patience):
+            for statement in self._beginning(db.lock_timeout):
                 cursor.execute(statement)
             try:
                 value = work(db)
@@ -131,12 +131,12 @@ class ServerTransactions(Transactions):
         except DjangoError:
             self._wrapper.close()
 
-    def _persistently(self, call: Callable[[], T], *, again: bool, until: float = math.inf) -> T:
+    def _with_retries(self, call: Callable[[], T], *, may_repeat: bool, until: float = math.inf) -> T:
         uncertain: Exception | None = None
         for tried in range(1, TRIES + 1):
             try:
                 return call()
-            except Crowded:
+            except Contended:
                 if tried == TRIES:
                     raise
             except (_Uncertain, DjangoError) as caught:
@@ -146,13 +146,17 @@ class ServerTransactions(Transactions):
                 broken = self._broken(error)
                 if broken:
                     self.close()  # the next call gets a new one
-                worth_it = (broken and again) or self._collided(error)
-                late = self._collided(error) and time.monotonic() >= until
+                worth_it = (broken and may_repeat) or self._collided(error)
+                late = self._collided(error) and self.runtime.monotonic() >= until
                 if tried == TRIES or late or not worth_it:
                     self._give_up(error, uncertain)
-                again = again and not broken  # once
-            self._sleep(random.uniform(0.3, 1.0) * min(FIRST_SLEEP * 2**tried, LONGEST_SLEEP))
+                may_repeat = may_repeat and not broken  # once
+            self._pause(0.3, min(FIRST_SLEEP * 2**tried, LONGEST_SLEEP))
         raise AssertionError("the last try returns or raises")
+
+    def _pause(self, least: float, seconds: float) -> None:
+        """Sleep at most so many seconds, and at least this part of them: two who met do not meet again."""
+        self.runtime.sleep(self.runtime.uniform(least, 1.0) * seconds)
 
     def _give_up(self, error: DjangoError, uncertain: Exception | None) -> NoReturn:
         if uncertain is not None:
@@ -160,12 +164,12 @@ class ServerTransactions(Transactions):
                 f"database {self._database!r}: the connection broke during a commit ({_line(uncertain)}), so "
                 "the change may be stored or not. Look before you do it again."
             ) from error
-        self._explain(error)
+        self._raise_store_error(error)
 
     def _broken(self, error: DjangoError) -> bool:
         return isinstance(error, (OperationalError, InterfaceError)) and not self._collided(error)
 
-    def _explain(self, error: DjangoError) -> NoReturn:
+    def _raise_store_error(self, error: DjangoError) -> NoReturn:
         if isinstance(error, TransactionManagementError):
             raise error  # what the ORM says there: the caller's transaction can only be rolled back
         if self._collided(error):
@@ -179,7 +183,7 @@ class ServerTransactions(Transactions):
 
     # What servers do in their own ways
 
-    def _beginning(self, patience: float) -> Sequence[str]:
+    def _beginning(self, lock_timeout: float) -> Sequence[str]:
         """Return ``begin`` for a transaction that may wait so many seconds for others' locks."""
         return self._begin_with
 
@@ -213,30 +217,35 @@ class ServerClock:
 
     Args:
         select: a SELECT of the server's clock, in seconds since the epoch.
+        runtime: the machine this process runs on.
     """
 
-    def __init__(self, select: str) -> None:
+    def __init__(self, select: str, runtime: Runtime) -> None:
         self._select = select
+        self._runtime = runtime
         self.reading: Reading | None = None
         self._measured = 0.0
 
     def time(self) -> float:
         """Return the server's time; this host's, as long as the server was never asked."""
-        return time.time() if self.reading is None else time.monotonic() + self.reading.ahead
+        if self.reading is None:
+            return self._runtime.clock()
+        return self._runtime.monotonic() + self.reading.ahead
 
     def measure(self, db: Connection) -> None:
-        """Look at the server's clock, if that is due."""
-        if self.reading is not None and time.monotonic() - self._measured <= MEASURE_EVERY:
+        """Read the server's clock, if that is due."""
+        monotonic = self._runtime.monotonic
+        if self.reading is not None and monotonic() - self._measured <= MEASURE_EVERY:
             return
-        looks: list[Reading] = []
-        while len(looks) < MEASURE_TIMES and not (looks and looks[-1].error < CLOSE_LOOK / 2):
-            began = time.monotonic()
+        readings: list[Reading] = []
+        while len(readings) < MEASURE_TIMES and not (readings and readings[-1].error < PRECISE_READING / 2):
+            began = monotonic()
             (now,) = db.execute(self._select).fetchone()
-            ended = time.monotonic()
+            ended = monotonic()
             error = (ended - began) / 2
-            looks.append(Reading(error, float(now) - began - error, ended))
-        self._measured = looks[-1].at
-        new = min(looks)
+            readings.append(Reading(error, float(now) - began - error, ended))
+        self._measured = readings[-1].at
+        new = min(readings)
         if self.reading is None or new.replaces(self.reading):
             self.reading = new
 

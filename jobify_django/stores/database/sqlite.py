@@ -16,15 +16,15 @@ from jobify_django.exceptions import StoreError
 from jobify_django.file import moved
 from jobify_django.job import Claim
 from jobify_django.stores.database.add import Room
-from jobify_django.stores.database.changes import Changes, Watch
-from jobify_django.stores.database.claim import Line
+from jobify_django.stores.database.change_detector import FileChangeDetector, InotifyWatch
+from jobify_django.stores.database.claim import Selection
 from jobify_django.stores.database.columns import CLAIM, INTO_JOB, NEW_JOB, NewJob, to_claim
 from jobify_django.stores.database.connection import Connection, Held, Row, by_rows
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.sqlite_transaction import SQLiteTransactions, raw_connection
 from jobify_django.stores.database.store import DatabaseStore
-from jobify_django.stores.notifier import Probe
-from jobify_django.stores.value import Trouble
+from jobify_django.stores.notifier import ChangeDetector
+from jobify_django.stores.value import Diagnosis
 
 LARGE_LOG = 64 * 2**20
 """Bytes of a write-ahead log that are worth a word."""
@@ -82,7 +82,7 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
         db.execute(ADDED, (waiting, jobs[-1].sequence, queue))
         return {job.id for job in fresh}
 
-    def _note(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
+    def _note_waiting(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
         if waiting:
             db.execute(COUNT, (waiting, queue))
 
@@ -95,11 +95,13 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
 
     # A job's way
 
-    def _start(self, db: Connection, pool: str, line: Line, now: float, until: float) -> list[Claim]:
-        values = (pool, now, until, *line.values, line.want)
+    def _start(
+        self, db: Connection, pool: str, selection: Selection, now: float, until: float
+    ) -> list[Claim]:
+        values = (pool, now, until, *selection.values, selection.want)
         # RETURNING keeps no order.
-        rows = sorted(db.execute(START % line.condition, values).fetchall())
-        self._note(db, line.queue, -len(rows))
+        rows = sorted(db.execute(START % selection.condition, values).fetchall())
+        self._note_waiting(db, selection.queue, -len(rows))
         return [to_claim(claim) for _, _, *claim in rows]
 
     def _end(self, db: Connection, ends: Sequence[End]) -> set[tuple[str, int]]:
@@ -117,36 +119,35 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
 
     # Looking
 
-    def probe(self) -> Probe:
+    def change_detector(self) -> ChangeDetector:
         wrapper = self._here()
         execute = raw_connection(wrapper).cursor().execute
 
         def version() -> object:
             if moved(wrapper):
-                raise StoreError(
-                    f"database {self._database!r} is another file now."
-                )  # and the next probe is there
+                # The next change detector opens that one.
+                raise StoreError(f"database {self._database!r} is another file now.")
             return execute("PRAGMA data_version").fetchone()[0]
 
-        def watch() -> Watch | None:
+        def watch() -> InotifyWatch | None:
             path = execute("PRAGMA database_list").fetchone()[2]
             if not path:
                 return None  # it is in memory
             wal = execute("PRAGMA journal_mode").fetchone()[0] == "wal"
             try:
-                return Watch(Path(f"{path}-wal" if wal else path))
+                return InotifyWatch(Path(f"{path}-wal" if wal else path))
             except OSError:
                 return None
 
-        return Changes(version, watch)
+        return FileChangeDetector(version, watch, self.runtime)
 
-    def troubles(self) -> Sequence[Trouble]:
+    def diagnose(self) -> Sequence[Diagnosis]:
         log = Path(f"{self._wrapper.settings_dict['NAME']}-wal")
         size = log.stat().st_size if log.exists() else 0
         if size < LARGE_LOG:
             return ()
         return [
-            Trouble(
+            Diagnosis(
                 f"{log.name} takes {size / 2**20:.0f} MiB: a reader has kept SQLite from emptying it",
                 "end the long reader (a backup, a shell), then PRAGMA wal_checkpoint(TRUNCATE)",
             )

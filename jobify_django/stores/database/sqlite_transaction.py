@@ -1,4 +1,4 @@
-"""SQLite's transactions: short IMMEDIATE ones of our own, and patience of our own when the file is locked.
+"""SQLite's transactions: short IMMEDIATE ones of our own, and our own lock timeout when the file is locked.
 
 They use the Django connection of the calling thread, below Django's cursors: a push costs a few statements
 of a few microseconds each, and the wrappers around a cursor cost more than that.
@@ -6,10 +6,8 @@ of a few microseconds each, and the wrappers around a cursor cost more than that
 
 from __future__ import annotations
 
-import random
+import re
 import sqlite3
-import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,19 +19,23 @@ from django.db.transaction import TransactionManagementError
 
 from jobify_django.exceptions import StoreBusy, StoreError
 from jobify_django.file import moved
+from jobify_django.runtime import Runtime
 from jobify_django.stores.database.connection import (
-    PATIENCE,
+    LONGEST_LOCK_WAIT,
     Connection,
     Statements,
     autocommits,
-    patient,
+    lock_wait,
     translate,
     unmigrated,
 )
-from jobify_django.stores.database.place import Place
+from jobify_django.stores.database.replaced_file import ReplacedFile
 from jobify_django.stores.database.transaction import Transactions
 
 T = TypeVar("T")
+
+LACKING = re.compile(r"no such table: jobify_|no such column|table jobify_\w+ has no column")
+"""What SQLite says where a table or a column is missing."""
 
 # SQLite's own busy handler sleeps up to 100 ms at a time, so under many writers the unlucky one waits for
 # seconds. Short, jittered sleeps of our own keep the waits short and fair.
@@ -50,36 +52,34 @@ class SQLiteTransactions(Transactions):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._sleep: Callable[[float], None] = time.sleep
         # Threads of one process queue here instead of racing for the file's lock.
-        self._mutex = threading.Lock()
-        self._place = Place(self._database)
+        self._mutex = self.runtime.lock()
+        self._replaced_file = ReplacedFile(self._database, self.runtime)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         wrapper = self._here()
         try:
             raw = raw_connection(wrapper)
-            return _legibly(
-                raw, partial(self._persistently, partial(work, _statements(wrapper, raw)), PATIENCE)
-            )
+            read = partial(work, _statements(wrapper, raw, self.runtime))
+            return _with_readable_text(raw, partial(self._with_retries, read, LONGEST_LOCK_WAIT))
         except (sqlite3.Error, DjangoError) as error:
-            self._explain(error)
+            self._raise_store_error(error)
 
     def _write(
-        self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
+        self, work: Callable[[Connection], T], *, may_repeat: bool = False, lock_timeout: float | None = None
     ) -> T:
         # Looked up once: finding one of Django's connections takes as long as a statement.
         wrapper = self._here()
-        limit = patient(patience)
+        limit = lock_wait(lock_timeout)
         try:
             raw = raw_connection(wrapper)
-            db = _statements(wrapper, raw)
+            db = _statements(wrapper, raw, self.runtime)
             if raw.in_transaction or not (wrapper.autocommit or wrapper.in_atomic_block):
                 self._take_lock(raw, wrapper, limit)
-                return _legibly(raw, partial(work, db))
-            return _legibly(raw, partial(self._transact, work, db, raw, wrapper, limit))
+                return _with_readable_text(raw, partial(work, db))
+            return _with_readable_text(raw, partial(self._transact, work, db, raw, wrapper, limit))
         except (sqlite3.Error, DjangoError) as error:
-            self._explain(error, limit)
+            self._raise_store_error(error, limit)
 
     def _transact(
         self,
@@ -89,14 +89,14 @@ class SQLiteTransactions(Transactions):
         wrapper: BaseDatabaseWrapper,
         limit: float,
     ) -> T:
-        until = time.monotonic() + limit
+        until = self.runtime.monotonic() + limit
         if not self._mutex.acquire(timeout=limit):
             raise self._busy(limit)
         try:
-            self._begin(raw, wrapper, until - time.monotonic())
+            self._begin(raw, wrapper, until - self.runtime.monotonic())
             try:
                 value = work(db)
-                self._persistently(partial(raw.execute, "COMMIT"), limit)
+                self._with_retries(partial(raw.execute, "COMMIT"), limit)
             except BaseException:
                 if raw.in_transaction:
                     raw.execute("ROLLBACK")
@@ -121,17 +121,17 @@ class SQLiteTransactions(Transactions):
         """
         wrapper = self._wrapper
         if wrapper.connection is None:
-            self._place.check()
+            self._replaced_file.check()
         elif (file := moved(wrapper)) is not None and not _in_transaction(wrapper):
-            self._place.leave(file)
+            self._replaced_file.leave(file)
             wrapper.close()
-            self._place.check()
+            self._replaced_file.check()
         return wrapper
 
     def _begin(self, raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper, limit: float) -> None:
         raw.execute("PRAGMA busy_timeout = 0")
         try:
-            self._persistently(partial(raw.execute, "BEGIN IMMEDIATE"), limit)
+            self._with_retries(partial(raw.execute, "BEGIN IMMEDIATE"), limit)
         finally:
             raw.execute(f"PRAGMA busy_timeout = {_timeout(wrapper)}")
 
@@ -148,20 +148,21 @@ class SQLiteTransactions(Transactions):
         finally:
             raw.execute(f"PRAGMA busy_timeout = {theirs}")
 
-    def _persistently(self, call: Callable[[], T], limit: float) -> T:
+    def _with_retries(self, call: Callable[[], T], limit: float) -> T:
         try:
             return call()
         except sqlite3.OperationalError as error:
             if not _locked(error) or self.in_transaction():
                 raise
-        deadline = time.monotonic() + limit
+        runtime = self.runtime
+        deadline = runtime.monotonic() + limit
         sleep = FIRST_SLEEP
         while True:
-            self._sleep(random.uniform(0.3, 1.0) * sleep)
+            runtime.sleep(runtime.uniform(0.3, 1.0) * sleep)
             try:
                 return call()
             except sqlite3.OperationalError as error:
-                if not _locked(error) or time.monotonic() > deadline:
+                if not _locked(error) or runtime.monotonic() > deadline:
                     raise
             sleep = min(sleep * 1.3, LONGEST_SLEEP)
 
@@ -171,7 +172,7 @@ class SQLiteTransactions(Transactions):
             "transaction open. Look for a long transaction."
         )
 
-    def _explain(self, error: Exception, limit: float = PATIENCE) -> NoReturn:
+    def _raise_store_error(self, error: Exception, limit: float = LONGEST_LOCK_WAIT) -> NoReturn:
         if isinstance(error, TransactionManagementError):
             raise error  # what the ORM says there: the caller's transaction can only be rolled back
         if _locked(error):
@@ -182,7 +183,7 @@ class SQLiteTransactions(Transactions):
                     "= 'IMMEDIATE' for this database."
                 ) from error
             raise self._busy(limit) from error
-        if "no such table: jobify_" in str(error) or "no such column" in str(error):
+        if LACKING.search(str(error)):
             raise unmigrated(self._database, str(error)) from error
         raise StoreError(f"database {self._database!r} failed: {error}.") from error
 
@@ -195,7 +196,7 @@ def _in_transaction(wrapper: BaseDatabaseWrapper) -> bool:
     )
 
 
-def _legibly(raw: sqlite3.Connection, call: Callable[[], T]) -> T:
+def _with_readable_text(raw: sqlite3.Connection, call: Callable[[], T]) -> T:
     """Call, and once more where a text is no UTF-8: then with what cannot be read replaced."""
     try:
         return call()
@@ -222,9 +223,9 @@ def raw_connection(wrapper: BaseDatabaseWrapper) -> sqlite3.Connection:
     return raw  # type: ignore[no-any-return]
 
 
-def _statements(wrapper: BaseDatabaseWrapper, raw: sqlite3.Connection) -> Connection:
+def _statements(wrapper: BaseDatabaseWrapper, raw: sqlite3.Connection, runtime: Runtime) -> Connection:
     if wrapper.execute_wrappers:  # the project looks at each statement, and may refuse it
-        return Statements(wrapper.cursor(), translate)
+        return Statements(wrapper.cursor(), translate, runtime)
     connection: Any = raw
     return connection  # type: ignore[no-any-return]
 

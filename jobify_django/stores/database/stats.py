@@ -8,8 +8,8 @@ from functools import partial
 from jobify_django.conf import QueueSettings
 from jobify_django.stores.database.claim import QUEUES
 from jobify_django.stores.database.connection import Connection, Row, chunks
-from jobify_django.stores.database.pools import Presence
-from jobify_django.stores.database.reading import moment_or_none
+from jobify_django.stores.database.pools import PoolRegistry
+from jobify_django.stores.database.reading import timestamp_or_none
 from jobify_django.stores.value import PoolRecord, QueueState, QueueStats
 
 OF = "FROM jobify_job j WHERE j.queue = w.queue AND j.status ="
@@ -20,7 +20,7 @@ STATS = f"""
     FROM (%s) w"""
 
 
-class Measuring(Presence):
+class Measuring(PoolRegistry):
     """The verb ``stats``."""
 
     def stats(self, queues: Sequence[QueueSettings]) -> Mapping[str, QueueStats]:
@@ -42,8 +42,8 @@ def _to_stats(
     queue: QueueSettings, numbers: Row, state: QueueState, pools: Sequence[PoolRecord], now: float
 ) -> QueueStats:
     waiting, delayed, due, running, *firsts = numbers
-    began = [at for first in firsts if (at := moment_or_none(first)) is not None and at <= now]
-    live = state.over(queue)
+    began = [at for first in firsts if (at := timestamp_or_none(first)) is not None and at <= now]
+    live = state.applied_to(queue)
     return QueueStats(
         queue=queue.name,
         waiting=waiting + due,

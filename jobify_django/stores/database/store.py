@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 from django.conf import settings as django_settings
@@ -11,6 +10,7 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from jobify_django.conf import get_settings
+from jobify_django.runtime import MACHINE, Runtime
 from jobify_django.stores.database.add import Adding
 from jobify_django.stores.database.cancel import Cancelling
 from jobify_django.stores.database.claim import Claiming
@@ -38,7 +38,8 @@ class DatabaseStore(
 
     Args:
         alias: the name it goes by in messages.
-        clock: gives the time in seconds since the epoch; ``None`` leaves it to the database.
+        runtime: the machine it runs on. On a server the time is the server's, unless this has a clock of its
+            own.
         database: the database's key in ``settings.DATABASES``; ``None`` stands for ``JOBIFY["DATABASE"]``.
 
     Raises ``ImproperlyConfigured`` for a database that jobs cannot wait in.
@@ -47,7 +48,7 @@ class DatabaseStore(
     def __init__(
         self,
         alias: str = "database",
-        clock: Callable[[], float] | None = None,
+        runtime: Runtime = MACHINE,
         *,
         database: str | None = None,
     ) -> None:
@@ -56,7 +57,7 @@ class DatabaseStore(
             raise ImproperlyConfigured(" ".join(wrong))
         # Not in __new__: a subclass may name its database only in its own __init__.
         self.__class__ = _on(connections[self._database].vendor, type(self))
-        super().__init__(alias, clock or self._time)
+        super().__init__(alias, runtime)
         self._set_up()
 
 

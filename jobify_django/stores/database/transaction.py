@@ -1,8 +1,7 @@
-"""What every verb stands on: reads and writes in transactions, and what is told once they are committed."""
+"""What every verb stands on: reads and writes in transactions, and notifications once they are committed."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django.job import JobSpec
 from jobify_django.log import get_log
-from jobify_django.outage import Outage
+from jobify_django.repeated_failure import RepeatedFailure
 from jobify_django.stores.base import Store
 from jobify_django.stores.database.columns import NEW_QUEUE
 from jobify_django.stores.database.connection import Connection, autocommits, unshared
@@ -25,8 +24,8 @@ logger = get_log("jobify.store")
 TABLES = {"jobify_job", "jobify_queue", "jobify_pool"}
 
 
-class Crowded(Exception):
-    """There was room, but others who were after it at the same moment may take it: a second try tells."""
+class Contended(Exception):
+    """There was room, but other transactions may be about to take it: only a second try can tell."""
 
 
 class Transactions(Store):
@@ -35,36 +34,37 @@ class Transactions(Store):
     _database: str
     """The database's key in ``settings.DATABASES``."""
 
-    _locked = ""
+    _for_update = ""
     """Ends a SELECT whose rows are about to change, so that nobody else changes them first."""
 
-    _unlocked = ""
+    _skip_locked = ""
     """The same, passing over rows that somebody has locked."""
 
     _limits: Mapping[str, Any] = {}
     """The driver's options that end a wait for a server that has gone, in its own names and units."""
 
     def _set_up(self) -> None:
-        """Make what this store keeps in mind, once its database is known."""
-        self._unheard = Outage()
+        """Make what this store keeps for itself, once its database is known."""
+        self._notify_failures = RepeatedFailure(self.runtime)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads, and return its value; raises ``StoreError``."""
         raise NotImplementedError
 
     def _write(
-        self, work: Callable[[Connection], T], *, again: bool = False, patience: float | None = None
+        self, work: Callable[[Connection], T], *, may_repeat: bool = False, lock_timeout: float | None = None
     ) -> T:
         """Run ``work`` in a transaction: the caller's if one is open, otherwise a short one of our own.
 
         In a transaction of our own it may run more than once, where another one stood in its way, or where it
-        raises ``Crowded``.
+        raises ``Contended``.
 
         Args:
             work: what to do.
-            again: also do it again, once, on a new connection, after one that broke: for what may be done
-                twice. Without, raises ``StoreUncertain`` when the reply to the commit was lost.
-            patience: seconds it may wait for others' locks, from ``LEAST_PATIENCE`` to ``PATIENCE``.
+            may_repeat: also do it again, once, on a new connection, after one that broke: for what may be
+                done twice. Without, raises ``StoreUncertain`` when the reply to the commit was lost.
+            lock_timeout: seconds it may wait for others' locks, from ``SHORTEST_LOCK_WAIT`` to
+                ``LONGEST_LOCK_WAIT``.
 
         Raises ``StoreBusy``, ``StoreError``, and ``TransactionManagementError`` where the caller's
         transaction can only be rolled back.
@@ -75,7 +75,7 @@ class Transactions(Store):
         wrapper = self._wrapper
         return wrapper.in_atomic_block or not autocommits(wrapper)
 
-    def unseen(self, id: str = "") -> str:
+    def why_invisible(self, id: str = "") -> str:
         if id and not any(spec.id == id for spec in self._uncommitted()):
             return ""
         # Without autocommit a transaction is open all the time, and need not have anything in it.
@@ -96,32 +96,32 @@ class Transactions(Store):
         """Return what this thread's open ``atomic`` has added."""
         wrapper: Any = self._wrapper
         for _, call, *_ in wrapper.run_on_commit:
-            if isinstance(call, partial) and call.func == self._tell_added:
+            if isinstance(call, partial) and call.func == self._notify_added:
                 yield from call.args[1]
 
-    # What is told
+    # Notifications
 
-    def _tell_added(self, queue: str, added: Sequence[JobSpec]) -> None:
-        self._tell("work", queue)
+    def _notify_added(self, queue: str, added: Sequence[JobSpec]) -> None:
+        self._notify("work", queue)
 
-    def _tell_work(self, queues: Iterable[str]) -> None:
+    def _notify_work(self, queues: Iterable[str]) -> None:
         for queue in set(queues):
-            self._after_commit(partial(self._tell, "work", queue))
+            self._after_commit(partial(self._notify, "work", queue))
 
-    def _tell_room(self, queues: Iterable[str]) -> None:
+    def _notify_room(self, queues: Iterable[str]) -> None:
         for queue in set(queues):
-            self._after_commit(partial(self._tell, "room", queue))
+            self._after_commit(partial(self._notify, "room", queue))
 
-    def _tell_ended(self, ids: Sequence[str]) -> None:
+    def _notify_ended(self, ids: Sequence[str]) -> None:
         if ids:
-            self._after_commit(partial(self._tell, "ended", ids))
+            self._after_commit(partial(self._notify, "ended", ids))
 
-    def _tell(self, kind: Kind, about: Any) -> None:
+    def _notify(self, kind: Kind, about: Any) -> None:
         self.notifier.publish(kind, about)
-        self._tell_others(kind, about if isinstance(about, str) else "")
+        self._notify_others(kind, about if isinstance(about, str) else "")
 
-    def _tell_others(self, kind: str, queue: str = "") -> None:
-        """Tell other processes of a change that is committed. Most databases have other ways, or none."""
+    def _notify_others(self, kind: str, queue: str = "") -> None:
+        """Notify other processes of a change that is committed. Most databases have another way, or none."""
 
     def _after_commit(self, call: Callable[[], None]) -> None:
         """Run ``call`` when the open ``atomic`` commits, or now if there is none; what it raises is logged.
@@ -134,12 +134,12 @@ class Transactions(Store):
         try:
             call()
         except Exception as error:  # the change itself is made
-            if (word := self._unheard.fail(error)) is not None:
+            if (report := self._notify_failures.fail(error)) is not None:
                 logger.error(
-                    "a hint about a change of database %r failed (%d times)",
+                    "a notification of a change of database %r failed (%d times)",
                     self._database,
-                    word.times,
-                    exc_info=word.new,
+                    report.times,
+                    exc_info=report.new,
                 )
 
     def _ensure_queue(self, db: Connection, queue: str) -> None:
@@ -153,7 +153,7 @@ class Transactions(Store):
 
     def open(self) -> None:
         if self._wrapper.in_atomic_block or self._wrapper.allow_thread_sharing:
-            return  # somebody lends the thread his own
+            return  # the caller lends this thread a connection of its own
         wrapper: Any = connections.create_connection(self._database)
         theirs = wrapper.get_connection_params
 
@@ -178,7 +178,3 @@ class Transactions(Store):
                 return set(wrapper.introspection.table_names(cursor)) >= TABLES
         except Exception:  # the database's, and whoever keeps this thread from it: a test case, an event loop
             return False
-
-    def _time(self) -> float:
-        """Return the time that leases and delays are measured on, in seconds since the epoch."""
-        return time.time()

@@ -14,9 +14,9 @@ from typing import Any
 from jobify_django.conf import QueueSettings
 from jobify_django.exceptions import StoreError
 from jobify_django.log import get_log, quoted
-from jobify_django.stores.database.columns import CHANGE, NEW_CHANGE, STATE, spelled, to_change, to_state
-from jobify_django.stores.database.connection import Connection, chunks, marks
-from jobify_django.stores.database.pools import Presence
+from jobify_django.stores.database.columns import CHANGE, NEW_CHANGE, STATE, column_list, to_change, to_state
+from jobify_django.stores.database.connection import Connection, chunks, placeholders
+from jobify_django.stores.database.pools import PoolRegistry
 from jobify_django.stores.database.reading import order_from
 from jobify_django.stores.database.settle import KEYS
 from jobify_django.stores.value import QueueChange, QueueState
@@ -28,10 +28,10 @@ REORDER_PART = 5_000
 
 TUNE = """
     UPDATE jobify_queue SET version = ?, workers = ?, maxsize = ?, "order" = ?, paused = ? WHERE name = ?"""
-NEWEST = f"SELECT {spelled(CHANGE)} FROM jobify_queuechange WHERE queue = ? ORDER BY id DESC LIMIT ?"
+NEWEST = f"SELECT {column_list(CHANGE)} FROM jobify_queuechange WHERE queue = ? ORDER BY id DESC LIMIT ?"
 
 
-class Tuning(Presence):
+class Tuning(PoolRegistry):
     """The verbs ``tune``, ``reorder`` and ``changes``."""
 
     keeps_changes = True
@@ -48,8 +48,8 @@ class Tuning(Presence):
     ) -> QueueState:
         audit = (actor[:150], source[:16], self.clock())
         state = self._write(partial(self._tune, queue, changes, audit, expected))
-        self._tell_work([queue.name])
-        self._tell_room([queue.name])
+        self._notify_work([queue.name])
+        self._notify_room([queue.name])
         if state.reordering:
             self._reorder_all(queue, progress)
             # Of the rest it is what this change made: somebody may have made another one meanwhile.
@@ -67,7 +67,7 @@ class Tuning(Presence):
     ) -> QueueState:
         self._ensure_queue(db, queue.name)
         # Read by the statement that locks it: a transaction that began earlier would read an older version.
-        live = f"SELECT {STATE} FROM jobify_queue WHERE name = ? {self._locked}"
+        live = f"SELECT {STATE} FROM jobify_queue WHERE name = ? {self._for_update}"
         before = to_state(queue.name, *db.execute(live, (queue.name,)).fetchone())
         before.must_be(expected)
         after = replace(before, version=before.version + 1, **changes)
@@ -105,12 +105,12 @@ class Tuning(Presence):
     def reorder(self, queue: QueueSettings) -> int:
         moved = self._write(partial(self._reorder, queue, self.in_transaction()))
         if moved:
-            self._tell_work([queue.name])
+            self._notify_work([queue.name])
         return moved
 
     def _reorder(self, queue: QueueSettings, inside: bool, db: Connection) -> int:
         # Whoever has the row locked re-orders now, or changes the order once more.
-        live = f'SELECT "order", reordering FROM jobify_queue WHERE name = ? {self._unlocked}'
+        live = f'SELECT "order", reordering FROM jobify_queue WHERE name = ? {self._skip_locked}'
         order, mark = db.execute(live, (queue.name,)).fetchone() or (None, None)
         if mark is None:
             return 0
@@ -125,10 +125,12 @@ class Tuning(Presence):
             db.execute("UPDATE jobify_queue SET reordering = NULL WHERE name = ?", (queue.name,))
         moved = 0
         for part in chunks(sorted(found)):
-            lock = f"SELECT id FROM jobify_job WHERE id IN {marks(part)} ORDER BY id {self._unlocked}"
+            lock = (
+                f"SELECT id FROM jobify_job WHERE id IN {placeholders(part)} ORDER BY id {self._skip_locked}"
+            )
             free = [id for (id,) in db.execute(lock, part).fetchall()]
             if free:
-                db.execute(f"UPDATE jobify_job SET order_key = {key} WHERE id IN {marks(free)}", free)
+                db.execute(f"UPDATE jobify_job SET order_key = {key} WHERE id IN {placeholders(free)}", free)
             moved += len(free)
         return moved
 

@@ -10,29 +10,33 @@ import contextlib
 import itertools
 import os
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from jobify_django.log import get_log
-from jobify_django.outage import Outage
+from jobify_django.repeated_failure import RepeatedFailure
+from jobify_django.runtime import MACHINE, Runtime
 
 logger = get_log("jobify.store")
 
-LOOK_EVERY = 1.0
+CHECK_EVERY = 1.0
 
 
 class Watchdog:
-    """The calls under way in this process, and a thread that looks at them while there are any."""
+    """The calls under way in this process, and a thread that looks at them while there are any.
 
-    def __init__(self) -> None:
+    Args:
+        runtime: the machine this process runs on.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._numbers = itertools.count()
         self._calls: dict[int, tuple[float, Any]] = {}
-        self._awake = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._threadless = Outage()
+        self._awake = runtime.event()
+        self._thread: object = None
+        self._lock = runtime.lock()
+        self._no_thread = RepeatedFailure(runtime)
 
     @contextlib.contextmanager
     def limit(self, connection: Any, seconds: float) -> Iterator[None]:
@@ -43,7 +47,7 @@ class Watchdog:
             seconds: how long the block may take.
         """
         number = next(self._numbers)
-        self._calls[number] = (time.monotonic() + seconds, connection)
+        self._calls[number] = (self._runtime.monotonic() + seconds, connection)
         if not self._awake.is_set():
             self._wake()
         try:
@@ -54,17 +58,17 @@ class Watchdog:
     def _wake(self) -> None:
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._watch, name="jobify-watchdog", daemon=True)
+                thread = self._runtime.thread(target=self._watch, name="jobify-watchdog", daemon=True)
                 try:
                     thread.start()
                 except (RuntimeError, MemoryError) as error:
                     # The system refuses a thread. The next call tries again.
-                    if self._threadless.fail(error) is not None:
+                    if self._no_thread.fail(error) is not None:
                         logger.warning(
                             "event=no-thread error=%r: a call goes without its deadline", str(error)
                         )
                     return
-                self._threadless.over()
+                self._no_thread.recovered()
                 self._thread = thread
         self._awake.set()
 
@@ -73,8 +77,8 @@ class Watchdog:
             self._awake.wait()
             # A clock that is stepped at a bad moment (libfaketime) makes it an invalid argument.
             with contextlib.suppress(OSError):
-                time.sleep(LOOK_EVERY)
-            now = time.monotonic()
+                self._runtime.sleep(CHECK_EVERY)
+            now = self._runtime.monotonic()
             for number, (deadline, connection) in list(self._calls.items()):
                 if now > deadline and self._calls.pop(number, None) is not None:
                     shut_down(connection)
@@ -85,7 +89,7 @@ class Watchdog:
 
     def forget(self) -> None:
         """Begin anew in a child process, which has none of the parent's threads."""
-        self.__init__()  # type: ignore[misc]
+        self.__init__(self._runtime)  # type: ignore[misc]
 
 
 def shut_down(connection: Any) -> None:
@@ -95,6 +99,7 @@ def shut_down(connection: Any) -> None:
         end.shutdown(socket.SHUT_RDWR)
 
 
-watchdog = Watchdog()
+# One for all stores, on the machine itself: sockets are the machine's, and go silent on its time.
+watchdog = Watchdog(MACHINE)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=watchdog.forget)

@@ -31,7 +31,7 @@ class Line:
         self.delayed_count = 0
 
     def put(self, row: Row) -> None:
-        """Let a job wait, a new one or one that comes back."""
+        """Let a job wait, a new one or a returned one."""
         if row.status is not WAITING:
             row.status = WAITING
             row.pool = ""
@@ -40,7 +40,7 @@ class Line:
         heapq.heappush(self._heap, (row.order_key, row.sequence, row))
 
     def delay(self, row: Row) -> None:
-        """Let a job wait until it is eligible, a new one or one that comes back."""
+        """Let a job wait until it is eligible, a new one or a returned one."""
         row.status = DELAYED
         row.pool = ""
         self.running.pop(row.id, None)
@@ -56,20 +56,22 @@ class Line:
         leased = sum((row.lease_until or 0) >= now for row in self.running.values())
         return min(lane.want, lane.max_running - leased)
 
-    def quarantined(self, unknown: Collection[str]) -> Row | None:
-        """Return the job that is first in line, if it is in quarantine; at least one must wait."""
+    def quarantined(self, unknown_tasks: Collection[str]) -> Row | None:
+        """Return the job that is first in the queue, if it is in quarantine; at least one must wait."""
         heap = self._heap
         while heap[0][2].status is not WAITING:
             heapq.heappop(heap)
         first = heap[0][2]
-        if first.task in unknown:
-            known = [entry for entry in heap if entry[2].status is WAITING and entry[2].task not in unknown]
+        if first.task in unknown_tasks:
+            known = [
+                entry for entry in heap if entry[2].status is WAITING and entry[2].task not in unknown_tasks
+            ]
             if not known:
                 return None
             first = min(known)[2]
         return first if first.crashes else None
 
-    def take(self, want: int, unknown: Collection[str], quarantined: Row | None = None) -> list[Row]:
+    def take(self, want: int, unknown_tasks: Collection[str], quarantined: Row | None = None) -> list[Row]:
         """Take jobs that are not in quarantine, or this one that is."""
         taken: list[Row] = []
         passed: list[tuple[int, int, Row]] = []
@@ -79,7 +81,9 @@ class Line:
             row = entry[2]
             # Not one that left early, nor one whose second entry this is.
             if row.status is WAITING and row.id not in running:
-                if row.task in unknown or (row.crashes if quarantined is None else row is not quarantined):
+                if row.task in unknown_tasks or (
+                    row.crashes if quarantined is None else row is not quarantined
+                ):
                     passed.append(entry)
                     continue
                 running[row.id] = row
@@ -130,7 +134,7 @@ class Line:
     def stats(self, queue: QueueSettings, now: float, pools: Sequence[PoolRecord]) -> QueueStats:
         """Return the state of the queue."""
         self.promote(now)
-        live = self.state.over(queue)
+        live = self.state.applied_to(queue)
         return QueueStats(
             queue=self.name,
             waiting=self.waiting,
@@ -147,10 +151,11 @@ class Line:
 
 
 def take(
-    lines: Mapping[Line, int], unknown: Collection[str], quarantine: Quarantine
+    lines: Mapping[Line, int], unknown_tasks: Collection[str], quarantine: Quarantine
 ) -> tuple[list[Row], bool]:
-    """Take as many jobs of each line; return them, and whether one in quarantine blocks them."""
-    for line in lines if quarantine != "pass" else ():
-        if (row := line.quarantined(unknown)) is not None:
-            return ([], True) if quarantine == "wait" else (line.take(1, unknown, row), False)
-    return [row for line, want in lines.items() for row in line.take(want, unknown)], False
+    """Take as many jobs of each line; return them, and whether none was taken because one
+    in quarantine is first."""
+    for line in lines if quarantine != "skip" else ():
+        if (row := line.quarantined(unknown_tasks)) is not None:
+            return ([], True) if quarantine == "defer" else (line.take(1, unknown_tasks, row), False)
+    return [row for line, want in lines.items() for row in line.take(want, unknown_tasks)], False

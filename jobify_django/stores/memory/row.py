@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 
 from jobify_django.job import DELAYED, RUNNING, WAITING, Claim, Interruption, JobError, JobRecord, JobSpec
-from jobify_django.outcome import Next, Outcome
+from jobify_django.outcome import NextState, Outcome
 
 # One call in C; the names stand in the value's class alone.
 _as_record = attrgetter(*JobRecord._fields)
@@ -64,8 +64,8 @@ class Row:
             ),
         )
 
-    def settle(self, outcome: Outcome, after: Next, now: float) -> None:
-        """Take down how the latest attempt ended. The job's status and place are its line's."""
+    def settle(self, outcome: Outcome, after: NextState, now: float) -> None:
+        """Note how the latest attempt ended. The job's status and place are set by its line."""
         if not outcome.status.ended:
             entry = Interruption(self.attempt, outcome.reason, now, self.pool, outcome.charged)
             self.history = (*self.history, entry)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +22,8 @@ from jobify_django.job import (
     JobStatus,
 )
 from jobify_django.ordering import Order, order_key
-from jobify_django.outcome import LOST_REPLY, Next, Outcome, lease_ran_out, released, retried, what_becomes
+from jobify_django.outcome import LOST_REPLY, NextState, Outcome, expired, next_state, released, retried
+from jobify_django.runtime import MACHINE, Runtime
 from jobify_django.stores.base import Store
 from jobify_django.stores.memory.line import Line, take
 from jobify_django.stores.memory.row import Row
@@ -57,14 +56,19 @@ KEPT = 1_000
 
 
 class MemoryStore(Store):
-    """Jobs in dictionaries and heaps behind one lock, for pushes from any thread or event loop."""
+    """Jobs in dictionaries and heaps behind one lock, for pushes from any thread or event loop.
+
+    Args:
+        alias: the name it goes by in messages.
+        runtime: the machine it runs on.
+    """
 
     blocking = False
     shared = False
 
-    def __init__(self, alias: str = "memory", clock: Callable[[], float] = time.time) -> None:
-        super().__init__(alias, clock)
-        self._lock = threading.Lock()
+    def __init__(self, alias: str = "memory", runtime: Runtime = MACHINE) -> None:
+        super().__init__(alias, runtime)
+        self._lock = runtime.lock()
         self._lines: dict[str, Line] = {}
         self._live: dict[str, Row] = {}
         self._ended: OrderedDict[str, Row] = OrderedDict()
@@ -77,8 +81,8 @@ class MemoryStore(Store):
         queue: QueueSettings,
         specs: Sequence[JobSpec],
         *,
-        whole: bool = False,
-        patience: float | None = None,
+        all_or_nothing: bool = False,
+        lock_timeout: float | None = None,
     ) -> Added:
         now = self.clock()
         with self._lock:
@@ -90,7 +94,7 @@ class MemoryStore(Store):
             order = state.order or queue.order
             if line.waiting + len(specs) > maxsize:
                 fitting = self._fitting(line, maxsize, specs, now)
-                if whole and fitting < len(specs):
+                if all_or_nothing and fitting < len(specs):
                     return Added(0, line.waiting, maxsize, (), order, now)
                 specs = specs[:fitting]
             jobs = [self._find(spec.id) or self._enter(line, spec, order, now) for spec in specs]
@@ -116,11 +120,11 @@ class MemoryStore(Store):
                 until[name] = now + lane.lease
                 if (room := line.may_start(lane, now)) > 0:
                     open_[line] = room
-            taken, blocked = take(open_, demand.unknown, demand.quarantine)
+            taken, deferred = take(open_, demand.unknown_tasks, demand.quarantine)
             claims = [row.start(pool, now, until[row.queue]) for row in taken]
         for name in {row.queue for row in taken}:
             self.notifier.publish("room", name)
-        return Claimed(claims, refused, states, min(dues, default=None), blocked)
+        return Claimed(claims, refused, states, min(dues, default=None), deferred)
 
     def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
         until = self.clock() + lease
@@ -154,7 +158,7 @@ class MemoryStore(Store):
                     self._settle(row, outcome, now)
                     rows.append(row)
         if rows:
-            self._tell(rows, ended)
+            self._notify(rows, ended)
         elif ended:
             self.notifier.publish("ended", ended)
         return refused
@@ -167,24 +171,28 @@ class MemoryStore(Store):
             rows = [row for row in self._all_running() if row.pool == pool and row.id not in held]
             for row in rows:
                 self._settle(row, released(row, LOST_REPLY), now)
-        self._tell(rows)
+        self._notify(rows)
         return [row.id for row in rows]
 
     def rescue(
-        self, limit: int = 500, *, away: tuple[float, float] | None = None, longest: float | None = None
+        self,
+        limit: int = 500,
+        *,
+        outage: tuple[float, float] | None = None,
+        max_lease_left: float | None = None,
     ) -> Sequence[Rescued]:
         now = self.clock()
         rescued: list[Rescued] = []
         with self._lock:
-            if longest is not None:
-                self._cut_down(now, longest)
+            if max_lease_left is not None:
+                self._shorten_leases(now, max_lease_left)
             late = (row for row in self._all_running() if (row.lease_until or 0) < now)
             rows = list(itertools.islice(late, limit))
             for row in rows:
                 pool = row.pool
-                after = self._settle(row, lease_ran_out(row, row.lease_until, away), now)
+                after = self._settle(row, expired(row, row.lease_until, outage), now)
                 rescued.append(Rescued(row.id, row.queue, row.task, row.attempt, pool, after.status))
-        self._tell(rows)
+        self._notify(rows)
         return rescued
 
     def cancel(self, ids: Collection[str]) -> Mapping[str, JobStatus]:
@@ -204,7 +212,7 @@ class MemoryStore(Store):
                     self._end(row, CANCELLED, now)
                     line.compact()
                     rows.append(row)
-        self._tell(rows, room=True)
+        self._notify(rows, room=True)
         if any(status is RUNNING for status in before.values()):
             self.notifier.publish("work", None)
         return before
@@ -222,7 +230,7 @@ class MemoryStore(Store):
                 row.order_key = order_key(self._order(row.queue), row.priority, row.sequence)
                 self._settle(row, retried(row), now)
                 rows.append(row)
-        self._tell(rows)
+        self._notify(rows)
         return [row.id for row in rows]
 
     def prune(self, *, older_than: float, failed_older_than: float, limit: int = 500) -> int:
@@ -306,7 +314,7 @@ class MemoryStore(Store):
         self.notifier.publish("room", queue.name)
         return state
 
-    def beat(self, pool: PoolRecord) -> None:
+    def heartbeat(self, pool: PoolRecord) -> None:
         with self._lock:
             self._pools[pool.id] = (pool, self.clock())
 
@@ -322,12 +330,12 @@ class MemoryStore(Store):
 
     # Inside (all of it with the lock held)
 
-    def _cut_down(self, now: float, longest: float) -> None:
+    def _shorten_leases(self, now: float, max_lease_left: float) -> None:
         """Let no lease of a pool that is not known to be alive have more than so many seconds left."""
         alive = self._alive(now)
         for row in self._all_running():
-            if (row.lease_until or 0) > now + longest and row.pool not in alive:
-                row.lease_until = now + longest
+            if (row.lease_until or 0) > now + max_lease_left and row.pool not in alive:
+                row.lease_until = now + max_lease_left
 
     def _alive(self, now: float) -> dict[str, tuple[PoolRecord, float]]:
         return {id: (p, seen) for id, (p, seen) in self._pools.items() if abs(now - seen) < POOL_ALIVE}
@@ -365,9 +373,9 @@ class MemoryStore(Store):
             line.put(row)
         return row
 
-    def _settle(self, row: Row, outcome: Outcome, now: float) -> Next:
+    def _settle(self, row: Row, outcome: Outcome, now: float) -> NextState:
         """Let a job become what its latest attempt's outcome makes of it."""
-        after = what_becomes(outcome, crashes=row.crashes, cancel_requested=row.cancel_requested, now=now)
+        after = next_state(outcome, crashes=row.crashes, cancel_requested=row.cancel_requested, now=now)
         row.settle(outcome, after, now)
         if after.status is WAITING:
             self._line(row.queue).put(row)
@@ -393,8 +401,8 @@ class MemoryStore(Store):
         settings = get_settings().queues.get(queue)
         return self._line(queue).state.order or (settings.order if settings else "priority")
 
-    def _tell(self, rows: Sequence[Row], ended: Sequence[str] = (), *, room: bool = False) -> None:
-        """Hint at what changed; called without the lock."""
+    def _notify(self, rows: Sequence[Row], ended: Sequence[str] = (), *, room: bool = False) -> None:
+        """Publish what changed; called without the lock."""
         for queue in {row.queue for row in rows if room or not row.status.ended}:
             self.notifier.publish("work", queue)
             if room:

@@ -16,8 +16,8 @@ class StoreConformance(Adding, Claiming, Leasing, Ending, Looking, Tuning, Wakin
     """Every promise of a store, as tests that any runner finds. A subclass provides ``make_store``::
 
         class TestMyStore(StoreConformance):
-            def make_store(self, clock):
-                return MyStore("mine", clock=clock)
+            def make_store(self, runtime):
+                return MyStore("mine", runtime)
 
     It works as it stands under pytest, and beside ``unittest.TestCase`` (for a store on a Django database,
     ``TransactionTestCase``). Each test needs an empty store. Time is the tests' own: nothing sleeps.

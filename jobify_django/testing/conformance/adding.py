@@ -42,9 +42,9 @@ class Adding(Ground):
         self.add(0, queue=queue)
         specs = [self.spec() for _ in range(3)]
 
-        assert self.store.add(queue, specs, whole=True).taken == 0
+        assert self.store.add(queue, specs, all_or_nothing=True).taken == 0
         assert self.store.get([spec.id for spec in specs]) == {}
-        assert self.store.add(queue, specs[:2], whole=True).taken == 2
+        assert self.store.add(queue, specs[:2], all_or_nothing=True).taken == 2
 
     def test_a_claim_makes_room(self) -> None:
         queue = self.full()
@@ -151,8 +151,8 @@ class Adding(Ground):
     def test_impatience_is_no_reason_to_refuse_what_nobody_holds_up(self) -> None:
         specs = [self.spec() for _ in range(3)]
 
-        for spec, patience in zip(specs, (0.0, 5.0, None), strict=True):
-            assert self.store.add(self.queue, [spec], patience=patience).taken == 1
+        for spec, lock_timeout in zip(specs, (0.0, 5.0, None), strict=True):
+            assert self.store.add(self.queue, [spec], lock_timeout=lock_timeout).taken == 1
         assert self.claimed() == [spec.id for spec in specs]
 
     def test_a_delay_too_short_for_the_clock_is_none(self) -> None:

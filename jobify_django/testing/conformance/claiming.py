@@ -180,8 +180,8 @@ class Claiming(Ground):
         (strange,) = self.add(5, task="app.tasks.new")
         (known,) = self.add(0)
 
-        assert self.claimed(2, unknown={"app.tasks.new"}) == [known]
-        assert self.claimed(2, unknown={"app.tasks.new"}) == []
+        assert self.claimed(2, unknown_tasks={"app.tasks.new"}) == [known]
+        assert self.claimed(2, unknown_tasks={"app.tasks.new"}) == []
         assert self.status(strange) is WAITING
         assert self.store.position(strange) == 0
         assert self.claimed(2, pool=OTHER) == [strange]
@@ -190,5 +190,5 @@ class Claiming(Ground):
         (strange,) = self.add(5, task="app.tasks.Send")
         (known,) = self.add(0, task="app.tasks.send")
 
-        assert self.claimed(2, unknown={"app.tasks.Send"}) == [known]
+        assert self.claimed(2, unknown_tasks={"app.tasks.Send"}) == [known]
         assert self.status(strange) is WAITING

@@ -17,7 +17,7 @@ PRODUCERS = 8
 CLAIMERS = 3
 EACH = 25
 MAXSIZE = 5
-PATIENCE = 60.0
+LONGEST_WAIT = 60.0
 
 
 class Crowding(Ground):
@@ -58,7 +58,7 @@ class Crowding(Ground):
 
         def change(value: int) -> None:
             changes: dict[str, Any] = {"workers": value} if value % 2 else {"paused": True}
-            begin.wait(PATIENCE)
+            begin.wait(LONGEST_WAIT)
             try:
                 made.append(self.tune(expected=1, **changes).version)
             except StaleVersion as error:
@@ -79,7 +79,7 @@ def _at_once(bodies: Iterable[Callable[[], None]]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(LONGEST_WAIT)
 
 
 class _Crowd:
@@ -125,7 +125,7 @@ class _Crowd:
             self.added += [spec.id for spec in left[: added.taken]]
             left = left[added.taken :]
             if not added.taken:
-                # Polling is the truth, so a lost hint costs a moment and no more.
+                # Polling is the truth, so a lost notification costs a moment and no more.
                 self._room.acquire(timeout=0.05)
 
     def _claim(self, number: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from jobify_django.conf import QueueSettings
 from jobify_django.job import Claim, JobRecord, JobSpec, JobStatus
 from jobify_django.outcome import Outcome, cancelled, failed, released, succeeded
+from jobify_django.runtime import Runtime
 from jobify_django.stores import value
 from jobify_django.stores.base import Store
 from jobify_django.testing.clock import FakeClock
@@ -29,8 +30,8 @@ ARGUMENTS = '[["a"],{"b":1}]'
 class Ground:
     """One test's store. Every test gets a new instance, and so an empty one."""
 
-    def make_store(self, clock: Callable[[], float]) -> Store:
-        """Return an empty store that reads time from ``clock``."""
+    def make_store(self, runtime: Runtime) -> Store:
+        """Return an empty store that runs on ``runtime``, whose clock is the tests' own."""
         raise NotImplementedError
 
     @cached_property
@@ -41,7 +42,7 @@ class Ground:
     @cached_property
     def store(self) -> Store:
         """The store under test."""
-        return self.make_store(self.clock)
+        return self.make_store(self.clock.runtime())
 
     @cached_property
     def queue(self) -> QueueSettings:

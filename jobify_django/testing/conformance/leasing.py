@@ -235,11 +235,11 @@ class Leasing(Ground):
     # reconcile
 
     def test_running_jobs_a_pool_does_not_know_of_are_handed_back_uncharged(self) -> None:
-        known, unknown, others = self.start(), self.start(), self.start(pool=OTHER)
+        known, unknown_tasks, others = self.start(), self.start(), self.start(pool=OTHER)
 
-        assert list(self.store.reconcile(POOL, {known.id})) == [unknown.id]
+        assert list(self.store.reconcile(POOL, {known.id})) == [unknown_tasks.id]
 
-        job = self.record(unknown.id)
+        job = self.record(unknown_tasks.id)
         assert (job.status, job.crashes, job.history[0].charged) == (WAITING, 0, False)
         assert self.status(known.id) is self.status(others.id) is RUNNING
 
@@ -261,7 +261,7 @@ class Leasing(Ground):
         assert [rescued.id for rescued in self.crash(limit=2)] == [dead.id]
 
     def test_a_lease_outlives_the_memory_of_its_pool(self) -> None:
-        self.store.beat(a_pool(POOL))
+        self.store.heartbeat(a_pool(POOL))
         claim = self.start()
         self.store.retire(POOL)
 
@@ -340,7 +340,7 @@ class Leasing(Ground):
             self.store.cancel([claim.id])
             began = self.clock.now
 
-            (rescued,) = self.crash(away=(began, began + LEASE + 1) if store_was_away else None)
+            (rescued,) = self.crash(outage=(began, began + LEASE + 1) if store_was_away else None)
 
             assert rescued.status is self.status(claim.id) is CANCELLED
             assert self.waiting() == 0
@@ -376,14 +376,14 @@ class Leasing(Ground):
         crashes = {id: self.record(id).crashes for id in rescued}
         assert crashes == {**dict.fromkeys(rescued, 1), doomed.id: CRASH_LIMIT}
 
-    # Leases that ran out while the store was away, and those that a wrong clock wrote
+    # Leases that ran out in an outage, and those that a wrong clock wrote
 
     def test_a_lease_that_ran_out_while_the_store_was_away_is_no_crash(self) -> None:
         claim = self.start()
         for attempt in range(1, CRASH_LIMIT + 2):
             until = self.clock.now + LEASE
 
-            (rescued,) = self.crash(away=(until - 1, until + 1))
+            (rescued,) = self.crash(outage=(until - 1, until + 1))
 
             assert (rescued.id, rescued.attempt, rescued.status) == (claim.id, attempt, WAITING)
             assert self.record(claim.id).crashes == 0
@@ -398,7 +398,7 @@ class Leasing(Ground):
             ids.append(self.start().id)
             self.clock.advance(2)
 
-        rescued = self.crash(away=(began, began + 2))
+        rescued = self.crash(outage=(began, began + 2))
 
         assert {one.id for one in rescued} == set(ids)
         assert [self.record(id).crashes for id in ids] == [1, 0, 1]
@@ -408,19 +408,19 @@ class Leasing(Ground):
         day = 86_400.0
         self.clock.advance(day)
         claim = self.start()
-        self.store.beat(a_pool(POOL))
+        self.store.heartbeat(a_pool(POOL))
         self.clock.advance(-day)
 
-        assert list(self.store.rescue(longest=2 * LEASE)) == []
+        assert list(self.store.rescue(max_lease_left=2 * LEASE)) == []
         assert self.status(claim.id) is RUNNING
         self.clock.advance(2 * LEASE + 1)
-        assert [one.id for one in self.store.rescue(longest=2 * LEASE)] == [claim.id]
+        assert [one.id for one in self.store.rescue(max_lease_left=2 * LEASE)] == [claim.id]
 
     def test_a_clock_that_is_set_back_takes_no_job_from_a_pool_that_lives(self) -> None:
         claim = self.start()
         self.clock.advance(-3600)
         for _ in range(10):
-            assert list(self.store.rescue(longest=2 * LEASE)) == []
+            assert list(self.store.rescue(max_lease_left=2 * LEASE)) == []
             self.clock.advance(LEASE / 3)
             self.renew(claim)
 
@@ -430,9 +430,9 @@ class Leasing(Ground):
     def test_a_pool_that_lives_may_have_a_longer_lease_than_others_know_of(self) -> None:
         (id,) = self.add(0)
         self.claim(1, lease=100 * LEASE)
-        self.store.beat(a_pool(POOL))
+        self.store.heartbeat(a_pool(POOL))
 
-        assert list(self.store.rescue(longest=2 * LEASE)) == []
+        assert list(self.store.rescue(max_lease_left=2 * LEASE)) == []
         assert self.record(id).lease_until == self.clock.now + 100 * LEASE
 
     # Quarantine
@@ -440,14 +440,15 @@ class Leasing(Ground):
     def quarantined(self, *priorities: int, **values: Any) -> list[str]:
         """Add jobs, claim them, and let their pool die; return their ids."""
         ids = self.add(*priorities, **values)
-        self.claim(len(ids), queue=values.get("queue"), quarantine="pass")
+        self.claim(len(ids), queue=values.get("queue"), quarantine="skip")
         self.crash()
         return ids
 
     def asked(self, *queues: str, **choices: Any) -> tuple[list[str], bool]:
-        """Ask for four jobs of each queue; return the ids of those claimed, and whether it was blocked."""
+        """Ask for four jobs of each queue; return the ids of those claimed, and whether the claim was
+        deferred."""
         claimed = self.ask(dict.fromkeys(queues or ("default",), 4), **choices)
-        return [claim.id for claim in claimed.claims], claimed.blocked
+        return [claim.id for claim in claimed.claims], claimed.deferred
 
     def test_jobs_that_ran_when_their_pool_died_are_claimed_one_at_a_time(self) -> None:
         first, second = self.quarantined(0, 0)
@@ -460,7 +461,7 @@ class Leasing(Ground):
     def test_one_in_quarantine_that_is_not_first_in_line_is_passed_over(self) -> None:
         (alone,) = self.quarantined(0)
 
-        for choice in ("start", "wait"):
+        for choice in ("alone", "defer"):
             ids = self.add(5, -5)
             assert self.asked(quarantine=choice) == (ids, False)
         assert self.status(alone) is WAITING
@@ -471,26 +472,26 @@ class Leasing(Ground):
         quarantined = self.quarantined(0)
         self.add(0)
 
-        claimed = self.ask({"mail": 4, "default": 4}, quarantine="wait")
+        claimed = self.ask({"mail": 4, "default": 4}, quarantine="defer")
 
-        assert (list(claimed.claims), claimed.blocked) == ([], True)
+        assert (list(claimed.claims), claimed.deferred) == ([], True)
         assert set(claimed.states) == {"mail", "default"}
         assert self.waiting(mail) == 1
-        assert self.asked("mail", "default", quarantine="start") == (quarantined, False)
+        assert self.asked("mail", "default", quarantine="alone") == (quarantined, False)
 
     def test_outcomes_are_stored_although_one_in_quarantine_holds_up_the_claim(self) -> None:
         claim = self.start()
         self.renew(claim, lease=10 * LEASE)
         self.quarantined(0)
 
-        assert self.ask({"default": 4}, outcomes=[outcome(claim)], quarantine="wait").blocked
+        assert self.ask({"default": 4}, outcomes=[outcome(claim)], quarantine="defer").deferred
         assert self.status(claim.id) is SUCCESSFUL
 
     def test_those_in_quarantine_may_be_passed_over(self) -> None:
         quarantined = self.quarantined(0, 0)
         fresh = self.add(0, 0)
 
-        assert self.asked(quarantine="pass") == (fresh, False)
+        assert self.asked(quarantine="skip") == (fresh, False)
         assert [self.status(id) for id in quarantined] == [WAITING] * 2
 
     def test_one_in_quarantine_that_could_not_start_holds_up_nothing(self) -> None:
@@ -500,22 +501,22 @@ class Leasing(Ground):
             self.quarantined(0, queue=queue)
         self.tune(paused, paused=True)
         self.add(0, 0, queue=full)
-        self.claim(1, queue=full, quarantine="pass")
+        self.claim(1, queue=full, quarantine="skip")
         (fresh,) = self.add(0)
         lanes: dict[str, int | Lane] = {"paused": 4, "busy": 0, "default": 4}
         lanes["full"] = Lane(4, LEASE, max_running=1)
 
-        claimed = self.ask(lanes, unknown={strange}, quarantine="wait")
+        claimed = self.ask(lanes, unknown_tasks={strange}, quarantine="defer")
 
-        assert ([claim.id for claim in claimed.claims], claimed.blocked) == ([fresh], False)
+        assert ([claim.id for claim in claimed.claims], claimed.deferred) == ([fresh], False)
 
     def test_one_in_quarantine_behind_one_of_an_unknown_task_is_first_in_line(self) -> None:
         self.quarantined(9, task="app.tasks.new")
         known = self.quarantined(0)
         self.add(0)
 
-        assert self.ask({"default": 4}, unknown={"app.tasks.new"}, quarantine="wait").blocked
-        assert self.claimed(4, unknown={"app.tasks.new"}) == known
+        assert self.ask({"default": 4}, unknown_tasks={"app.tasks.new"}, quarantine="defer").deferred
+        assert self.claimed(4, unknown_tasks={"app.tasks.new"}) == known
 
     def test_a_due_job_that_goes_first_goes_before_one_in_quarantine(self) -> None:
         due = self.add(5, delay=LEASE)

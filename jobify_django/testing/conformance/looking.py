@@ -207,7 +207,7 @@ class Looking(Ground):
 
     def test_a_pool_that_reported_itself_is_alive(self) -> None:
         pool = a_pool(POOL, "default", "mail")
-        self.store.beat(pool)
+        self.store.heartbeat(pool)
         self.clock.advance(3)
 
         (seen,) = self.store.pools()
@@ -216,8 +216,8 @@ class Looking(Ground):
         assert (seen.started_at, dict(seen.queues), seen.age) == (pool.started_at, dict(pool.queues), 3)
 
     def test_stats_name_the_pools_that_serve_a_queue(self) -> None:
-        self.store.beat(a_pool(POOL, "default"))
-        self.store.beat(a_pool(OTHER, "mail", "default"))
+        self.store.heartbeat(a_pool(POOL, "default"))
+        self.store.heartbeat(a_pool(OTHER, "mail", "default"))
 
         stats = self.store.stats([self.queue, a_queue("mail")])
 
@@ -225,24 +225,24 @@ class Looking(Ground):
         assert {pool.id for pool in stats["mail"].pools} == {OTHER}
 
     def test_a_pool_that_stays_silent_is_no_longer_alive(self) -> None:
-        self.store.beat(a_pool(POOL))
+        self.store.heartbeat(a_pool(POOL))
         self.clock.advance(POOL_ALIVE - 1)
-        self.store.beat(a_pool(OTHER))
+        self.store.heartbeat(a_pool(OTHER))
         self.clock.advance(2)
 
         assert self.alive() == [OTHER]
 
     def test_a_pool_that_reports_again_is_seen_once_and_fresh(self) -> None:
-        self.store.beat(a_pool(POOL, "default"))
+        self.store.heartbeat(a_pool(POOL, "default"))
         self.clock.advance(10)
-        self.store.beat(a_pool(POOL, "mail"))
+        self.store.heartbeat(a_pool(POOL, "mail"))
 
         (seen,) = self.store.pools()
 
         assert (seen.age, set(seen.queues)) == (0, {"mail"})
 
     def test_a_retired_pool_is_forgotten(self) -> None:
-        self.store.beat(a_pool(POOL))
+        self.store.heartbeat(a_pool(POOL))
         self.store.retire(POOL)
         self.store.retire(OTHER)
 
@@ -250,10 +250,10 @@ class Looking(Ground):
 
     def test_a_pool_whose_clock_was_ahead_is_not_alive_for_as_long(self) -> None:
         self.clock.advance(86_400)
-        self.store.beat(a_pool(POOL))
+        self.store.heartbeat(a_pool(POOL))
         self.clock.advance(-86_400)
-        self.store.beat(a_pool(OTHER))
+        self.store.heartbeat(a_pool(OTHER))
 
         assert self.alive() == [OTHER]
-        self.store.beat(a_pool(POOL))
+        self.store.heartbeat(a_pool(POOL))
         assert self.alive() == [POOL, OTHER]

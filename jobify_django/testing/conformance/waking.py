@@ -1,4 +1,4 @@
-"""Hints: with all of them lost polling still finds the work, but inside a process none needs to be."""
+"""Notifications: with all of them lost polling finds the work, but inside a process none may be lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobify_django.testing.conformance.ground import Ground, a_queue, outcome
 
 
 class Waking(Ground):
-    """What listeners of the same process hear, and when."""
+    """What the listeners of the same process are called with, and when."""
 
     def heard(self, kind: Kind) -> list[object]:
         """Begin to listen; return the list of what is heard, without what could be about anything."""
@@ -34,7 +34,7 @@ class Waking(Ground):
         self.teardown_method()
         getattr(super(), "tearDown", lambda: None)()
 
-    def test_an_add_hints_at_work_unless_it_takes_nothing(self) -> None:
+    def test_an_add_notifies_of_work_unless_it_takes_nothing(self) -> None:
         queue = self.full()
         heard = self.heard("work")
 
@@ -43,7 +43,7 @@ class Waking(Ground):
         self.add(0, queue=a_queue("mail"))
         assert "mail" in heard
 
-    def test_a_claim_hints_at_room_unless_it_takes_nothing(self) -> None:
+    def test_a_claim_notifies_of_room_unless_it_takes_nothing(self) -> None:
         heard = self.heard("room")
 
         self.claim(1)
@@ -53,7 +53,7 @@ class Waking(Ground):
         # Perhaps twice: the store's own word comes back from outside.
         assert set(heard) == {"default"}
 
-    def test_an_outcome_hints_at_the_end_also_within_a_claim_unless_it_is_refused(self) -> None:
+    def test_an_outcome_notifies_of_the_end_also_within_a_claim_unless_it_is_refused(self) -> None:
         first, second = self.start(), self.start()
         heard = self.heard("ended")
 
@@ -64,7 +64,7 @@ class Waking(Ground):
         self.store.settle([outcome(first)])
         assert heard == [[first.id], [second.id]]
 
-    def test_jobs_that_come_back_hint_at_work(self) -> None:
+    def test_jobs_that_come_back_notify_of_work(self) -> None:
         claim = self.start()
         heard = self.heard("work")
 
@@ -75,14 +75,14 @@ class Waking(Ground):
         self.crash()
         assert "default" in heard
 
-    def test_a_retry_hints_at_work(self) -> None:
+    def test_a_retry_notifies_of_work(self) -> None:
         id = self.end(FAILED)
         heard = self.heard("work")
         self.store.retry([id])
 
         assert "default" in heard
 
-    def test_cancelling_a_waiting_job_hints_at_room_and_at_the_end(self) -> None:
+    def test_cancelling_a_waiting_job_notifies_of_room_and_at_the_end(self) -> None:
         (id,) = self.add(0)
         room, ended = self.heard("room"), self.heard("ended")
         self.store.cancel([id])
@@ -90,7 +90,7 @@ class Waking(Ground):
         assert "default" in room
         assert ended == [[id]]
 
-    def test_a_job_failed_by_its_crashes_hints_at_the_end(self) -> None:
+    def test_a_job_failed_by_its_crashes_notifies_of_the_end(self) -> None:
         claim = self.start()
         heard = self.heard("ended")
         while self.status(claim.id) is not FAILED:
@@ -100,7 +100,7 @@ class Waking(Ground):
 
         assert heard == [[claim.id]]
 
-    def test_a_tuning_hints_at_work_and_at_room(self) -> None:
+    def test_a_tuning_notifies_of_work_and_at_room(self) -> None:
         work, room = self.heard("work"), self.heard("room")
         self.tune(maxsize=5)
 
