@@ -30,4 +30,4 @@ class TestDatabaseStoreByTheWatermark(StoreConformance):
         be_patient(monkeypatch)
 
     def make_store(self, runtime: Runtime) -> Store:
-        return by_the_watermark(DatabaseStore("database", runtime))
+        return by_the_watermark("database", runtime)
