@@ -156,10 +156,8 @@ def deaf(wal: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deaf:
     return Deaf(wal, tmp_path / "other")
 
 
-@tells
-def test_a_watcher_that_misses_a_write_goes_by_the_clock(
-    wal: File, deaf: Deaf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def one_that_has_missed_a_write(wal: File, deaf: Deaf, monkeypatch: pytest.MonkeyPatch) -> FileChangeDetector:
+    """Return a change detector that goes by the clock, because its watch did not tell of a write."""
     one = FileChangeDetector(wal.version, deaf.watch, MACHINE)
     assert one()
     wal.write()
@@ -167,6 +165,14 @@ def test_a_watcher_that_misses_a_write_goes_by_the_clock(
 
     monkeypatch.setattr(change_detector, "WAIT", PATIENCE)
     assert not knows_by_the_kernel(one)
+    return one
+
+
+@tells
+def test_a_watcher_that_misses_a_write_goes_by_the_clock(
+    wal: File, deaf: Deaf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = one_that_has_missed_a_write(wal, deaf, monkeypatch)
     wal.write()
     assert one()
     assert not one()
@@ -179,13 +185,7 @@ def test_a_watcher_that_has_missed_a_write_asks_the_kernel_again_later(
     wal: File, deaf: Deaf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(change_detector, "WATCH_AGAIN_AFTER", 0.0)
-    one = FileChangeDetector(wal.version, deaf.watch, MACHINE)
-    assert one()
-    wal.write()
-    assert one()
-
-    monkeypatch.setattr(change_detector, "WAIT", PATIENCE)
-    assert not knows_by_the_kernel(one)
+    one = one_that_has_missed_a_write(wal, deaf, monkeypatch)
     one()
     assert deaf.asked == 2
     wal.write()
