@@ -19,7 +19,7 @@ STYLE = """
     .title { font-size: 16px; font-weight: 600; }
     .tick { fill: #59636e; font-size: 12px; }
     .grid { stroke: #d8dee4; stroke-width: 1; }
-    .axis { stroke: #59636e; stroke-width: 1; }
+    .axis { fill: none; stroke: #59636e; stroke-width: 1; }
     .line { fill: none; stroke-width: 2; }
     .s0 { stroke: #0969da; } .s1 { stroke: #bc4c00; } .s2 { stroke: #1a7f37; } .s3 { stroke: #8250df; }
     .s4 { stroke: #bf3989; }
