@@ -8,7 +8,8 @@ PY      = $(VENV)/bin/python
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup hooks test coverage demo lint format types imports docs wheel smoke release bench simulate mutants chaos
+.PHONY: help setup hooks test coverage demo lint format types imports docs wheel smoke release bench growth longrun
+.PHONY: simulate mutants chaos
 .PHONY: ci clean
 
 help: ## List these targets
@@ -66,6 +67,12 @@ release: ## Build and try what would be uploaded (VERSION=0.2.0); it uploads not
 
 bench: $(VENV)/.ready-bench ## Run the benchmarks
 	@$(PY) -m benchmarks $(ARGS)
+
+growth: $(VENV)/.ready-growth ## Draw how it grows (SERVER=postgresql://... or SQLite; ARGS="pools --scale 0.1")
+	@$(PY) -m benchmarks.growth $(if $(SERVER),--server $(SERVER)) --images $(or $(IMAGES),docs/images) $(ARGS)
+
+longrun: $(PY) ## An hour at 500 jobs/s beside procrastinate and awa (SERVER=postgresql://...; ARGS="--seconds 60")
+	@$(PY) -m benchmarks.long_run $(if $(SERVER),--server $(SERVER)) $(ARGS)
 
 simulate: $(VENV)/.ready-test ## Hunt for a seed that breaks the pools in simulated time (ARGS="--seed 17" replays one)
 	@$(PY) -m tests.simulation $(or $(ARGS),--seconds 60)
