@@ -28,28 +28,27 @@ MOST = CHUNK
 
 # Spelt so that PostgreSQL finds by its id what is looked for by its id. When its statistics have seen no
 # running job it takes the index of running jobs for empty; but a held snapshot fills that with dead entries.
-RUNNING = "j.status || '' = 'running'"
-# Jobs of one pool are renewed by one thread and ended by another. In whatever order the rest of a statement
-# goes through them, it locks them in this one, so that neither waits for what the other waits for.
-HELD = "ORDER BY j.id FOR NO KEY UPDATE OF j"
+# Jobs of one pool are renewed by one thread and ended by another. Both lock them one by one, in the order of
+# their ids, so that neither waits for what the other waits for.
+HELD = "j.id = v.id AND j.attempt = v.attempt AND j.status || '' = 'running' FOR NO KEY UPDATE"
 
 RENEW = SingleStatement(
     "renew",
     ("text[]", "integer[]", "text", "double precision"),
     f"""
     WITH held AS MATERIALIZED (
-        SELECT j.id FROM unnest($1, $2) v (id, attempt)
-        JOIN jobify_job j ON j.id = v.id AND j.attempt = v.attempt
-        WHERE j.pool = $3 AND {RUNNING} {HELD})
+        SELECT v.id FROM (SELECT * FROM unnest($1, $2) v (id, attempt) ORDER BY id) v CROSS JOIN LATERAL (
+            SELECT FROM jobify_job j WHERE j.pool = $3 AND {HELD}) j)
     UPDATE jobify_job j SET lease_until = $4
     FROM held WHERE j.id = held.id
     RETURNING j.id, cancel_requested""",
 )
 ENDS = ("text[]", "integer[]", "text[]", "text[]", "text[]", "double precision")
 HELD_BY_ENDS = f"""
-        SELECT v.* FROM unnest($1, $2, $3, $4, $5) v (id, attempt, status, result, error)
-        JOIN jobify_job j ON j.id = v.id AND j.attempt = v.attempt
-        WHERE {RUNNING} %s {HELD}"""
+        SELECT v.* FROM (
+            SELECT * FROM unnest($1, $2, $3, $4, $5) v (id, attempt, status, result, error) %s
+            ORDER BY id) v
+        CROSS JOIN LATERAL (SELECT FROM jobify_job j WHERE {HELD}) j"""
 END_HELD = """
     UPDATE jobify_job j
     SET status = held.status, result = held.result, error = held.error, ended_at = $6, lease_until = NULL
@@ -79,7 +78,7 @@ TURN = SingleStatement(
         FROM unnest($7, $8) w (queue, want) LEFT JOIN jobify_queue q ON q.name = w.queue),
     verdict AS MATERIALIZED (
         SELECT NOT EXISTS (SELECT FROM look WHERE paused IS NOT TRUE AND (head <> '' OR due <= $6)) AS short),
-    held AS MATERIALIZED ({HELD_BY_ENDS % "AND (SELECT short FROM verdict)"}),
+    held AS MATERIALIZED ({HELD_BY_ENDS % "WHERE (SELECT short FROM verdict)"}),
     ended AS ({END_HELD}),
     done AS MATERIALIZED (SELECT count(*) AS jobs, clock_timestamp() AS at FROM ended),
     next AS MATERIALIZED (
