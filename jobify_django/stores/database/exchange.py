@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from jobify_django.job import Claim
 from jobify_django.outcome import Outcome
 from jobify_django.stores.database.claim import Claiming, Peek, claimed_of
-from jobify_django.stores.database.columns import CLAIM, STATE, STATE_NAMES, to_claim, to_state
+from jobify_django.stores.database.columns import STATE, STATE_NAMES, to_claim, to_state
 from jobify_django.stores.database.connection import CHUNK, Connection, Held, Row, chunks
 from jobify_django.stores.database.reading import text_of, timestamp_or_none
 from jobify_django.stores.database.renew import Renewing
@@ -43,44 +43,50 @@ RENEW = SingleStatement(
     FROM held WHERE j.id = held.id
     RETURNING j.id, cancel_requested""",
 )
-ENDS = ("text[]", "integer[]", "text[]", "text[]", "text[]", "double precision")
-HELD_BY_ENDS = f"""
+ENDS = ("text[]", "integer[]", "text[]", "text[]", "text[]")
+END_ALL = f"""
+    held AS MATERIALIZED (
         SELECT v.* FROM (
-            SELECT * FROM unnest($1, $2, $3, $4, $5) v (id, attempt, status, result, error) %s
-            ORDER BY id) v
-        CROSS JOIN LATERAL (SELECT FROM jobify_job j WHERE {HELD}) j"""
-END_HELD = """
-    UPDATE jobify_job j
-    SET status = held.status, result = held.result, error = held.error, ended_at = $6, lease_until = NULL
-    FROM held WHERE j.id = held.id
-    RETURNING j.id, j.attempt"""
-END = SingleStatement("end", ENDS, f"WITH held AS MATERIALIZED ({HELD_BY_ENDS % ''}) {END_HELD}")
+            SELECT * FROM unnest(%s) v (id, attempt, status, result, error) %s ORDER BY id) v
+        CROSS JOIN LATERAL (SELECT FROM jobify_job j WHERE {HELD}) j),
+    ended AS (
+        UPDATE jobify_job j
+        SET status = held.status, result = held.result, error = held.error, ended_at = %s, lease_until = NULL
+        FROM held WHERE j.id = held.id
+        RETURNING j.id, j.attempt)"""
+END = SingleStatement(
+    "end",
+    (*ENDS, "double precision"),
+    f"WITH {END_ALL % ('$1, $2, $3, $4, $5', '', '$6')} SELECT id, attempt FROM ended",
+)
 
 # Without the columns whose values are known: no job in quarantine is started, and all at one time.
 STARTED = ("order_key", "sequence", *(name for name in Claim._fields if name not in ("started_at", "crashes")))
 LOOKED = ("queue", *STATE_NAMES, "head", "due")
-# "head" is as in PEEK, and so are the jobs that may start. What is known of a limit only when the statement
-# runs is taken by the planner for a tenth of all there are, which it would rather sort; so there is a fixed
-# one below it, and no more is locked than is asked for, for rows are locked one by one. The jobs are started
-# by their places in the table, not joined by their ids, or it would read the whole table for them: a job
-# that moves meanwhile (it is being re-ordered, say) is passed over as one that is locked. Ends come first, as
-# whoever waits for a lock must hold none on jobs that wait.
-TURN = SingleStatement(
-    "turn",
-    (*ENDS, "text[]", "integer[]", "double precision[]", "text"),
-    f"""
-    WITH look AS MATERIALIZED (
+# Whether to go the short way is seen first. "head" is as in PEEK.
+LOOK = f"""
+    look AS MATERIALIZED (
         SELECT w.queue, w.want, {STATE},
                (SELECT CASE j.crashes WHEN 0 THEN '' ELSE j.id END FROM jobify_job j
                 WHERE j.queue = w.queue AND j.status = 'waiting'
                 ORDER BY j.order_key, j.sequence LIMIT 1) AS head,
-               (SELECT min(eligible_at) FROM jobify_job j WHERE j.queue = w.queue AND j.status = 'delayed') AS due
-        FROM unnest($7, $8) w (queue, want) LEFT JOIN jobify_queue q ON q.name = w.queue),
+               (SELECT min(eligible_at) FROM jobify_job j
+                WHERE j.queue = w.queue AND j.status = 'delayed') AS due
+        FROM unnest($1, $2) w (queue, want) LEFT JOIN jobify_queue q ON q.name = w.queue),
     verdict AS MATERIALIZED (
-        SELECT NOT EXISTS (SELECT FROM look WHERE paused IS NOT TRUE AND (head <> '' OR due <= $6)) AS short),
-    held AS MATERIALIZED ({HELD_BY_ENDS % "WHERE (SELECT short FROM verdict)"}),
-    ended AS ({END_HELD}),
-    done AS MATERIALIZED (SELECT count(*) AS jobs, clock_timestamp() AS at FROM ended),
+        SELECT NOT EXISTS (
+            SELECT FROM look WHERE paused IS NOT TRUE AND (head <> '' OR due <= $4)) AS short)"""
+# Before anything starts, for whoever waits for a lock must hold none on jobs that wait.
+ENDS_FIRST = f"""
+    {END_ALL % ("$6, $7, $8, $9, $10", "WHERE (SELECT short FROM verdict)", "$4")},
+    done AS MATERIALIZED (SELECT count(*) AS jobs, clock_timestamp() AS at FROM ended)"""
+NO_ENDS = "done AS MATERIALIZED (SELECT 0 AS jobs, clock_timestamp() AS at FROM verdict)"
+# What is known of a limit only when the statement runs is taken by the planner for a tenth of all there are,
+# which it would rather sort; so there is a fixed one below it. No more is locked than is asked for, for rows
+# are locked one by one. Jobs are started by their places in the table: joined by their ids, the planner would
+# read the whole table for them. A job that moves meanwhile (it is being re-ordered, say) is passed over as
+# one that is locked.
+START = f"""
     next AS MATERIALIZED (
         SELECT n.place FROM look CROSS JOIN LATERAL (
             SELECT place FROM (
@@ -91,18 +97,21 @@ TURN = SingleStatement(
         WHERE look.paused IS NOT TRUE AND (SELECT short AND jobs >= 0 FROM verdict, done)),
     started AS (
         UPDATE jobify_job j
-        SET status = 'running', attempt = attempt + 1, pool = $10, started_at = $6,
-            lease_until = ($9)[array_position($7, queue::text)]
+        SET status = 'running', attempt = attempt + 1, pool = $5, started_at = $4,
+            lease_until = ($3)[array_position($1, queue::text)]
         WHERE ctid = ANY (ARRAY(SELECT place FROM next))
         RETURNING {", ".join(STARTED)})
     SELECT {", ".join(STARTED)}, {", ".join(["NULL"] * len(LOOKED))},
-           NULL AS short, NULL AS refused, NULL AS seconds FROM started
+           NULL AS short, NULL AS ended, NULL AS seconds FROM started
     UNION ALL
-    SELECT {", ".join(["NULL"] * len(STARTED))}, queue, {STATE}, head, due, short,
-           CASE WHEN short AND jobs < cardinality($1) THEN ARRAY(SELECT id || ' ' || attempt FROM ended) END,
+    SELECT {", ".join(["NULL"] * len(STARTED))}, queue, {STATE}, head, due, short, %s,
            extract(epoch FROM clock_timestamp() - at)::double precision
-    FROM look, verdict, done""",
-)
+    FROM look, verdict, done"""
+# Only where some did not hold their jobs.
+ENDED = "CASE WHEN jobs < cardinality($6) THEN ARRAY(SELECT id || ' ' || attempt FROM ended) END"
+DEMAND = ("text[]", "integer[]", "double precision[]", "double precision", "text")
+CLAIM = SingleStatement("claim", DEMAND, f"WITH {LOOK}, {NO_ENDS}, {START % 'NULL::text[]'}")
+TURN = SingleStatement("turn", (*DEMAND, *ENDS), f"WITH {LOOK}, {ENDS_FIRST}, {START % ENDED}")
 AFTER_STARTED, AFTER_LOOKED = len(STARTED), len(STARTED) + len(LOOKED)
 KNOWN = STARTED.index("eligible_at") + 1
 """Where, in a claim, the values stand that ``STARTED`` leaves out."""
@@ -119,15 +128,17 @@ class Exchanging(OneMessage, Claiming, Renewing, Settling):
         if not (self._is_short(demand) and _only_end(outcomes)):
             return None
         names = list(demand.lanes)
-        wants = array([max(0, lane.want) for lane in demand.lanes.values()])
+        wants = [max(0, lane.want) for lane in demand.lanes.values()]
+        asked, ends = (array(names), array(wants)), _ends(outcomes)
         moments: list[float] = []
 
         def values() -> Sequence[object]:
-            moments.append(self.clock())
-            until = [repr(moments[-1] + lane.lease) for lane in demand.lanes.values()]
-            return (*_ends(outcomes), moments[-1], array(names), wants, array(until), demand.pool)
+            now = self.clock()
+            moments.append(now)
+            until = array([now + lane.lease for lane in demand.lanes.values()])
+            return (*asked, until, now, demand.pool, *ends)
 
-        rows = self._send(TURN, values)
+        rows = self._send(TURN if outcomes else CLAIM, values)
         if rows is None:
             return None
         looks = [row[AFTER_STARTED:] for row in rows if row[AFTER_STARTED] is not None]
@@ -176,7 +187,7 @@ class Exchanging(OneMessage, Claiming, Renewing, Settling):
 
     def _renew_all(self, pool: str, held: Held, lease: float) -> dict[str, bool]:
         if len(held) <= MOST:
-            attempts = list(map(array, zip(*held, strict=True)))
+            attempts = _arrays(held)
             rows = self._send(RENEW, lambda: (*attempts, pool, self.clock() + lease))
             if rows is not None:
                 return dict(rows)
@@ -185,8 +196,7 @@ class Exchanging(OneMessage, Claiming, Renewing, Settling):
     def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
         found: list[Row] = []
         for part in chunks(held):
-            attempts = map(array, zip(*part, strict=True))
-            found += db.execute(RENEW.plain, RENEW.in_order((*attempts, pool, until))).fetchall()
+            found += db.execute(RENEW.plain, RENEW.in_order((*_arrays(part), pool, until))).fetchall()
         return dict(found)
 
 
@@ -197,17 +207,16 @@ def _only_end(outcomes: Sequence[Outcome]) -> bool:
 def _ends(outcomes: Sequence[Outcome]) -> Sequence[str]:
     """Return the first five values of ``ENDS``."""
     rows = [(one.id, one.attempt, one.status, one.result, text_of(one.error)) for one in outcomes]
-    return _arrays(rows, 5)
+    return _arrays(rows)
 
 
 def _end_values(ends: Sequence[End]) -> Sequence[object]:
     rows = [(id, attempt, status, result, error) for status, result, error, _, id, attempt in ends]
-    return (*_arrays(rows, 5), ends[0][3])
+    return (*_arrays(rows), ends[0][3])
 
 
-def _arrays(rows: Sequence[Row], width: int) -> Sequence[str]:
-    columns = zip(*rows, strict=True) if rows else [()] * width
-    return [array(column) for column in columns]
+def _arrays(rows: Sequence[Row]) -> Sequence[str]:
+    return [array(column) for column in zip(*rows, strict=True)]
 
 
 def _settled(outcomes: Sequence[Outcome], ended: Collection[tuple[str, int]] | None) -> Settled:
