@@ -6,6 +6,7 @@ means to change one of these texts changes it here too, with a measurement.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,11 +21,19 @@ from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import Demand, Lane
 from jobify_django.testing.conformance.ground import a_queue
-from tests.claims import claim
+from tests.claims import POOL, claim
 from tests.workshop import database
 
 pytestmark = database
 
+# What PostgreSQL is sent in one message: a transaction by itself, whose statement was prepared before.
+AT_ONCE = {
+    "begin": (
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; "
+        "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; "
+        "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+    )
+}
 TEXTS: dict[str, dict[str, list[str]]] = {
     "sqlite": {
         "begin a push": [],
@@ -140,20 +149,28 @@ TEXTS: dict[str, dict[str, list[str]]] = {
         ],
         "end": [
             """
-                WITH held AS MATERIALIZED ( SELECT v.* FROM jobify_job j, (VALUES (%s, %s, %s, %s::double
-                precision, %s, %s::integer)) v (status, result, error, ended_at, id, attempt) WHERE j.id =
-                v.id AND j.attempt = v.attempt AND j.status || '' = 'running' ORDER BY j.id FOR NO KEY
-                UPDATE OF j) UPDATE jobify_job j SET status = held.status, result = held.result, error =
-                held.error, ended_at = held.ended_at, lease_until = NULL FROM held WHERE j.id = held.id
-                RETURNING j.id, j.attempt""",
+                WITH held AS MATERIALIZED ( SELECT v.* FROM ( SELECT * FROM unnest(%s::text[],
+                %s::integer[], %s::text[], %s::text[], %s::text[]) v (id, attempt, status, result, error)
+                ORDER BY id) v CROSS JOIN LATERAL (SELECT FROM jobify_job j WHERE j.id = v.id AND j.attempt
+                = v.attempt AND j.status || '' = 'running' FOR NO KEY UPDATE) j), ended AS ( UPDATE
+                jobify_job j SET status = held.status, result = held.result, error = held.error, ended_at =
+                %s::double precision, lease_until = NULL FROM held WHERE j.id = held.id RETURNING j.id,
+                j.attempt) SELECT id, attempt FROM ended""",
         ],
         "renew": [
             """
-                WITH held AS MATERIALIZED ( SELECT id FROM jobify_job j WHERE (id, attempt) IN ((%s, %s))
-                AND pool = %s AND status || '' = 'running' ORDER BY j.id FOR NO KEY UPDATE OF j) UPDATE
-                jobify_job j SET lease_until = %s FROM held WHERE j.id = held.id RETURNING j.id,
-                cancel_requested""",
+                WITH held AS MATERIALIZED ( SELECT v.id FROM (SELECT * FROM unnest(%s::text[],
+                %s::integer[]) v (id, attempt) ORDER BY id) v CROSS JOIN LATERAL ( SELECT FROM jobify_job j
+                WHERE j.pool = %s::text AND j.id = v.id AND j.attempt = v.attempt AND j.status || '' =
+                'running' FOR NO KEY UPDATE) j) UPDATE jobify_job j SET lease_until = %s::double precision
+                FROM held WHERE j.id = held.id RETURNING j.id, cancel_requested""",
         ],
+        "claim at once": ["%(begin)s; EXECUTE jobify_claim(%%s, %%s, %%s, %%s, %%s)" % AT_ONCE],
+        "end and claim at once": [
+            "%(begin)s; EXECUTE jobify_turn(%%s, %%s, %%s, %%s, %%s, %%s, %%s, %%s, %%s, %%s)" % AT_ONCE
+        ],
+        "end at once": ["%(begin)s; EXECUTE jobify_end(%%s, %%s, %%s, %%s, %%s, %%s)" % AT_ONCE],
+        "renew at once": ["%(begin)s; EXECUTE jobify_renew(%%s, %%s, %%s, %%s)" % AT_ONCE],
         "sync": [
             """
                 SELECT NULL AS id, name, version, workers, maxsize, "order", paused, reordering FROM
@@ -255,17 +272,25 @@ TEXTS: dict[str, dict[str, list[str]]] = {
 
 @pytest.fixture
 def store(jobify: Any) -> Store:
-    """A store that has been used: the queue's row is there, and a server's clock is known."""
+    """A store that has been used: the queue's row is there, a server's clock is known, and so are the
+    statements that it prepares."""
     if not getattr(connection, "mysql_is_mariadb", True):
         pytest.skip("MariaDB's are pinned; MySQL spells its waits for locks otherwise")
     store = DatabaseStore()
-    push(store)
-    (held,) = claim(store)
-    store.settle([succeeded(held)])
+    use(store)
     return store
 
 
 QUEUE: QueueSettings = a_queue()
+
+
+def use(store: Store) -> None:
+    """Let a store do once what it does all the time."""
+    push(store, 2)
+    (first,) = claim(store)
+    store.renew(POOL, {first.id: first.attempt}, 60.0)
+    (second,) = store.claim(Demand(POOL, {"default": Lane(1, 60.0)}), [succeeded(first)]).claims
+    store.settle([succeeded(second)])
 
 
 def push(store: Store, jobs: int = 1, **values: Any) -> None:
@@ -274,7 +299,8 @@ def push(store: Store, jobs: int = 1, **values: Any) -> None:
 
 
 def plain(statement: str) -> str:
-    return " ".join(statement.split())
+    """A statement on one line; the name of a prepared one without the number that is made from its text."""
+    return re.sub(r"\b(jobify_[a-z]+)_[0-9a-f]{8}\(", r"\1(", " ".join(statement.split()))
 
 
 @contextmanager
@@ -291,9 +317,10 @@ def said() -> Iterator[list[str]]:
         yield seen
 
 
-def expected(*names: str) -> list[str]:
+def expected(*names: str, at_once: str = "") -> list[str]:
+    """The statements of these names; the one ``at_once`` where there is one that does it all."""
     texts = TEXTS[connection.vendor]
-    return [plain(text) for name in names for text in texts[name]]
+    return [plain(text) for name in ([at_once] if at_once in texts else names) for text in texts[name]]
 
 
 def test_a_push(store: Store) -> None:
@@ -306,16 +333,16 @@ def test_a_claim_without_limits(store: Store) -> None:
     push(store, 2)
     with said() as seen:
         assert len(claim(store)) == 1
-    assert seen == expected("look", "begin", "look", "start")
+    assert seen == expected("look", "begin", "look", "start", at_once="claim at once")
 
 
 def test_a_settlement_with_the_next_claim(store: Store) -> None:
     push(store, 2)
     (held,) = claim(store)
     with said() as seen:
-        claimed = store.claim(Demand("a-pool", {"default": Lane(1, 60.0)}), [succeeded(held)])
+        claimed = store.claim(Demand(POOL, {"default": Lane(1, 60.0)}), [succeeded(held)])
         assert len(claimed.claims) == 1
-    assert seen == expected("begin", "end", "look", "start")
+    assert seen == expected("begin", "end", "look", "start", at_once="end and claim at once")
 
 
 def test_a_settlement_alone(store: Store) -> None:
@@ -323,21 +350,21 @@ def test_a_settlement_alone(store: Store) -> None:
     held = claim(store)
     with said() as seen:
         assert list(store.settle([succeeded(one) for one in held])) == []
-    assert seen == expected("begin", "end")
+    assert seen == expected("begin", "end", at_once="end at once")
 
 
 def test_a_renewal(store: Store) -> None:
     push(store)
     (held,) = claim(store)
     with said() as seen:
-        assert list(store.renew("a-pool", {held.id: held.attempt}, 60.0).lost) == []
-    assert seen == expected("begin", "renew")
+        assert list(store.renew(POOL, {held.id: held.attempt}, 60.0).lost) == []
+    assert seen == expected("begin", "renew", at_once="renew at once")
 
 
 def test_a_claim_with_nothing_to_take(store: Store) -> None:
     with said() as seen:
         assert claim(store) == []
-    assert seen == expected("look")
+    assert seen == expected("look", at_once="claim at once")
 
 
 def test_what_a_pool_must_know_of_what_others_did(store: Store) -> None:

@@ -40,6 +40,9 @@ def note(value: int = 0) -> None: ...
 class Always(Watermarks):
     """Watermarks of every queue, which are as high as they can be at every claim."""
 
+    def __contains__(self, queue: str) -> bool:
+        return True
+
     def of(self, queue: str, db: Connection) -> Watermark | None:
         self.claimed(queue, NEVER)
         super().of(queue, db)  # only those whose number is known from a look before are not late

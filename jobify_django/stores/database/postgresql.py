@@ -13,18 +13,16 @@ from jobify_django.job import Claim
 from jobify_django.stores.database.announcement import TABLE, Announcing
 from jobify_django.stores.database.claim import DUE, Selection
 from jobify_django.stores.database.columns import CLAIM, to_claim
-from jobify_django.stores.database.connection import Connection, Held, by_rows, placeholders
+from jobify_django.stores.database.connection import Connection, placeholders
+from jobify_django.stores.database.exchange import Exchanging
 from jobify_django.stores.database.listener import ListenDetector, NotifySender
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
-from jobify_django.stores.database.settle import End
+from jobify_django.stores.database.single_statement import STATEMENT_TIMEOUT, code_of
 from jobify_django.stores.database.store import DatabaseStore
 from jobify_django.stores.database.watchdog import watchdog
 from jobify_django.stores.database.watermark import PARTS, WITHIN, Watermarks
 from jobify_django.stores.notifier import ChangeDetector
 from jobify_django.stores.value import Diagnosis
-
-STATEMENT_TIMEOUT = 15
-"""Seconds a statement in a transaction of our own may take."""
 
 DEADLINE = 20.0
 """Seconds a transaction of our own may take; then the server has gone, whatever the socket says."""
@@ -56,28 +54,6 @@ START = f"""
     SET status = 'running', attempt = attempt + 1, pool = ?, started_at = ?, lease_until = ?
     FROM next WHERE j.id = next.id
     RETURNING order_key, sequence, {CLAIM.replace("id,", "j.id,", 1)}"""
-# Spelt so that PostgreSQL finds by its id what is looked for by its id. When its statistics have seen no
-# running job it takes the index of running jobs for empty; but a held snapshot fills that with dead entries.
-RUNNING = "status || '' = 'running'"
-# Jobs of one pool are renewed by one thread and ended by another. In whatever order the rest of a statement
-# goes through them, it locks them in this one, so that neither waits for what the other waits for.
-HELD = "ORDER BY j.id FOR NO KEY UPDATE OF j"
-RENEW = f"""
-    WITH held AS MATERIALIZED (
-        SELECT id FROM jobify_job j WHERE (id, attempt) IN (%s) AND pool = ? AND {RUNNING} {HELD})
-    UPDATE jobify_job j SET lease_until = ?
-    FROM held WHERE j.id = held.id
-    RETURNING j.id, cancel_requested"""
-END_ROW = "(?, ?, ?, ?::double precision, ?, ?::integer)"
-END = f"""
-    WITH held AS MATERIALIZED (
-        SELECT v.* FROM jobify_job j, (VALUES %s) v (status, result, error, ended_at, id, attempt)
-        WHERE j.id = v.id AND j.attempt = v.attempt AND j.{RUNNING} {HELD})
-    UPDATE jobify_job j
-    SET status = held.status, result = held.result, error = held.error, ended_at = held.ended_at,
-        lease_until = NULL
-    FROM held WHERE j.id = held.id
-    RETURNING j.id, j.attempt"""
 # Whether a transaction is open that has a smaller number than the mark, and jobs or announcements here. Only
 # such a one can have read the order that was in force before.
 LATE = f"""
@@ -96,7 +72,7 @@ SNAPSHOTS = """
     ORDER BY xact_start LIMIT 5"""
 
 
-class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
+class PostgreSQLStore(Exchanging, Announcing, ServerTransactions, DatabaseStore):
     """Jobs in a PostgreSQL database."""
 
     # One round trip. READ COMMITTED whatever the project uses: each statement sees what is committed then.
@@ -116,13 +92,9 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._watermarks = Watermarks(self.runtime)
         self._notify_sender = NotifySender(self._database, self.runtime)
 
     # A job's way
-
-    def _skip_peek(self, queue: str) -> bool:
-        return queue in self._watermarks
 
     def _first_in_quarantine(self, db: Connection, queue: str, unknown_tasks: Sequence[str]) -> str:
         watermark = self._watermarks.of(queue, db)
@@ -152,12 +124,6 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         # RETURNING keeps no order.
         return [to_claim(claim) for _, _, *claim in sorted(rows)]
 
-    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
-        return dict(by_rows(db, RENEW, "(?, ?)", held, after=(pool, until)))
-
-    def _end(self, db: Connection, ends: Sequence[End]) -> set[tuple[str, int]]:
-        return {(id, attempt) for id, attempt in by_rows(db, END, END_ROW, ends)}
-
     # A changed order
 
     def _mark(self, db: Connection) -> int:
@@ -176,10 +142,10 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         return (f"{begin}; SET LOCAL lock_timeout = '{max(1, int(lock_timeout * 1000))}ms'",)
 
     def _collided(self, error: DjangoError) -> bool:
-        return _code(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
+        return code_of(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
 
     def _lacks_tables(self, error: DjangoError) -> bool:
-        return _code(error) in (NO_TABLE, NO_COLUMN)
+        return code_of(error) in (NO_TABLE, NO_COLUMN)
 
     def change_detector(self) -> ChangeDetector | None:
         wrapper: Any = self._wrapper
@@ -204,8 +170,3 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
 
     def _deadline(self) -> AbstractContextManager[object]:
         return watchdog.limit(self._wrapper.connection, DEADLINE)
-
-
-def _code(error: BaseException) -> str:
-    cause = error.__cause__
-    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""

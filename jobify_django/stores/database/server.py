@@ -121,7 +121,7 @@ class ServerTransactions(Transactions):
                 cursor.execute("COMMIT")
             except DjangoError as error:
                 if self._broken(error):
-                    raise _Uncertain from error
+                    raise Uncertain from error
                 raise
             return value
 
@@ -139,10 +139,10 @@ class ServerTransactions(Transactions):
             except Contended:
                 if tried == TRIES:
                     raise
-            except (_Uncertain, DjangoError) as caught:
-                error = caught.__cause__ if isinstance(caught, _Uncertain) else caught
+            except (Uncertain, DjangoError) as caught:
+                error = caught.__cause__ if isinstance(caught, Uncertain) else caught
                 assert isinstance(error, DjangoError)
-                uncertain = uncertain or (error if isinstance(caught, _Uncertain) else None)
+                uncertain = uncertain or (error if isinstance(caught, Uncertain) else None)
                 broken = self._broken(error)
                 if broken:
                     self.close()  # the next call gets a new one
@@ -264,8 +264,8 @@ class Reading(NamedTuple):
         return self.error <= error or abs(self.ahead - old.ahead) > self.error + error
 
 
-class _Uncertain(Exception):
-    """The reply to a COMMIT was lost; the cause says how."""
+class Uncertain(Exception):
+    """The connection broke while a commit was under way; the cause says how."""
 
 
 def _line(error: Exception) -> str:
