@@ -10,21 +10,19 @@ from typing import Any
 from django.db import Error as DjangoError
 
 from jobify_django.job import Claim
-from jobify_django.stores.database.announcement import TABLE, Announcing
+from jobify_django.stores.database.announcement import TABLE
 from jobify_django.stores.database.claim import DUE, Selection
 from jobify_django.stores.database.columns import CLAIM, to_claim
-from jobify_django.stores.database.connection import Connection, Held, by_rows, placeholders
+from jobify_django.stores.database.connection import Connection, Held, by_rows, placeholders, sql_state
 from jobify_django.stores.database.listener import ListenDetector, NotifySender
-from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
+from jobify_django.stores.database.server import SILENCE_TIMEOUT, STATEMENT_TIMEOUT
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.store import DatabaseStore
+from jobify_django.stores.database.ticketing import Ticketing
 from jobify_django.stores.database.watchdog import watchdog
 from jobify_django.stores.database.watermark import PARTS, WITHIN, Watermarks
 from jobify_django.stores.notifier import ChangeDetector
 from jobify_django.stores.value import Diagnosis
-
-STATEMENT_TIMEOUT = 15
-"""Seconds a statement in a transaction of our own may take."""
 
 DEADLINE = 20.0
 """Seconds a transaction of our own may take; then the server has gone, whatever the socket says."""
@@ -96,7 +94,7 @@ SNAPSHOTS = """
     ORDER BY xact_start LIMIT 5"""
 
 
-class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
+class PostgreSQLStore(Ticketing, DatabaseStore):
     """Jobs in a PostgreSQL database."""
 
     # One round trip. READ COMMITTED whatever the project uses: each statement sees what is committed then.
@@ -176,10 +174,10 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         return (f"{begin}; SET LOCAL lock_timeout = '{max(1, int(lock_timeout * 1000))}ms'",)
 
     def _collided(self, error: DjangoError) -> bool:
-        return _code(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
+        return sql_state(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
 
     def _lacks_tables(self, error: DjangoError) -> bool:
-        return _code(error) in (NO_TABLE, NO_COLUMN)
+        return sql_state(error) in (NO_TABLE, NO_COLUMN)
 
     def change_detector(self) -> ChangeDetector | None:
         wrapper: Any = self._wrapper
@@ -204,8 +202,3 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
 
     def _deadline(self) -> AbstractContextManager[object]:
         return watchdog.limit(self._wrapper.connection, DEADLINE)
-
-
-def _code(error: BaseException) -> str:
-    cause = error.__cause__
-    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
