@@ -98,7 +98,7 @@ def translate(statement: str) -> str:
 def array(values: Iterable[Any]) -> str:
     """Return texts and numbers as the text of one array of PostgreSQL's: a statement has one value then,
     however many they are, and so one text. Drivers take ten times as long for a list."""
-    return "{%s}" % ",".join(map(_element, values))
+    return f"{{{','.join(map(_element, values))}}}"
 
 
 def _element(value: Any) -> str:

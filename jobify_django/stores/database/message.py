@@ -19,6 +19,9 @@ from jobify_django.stores.database.connection import Row, sql_state
 
 NOT_PREPARED, PREPARED_ALREADY = "26000", "42P05"
 
+IDLE = 0
+"""The status of a connection outside of a transaction, in libpq."""
+
 MISHAPS = 3
 """So often a connection may turn out to have another session than it had: then a pooler is in between, and
 nothing is prepared any more."""
@@ -142,5 +145,5 @@ def rows_of(cursor: Any, after: int) -> list[Any]:
 
 def _leave_transaction(cursor: CursorWrapper) -> None:
     # Of one that was begun by the message itself; otherwise it is left already.
-    if cursor.db.connection.info.transaction_status != 0:
+    if cursor.db.connection.info.transaction_status != IDLE:
         cursor.execute("ROLLBACK")

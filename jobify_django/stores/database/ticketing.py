@@ -40,7 +40,7 @@ from jobify_django.stores.database.announcement import (
 from jobify_django.stores.database.columns import INTO_JOB, JOB, NewJob
 from jobify_django.stores.database.connection import Connection, array, lock_wait, sql_state
 from jobify_django.stores.database.listener import NOTIFY, NotifySender
-from jobify_django.stores.database.message import Messages, Statement, rows_of
+from jobify_django.stores.database.message import IDLE, Messages, Statement, rows_of
 from jobify_django.stores.database.reading import order_from, within
 from jobify_django.stores.database.server import STATEMENT_TIMEOUT, ServerTransactions
 from jobify_django.stores.database.ticket import LIVE, Book
@@ -96,16 +96,16 @@ EACH_ITS_SNAPSHOT = "current_setting('transaction_isolation') = 'read committed'
 ADMITTED = f"b.numbers[1] > {FIRST} AND b.numbers[{JOBS}] <= {LIMIT} AND {OF_THIS_QUEUE}"
 
 # Before a number is taken, in a statement of its own, so that what follows has a later snapshot.
-ANNOUNCE = Statement(f"""
-    SELECT pg_current_xact_id(), pg_advisory_xact_lock_shared({CLASS.replace("?", "$1::integer")}, $2::integer)
-    """)
+SHARED_LOCK = f"pg_advisory_xact_lock_shared({CLASS.replace('?', '$1::integer')}, $2::integer)"
+ANNOUNCE = Statement(f"SELECT pg_current_xact_id(), {SHARED_LOCK}")
 ADD_ONE = Statement(f"""
     INSERT {INTO_JOB} SELECT {_inserted(ORDER)} FROM ({ONE_NEW}) new
     WHERE new.n > {FIRST} AND new.n <= {LIMIT} AND {OF_THIS_QUEUE} AND {EACH_ITS_SNAPSHOT}
     ON CONFLICT (id) DO NOTHING RETURNING sequence""")
 ADD_MANY = Statement(f"""
     INSERT {INTO_JOB} SELECT {_inserted(ORDER)}
-    FROM (SELECT ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, {JOBS})) AS numbers OFFSET 0) b
+    FROM (SELECT ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, {JOBS})) AS numbers
+          OFFSET 0) b
     CROSS JOIN LATERAL ({NEW}) new WHERE {ADMITTED} AND {EACH_ITS_SNAPSHOT}
     ON CONFLICT (id) DO NOTHING RETURNING sequence""")
 
@@ -114,7 +114,8 @@ ADD_MANY = Statement(f"""
 ADD_INSIDE = Statement(f"""
     WITH a AS MATERIALIZED (
         SELECT CASE WHEN $18::integer = 0 THEN TRUE
-            WHEN coalesce(pg_sequence_last_value('jobify_job_number'), 0) + {JOBS} <= {LIMIT} AND {OF_THIS_QUEUE}
+            WHEN coalesce(pg_sequence_last_value('jobify_job_number'), 0) + {JOBS} <= {LIMIT}
+                AND {OF_THIS_QUEUE}
             THEN pg_advisory_xact_lock_shared({CLASS.replace("?", "$17::integer")}, $18::integer) IS NOT NULL
             END AS made),
     b AS MATERIALIZED (
@@ -129,13 +130,15 @@ ADD_INSIDE = Statement(f"""
 # Without a book: what others have announced is added up once this push has announced and taken its numbers,
 # and the jobs are counted in a later snapshot. The settings of the transaction hand it on.
 DOOR = Statement(f"SELECT pg_advisory_xact_lock({CLASS.replace('?', '$1::integer')}, 0)")
+ANNOUNCED_BY_NOW = ANNOUNCED.replace("?", "$1::integer").replace("granted", "granted AND b.numbers[1] > 0")
 LOOK = Statement(f"""
-    SELECT set_config('jobify.numbers', b.numbers::text, true),
-           set_config('jobify.others', ({ANNOUNCED.replace("?", "$1::integer")} + 0 * b.numbers[1])::text, true)
-    FROM (SELECT ARRAY(SELECT nextval('jobify_job_number')
-                       FROM generate_series(1, $3::integer + length(a.made))) AS numbers
-          FROM (SELECT pg_advisory_xact_lock_shared({CLASS.replace("?", "$1::integer")}, $2::integer)::text || {BEGUN}
-                       AS made OFFSET 0) a OFFSET 0) b""")
+    SELECT set_config('jobify.numbers', c.numbers, true), set_config('jobify.others', c.others, true)
+    FROM (
+        SELECT b.numbers::text AS numbers, {ANNOUNCED_BY_NOW}::text AS others
+        FROM (
+            SELECT ARRAY(SELECT nextval('jobify_job_number')
+                         FROM generate_series(1, $3::integer + length(a.made))) AS numbers
+            FROM (SELECT {SHARED_LOCK}::text || {BEGUN} AS made OFFSET 0) a OFFSET 0) b OFFSET 0) c""")
 _known_order = "CASE WHEN b.line IN ({}) THEN b.line ELSE {} END".format(
     ", ".join(f"'{order}'" for order in ORDERS), ORDER
 )
@@ -146,7 +149,8 @@ ADD_COUNTED = Statement(f"""
                (SELECT count(*) FROM jobify_job WHERE queue = {_place("queue")} AND status = 'waiting')
                    AS waiting,
                (SELECT count(*) FROM jobify_job
-                WHERE queue = {_place("queue")} AND status = 'delayed' AND eligible_at <= {_place("pushed_at")})
+                WHERE queue = {_place("queue")} AND status = 'delayed'
+                  AND eligible_at <= {_place("pushed_at")})
                    AS due,
                (SELECT count(*) FROM jobify_job WHERE queue = {_place("queue")} AND status = 'delayed')
                    AS delayed
@@ -160,7 +164,7 @@ ADD_COUNTED = Statement(f"""
         ON CONFLICT (id) DO NOTHING RETURNING status)
     SELECT {TABLE}::bigint, b.numbers, b.waiting, b.due, b.delayed, b.others, b.maxsize, b.line, b.fits,
            (SELECT count(*) FROM added WHERE status = 'waiting'),
-           CASE WHEN NOT b.fits THEN EXISTS (SELECT 1 FROM jobify_job WHERE id = ANY ({_place("id", "[]")})) END
+           NOT b.fits AND EXISTS (SELECT 1 FROM jobify_job WHERE id = ANY ({_place("id", "[]")}))
     FROM b""")
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; "
@@ -243,9 +247,14 @@ class Ticketing(Announcing, ServerTransactions):
                 return found
             return self._send_counted(push, cursor, wait, now), False
         except BaseException:
-            if cursor.db.connection is None or cursor.db.connection.info.transaction_status != 0:
-                self._roll_back(cursor)
+            self._leave(cursor)
             raise
+
+    def _leave(self, cursor: CursorWrapper) -> None:
+        """End the transaction that a message has begun and not ended."""
+        connection = cursor.db.connection
+        if connection is not None and connection.info.transaction_status != IDLE:
+            self._roll_back(cursor)
 
     def _send_by_book(
         self, push: Push, book: Book, cursor: CursorWrapper, wait: float, now: float
@@ -266,14 +275,15 @@ class Ticketing(Announcing, ServerTransactions):
                 # A transaction of its own after the commit: what notifies holds up all others that do.
                 end = f"{COMMIT}; {NOTIFY}"
                 rows = self._messages.send(
-                    cursor, [announce, add], begin=BEGIN + TIMEOUT, before=[timeout], end=end, after=[work]
+                    cursor, [announce, add], begin=BEGIN + TIMEOUT, before=(timeout,), end=end, after=(work,)
                 )
             else:
-                rows = self._messages.send(cursor, [announce, add], begin=TIMEOUT, before=[timeout])
+                rows = self._messages.send(cursor, [announce, add], begin=TIMEOUT, before=(timeout,))
         except DjangoError as error:
             if sql_state(error) != TIMED_OUT:
                 raise
-            rows = []  # whoever comes now waits for the lock as long as it may
+            self._leave(cursor)
+            rows = []  # the next message waits for the lock as long as it may
         if not rows:
             return None
         last = self._last[book.table] = rows[-1][0]
@@ -296,7 +306,7 @@ class Ticketing(Announcing, ServerTransactions):
             cursor,
             calls,
             begin=BEGIN + TIMEOUT + LOCK_TIMEOUT,
-            before=[int(STATEMENT_TIMEOUT * 1000), max(1, int(wait * 1000))],
+            before=(int(STATEMENT_TIMEOUT * 1000), max(1, int(wait * 1000))),
             end=COMMIT,
         )
         table, numbers, waits, due, delayed, others, live, order, fits, added, known = row
