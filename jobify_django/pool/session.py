@@ -21,10 +21,12 @@ from django.utils.functional import cached_property
 from jobify_django.current import current
 from jobify_django.file import NOTED
 
+# What a push prepares is left: its name is made from its text, so it is the same whoever says it.
 STATEMENT = re.compile(
     r"""(?:^|;|\*/)\s*
         (?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b|STATEMENT\b) | RESET\b | USE\b | PRAGMA\b.*=
-         | ATTACH\b | LISTEN\b | PREPARE\b | CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP | LOCK\s+TABLES\b)""",
+         | ATTACH\b | LISTEN\b | PREPARE\s+(?!jobify_) | CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP
+         | LOCK\s+TABLES\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
 CALLS = ("set_config(", "advisory_lock(", "advisory_lock_shared(", "get_lock(", ":=")

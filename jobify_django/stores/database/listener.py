@@ -58,17 +58,22 @@ class NotifySender:
         self._runtime = runtime
         self._sent_at: dict[str, float] = {}
 
+    def is_due(self, payload: str) -> bool:
+        """Return whether a notification is to be sent now; if so, the same is not due again for a moment."""
+        now = self._runtime.monotonic()
+        if now - self._sent_at.get(payload, 0.0) < DEBOUNCE:
+            return False
+        self._sent_at[payload] = now
+        return True
+
     def send(self, kind: str, queue: str = "", *, at_commit: bool = False) -> None:
         """Send a notification, unless the same was sent a moment ago. Errors are ignored: it may be lost.
 
         With ``at_commit`` it is part of the caller's transaction, and the server sends it at the commit.
         """
         payload = f"{kind} {queue}"
-        if not at_commit:  # nobody knows how long it is until the commit
-            now = self._runtime.monotonic()
-            if now - self._sent_at.get(payload, 0.0) < DEBOUNCE:
-                return
-            self._sent_at[payload] = now
+        if not at_commit and not self.is_due(payload):  # nobody knows how long it is until the commit
+            return
         send, values = (NOTIFY_AT_COMMIT, [CHANNEL, payload]) if at_commit else (NOTIFY, [payload])
         with contextlib.suppress(Exception), connections[self._alias].cursor() as cursor:
             cursor.execute(send, values)

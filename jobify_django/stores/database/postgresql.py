@@ -10,17 +10,17 @@ from typing import Any
 from django.db import Error as DjangoError
 
 from jobify_django.job import Claim
-from jobify_django.stores.database.announcement import TABLE, Announcing
+from jobify_django.stores.database.announcement import TABLE
 from jobify_django.stores.database.claim import DUE, Selection
 from jobify_django.stores.database.columns import CLAIM, to_claim
-from jobify_django.stores.database.connection import Connection, placeholders
+from jobify_django.stores.database.connection import Connection, placeholders, sql_state
 from jobify_django.stores.database.exchange import Exchanging
 from jobify_django.stores.database.listener import ListenDetector, NotifySender
-from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
-from jobify_django.stores.database.single_statement import STATEMENT_TIMEOUT, code_of
+from jobify_django.stores.database.server import SILENCE_TIMEOUT, STATEMENT_TIMEOUT
 from jobify_django.stores.database.store import DatabaseStore
+from jobify_django.stores.database.ticketing import Ticketing
 from jobify_django.stores.database.watchdog import watchdog
-from jobify_django.stores.database.watermark import PARTS, WITHIN, Watermarks
+from jobify_django.stores.database.watermark import PARTS, WITHIN
 from jobify_django.stores.notifier import ChangeDetector
 from jobify_django.stores.value import Diagnosis
 
@@ -72,7 +72,7 @@ SNAPSHOTS = """
     ORDER BY xact_start LIMIT 5"""
 
 
-class PostgreSQLStore(Exchanging, Announcing, ServerTransactions, DatabaseStore):
+class PostgreSQLStore(Exchanging, Ticketing, DatabaseStore):
     """Jobs in a PostgreSQL database."""
 
     # One round trip. READ COMMITTED whatever the project uses: each statement sees what is committed then.
@@ -142,10 +142,10 @@ class PostgreSQLStore(Exchanging, Announcing, ServerTransactions, DatabaseStore)
         return (f"{begin}; SET LOCAL lock_timeout = '{max(1, int(lock_timeout * 1000))}ms'",)
 
     def _collided(self, error: DjangoError) -> bool:
-        return code_of(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
+        return sql_state(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
 
     def _lacks_tables(self, error: DjangoError) -> bool:
-        return code_of(error) in (NO_TABLE, NO_COLUMN)
+        return sql_state(error) in (NO_TABLE, NO_COLUMN)
 
     def change_detector(self) -> ChangeDetector | None:
         wrapper: Any = self._wrapper

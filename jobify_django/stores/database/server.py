@@ -31,6 +31,9 @@ TRIES_INSIDE = 5
 FIRST_SLEEP = 0.005
 LONGEST_SLEEP = 0.2
 
+STATEMENT_TIMEOUT = 15
+"""Seconds a statement in a transaction of our own may take, where the server keeps to that."""
+
 SILENCE_TIMEOUT = 15
 """Seconds a transaction of ours may wait for its next statement. A host that freezes or is cut off before the
 commit of its claim keeps those jobs from all others, and the server may take hours to notice."""
@@ -124,6 +127,22 @@ class ServerTransactions(Transactions):
                     raise Uncertain from error
                 raise
             return value
+
+    def _in_one_message(self, send: Callable[[CursorWrapper, float], T], until: float) -> T:
+        """Run what is a transaction of our own in one message: where the connection breaks, nobody knows
+        whether it was committed.
+
+        ``send`` is called with a cursor, and the seconds it may wait for others' locks.
+        """
+        with self._wrapper.cursor() as cursor, self._deadline():
+            db = Statements(cursor, self._spell, self.runtime, until)
+            self._server_clock.measure(db)
+            try:
+                return send(cursor, db.lock_timeout)
+            except DjangoError as error:
+                if self._broken(error):
+                    raise Uncertain from error
+                raise
 
     def _roll_back(self, cursor: CursorWrapper) -> None:
         try:

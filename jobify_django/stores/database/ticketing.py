@@ -1,0 +1,397 @@
+"""A push in one message, where psycopg 3 binds the values on this side: see ``ticket`` for why it is exact.
+
+With a ticket's book at hand a push announces itself, takes its numbers, and inserts if they are within the
+book's limit. Without, or where the book has no room left, another message announces, adds up what others have
+announced, and counts in a new snapshot, as ``announcement`` does in as many statements; a new book comes of
+it. What is more than that (some of many jobs, ids that are known already) goes the way of ``announcement``.
+
+**The order.** A queue's order is read by a statement after the one that gave the transaction its number, so
+whoever changes it can tell who may still come with the order before: see ``LATE``.
+
+**Who stands in whose way.** Of several that push at once for the last places none may find room, for each
+sees what the others have announced. A process to which that happens sends its pushes through a door from then
+on, an exclusive lock, one after the other. Nobody holds it in a caller's transaction, so never for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from django.db import Error as DjangoError
+from django.db import transaction
+from django.db.backends.utils import CursorWrapper
+
+from jobify_django.conf import MAX_MAXSIZE, QueueSettings
+from jobify_django.job import JobSpec
+from jobify_django.ordering import ORDERS
+from jobify_django.stores.database.announcement import (
+    ANNOUNCED,
+    BEGUN,
+    CLASS,
+    MOST_ANNOUNCED,
+    TABLE,
+    TYPES,
+    Announcement,
+    Announcing,
+    class_of,
+)
+from jobify_django.stores.database.columns import INTO_JOB, JOB, NewJob
+from jobify_django.stores.database.connection import Connection, array, lock_wait, sql_state
+from jobify_django.stores.database.listener import NOTIFY, NotifySender
+from jobify_django.stores.database.message import IDLE, Messages, Statement, rows_of
+from jobify_django.stores.database.reading import order_from, within
+from jobify_django.stores.database.server import STATEMENT_TIMEOUT, ServerTransactions
+from jobify_django.stores.database.ticket import LIVE, Book
+from jobify_django.stores.database.transaction import Contended
+from jobify_django.stores.value import Added
+
+TIMED_OUT = "57014"
+
+THROUGH_THE_DOOR = 1.0
+"""Seconds after a push met others in which the next ones of the process go through the door."""
+
+DOOR_TIMEOUT = 2.0
+"""Seconds a push waits at the door at most, before it is tried again."""
+
+NO_LIMIT = 1 << 62
+
+GIVEN = [name for name in NewJob._fields if name not in ("sequence", "order_key")]
+"""The columns whose values a push gives, from ``$1`` on; the others have theirs from its number."""
+
+FOR_ALL = ("queue", "pushed_at")
+"""Those in which jobs that are pushed at once are alike."""
+
+
+def _place(name: str, array: str = "") -> str:
+    return f"${GIVEN.index(name) + 1}::{TYPES.get(name, 'text')}{array}"
+
+
+def _inserted(order: str) -> str:
+    computed = {
+        "sequence": "new.n",
+        "order_key": f"CASE {order} WHEN 'lifo' THEN -new.n WHEN 'fifo' THEN 0 ELSE 0 - new.priority END",
+    }
+    columns = ((name, column.new) for name, column in JOB.items() if column.new)
+    return ", ".join(computed.get(name) or new.replace("?", f"new.{name}") for name, new in columns)
+
+
+MANY = [name for name in GIVEN if name not in FOR_ALL]
+# One job, and many with the numbers that ``b`` has taken for them.
+ONE_NEW = "SELECT {}, nextval('jobify_job_number') AS n OFFSET 0".format(
+    ", ".join(f"{_place(name)} AS {name}" for name in GIVEN)
+)
+NEW = "SELECT v.*, {} FROM unnest({}, b.numbers) AS v ({}, n)".format(
+    ", ".join(f"{_place(name)} AS {name}" for name in FOR_ALL),
+    ", ".join(_place(name, "[]") for name in MANY),
+    ", ".join(MANY),
+)
+ORDER, FIRST, LIMIT = "$11::text", "$12::bigint", "$13::bigint"
+# The book is this table's, and of the bound and the order that are in force.
+OF_THIS_QUEUE = f"{TABLE}::bigint = $14::bigint AND {LIVE % _place('queue')} = $15::text"
+JOBS = "$16::integer"
+# A snapshot from before the transaction had its number would read the order too early.
+EACH_ITS_SNAPSHOT = "current_setting('transaction_isolation') = 'read committed'"
+ADMITTED = f"b.numbers[1] > {FIRST} AND b.numbers[{JOBS}] <= {LIMIT} AND {OF_THIS_QUEUE}"
+
+# Before a number is taken, in a statement of its own, so that what follows has a later snapshot.
+SHARED_LOCK = f"pg_advisory_xact_lock_shared({CLASS.replace('?', '$1::integer')}, $2::integer)"
+ANNOUNCE = Statement(f"SELECT pg_current_xact_id(), {SHARED_LOCK}")
+ADD_ONE = Statement(f"""
+    INSERT {INTO_JOB} SELECT {_inserted(ORDER)} FROM ({ONE_NEW}) new
+    WHERE new.n > {FIRST} AND new.n <= {LIMIT} AND {OF_THIS_QUEUE} AND {EACH_ITS_SNAPSHOT}
+    ON CONFLICT (id) DO NOTHING RETURNING sequence""")
+ADD_MANY = Statement(f"""
+    INSERT {INTO_JOB} SELECT {_inserted(ORDER)}
+    FROM (SELECT ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, {JOBS})) AS numbers
+          OFFSET 0) b
+    CROSS JOIN LATERAL ({NEW}) new WHERE {ADMITTED} AND {EACH_ITS_SNAPSHOT}
+    ON CONFLICT (id) DO NOTHING RETURNING sequence""")
+
+# In a caller's transaction: announced only where there seems to be room, for an announcement stands until
+# that ends; and not at all where it has announced enough before.
+ADD_INSIDE = Statement(f"""
+    WITH a AS MATERIALIZED (
+        SELECT CASE WHEN $18::integer = 0 THEN TRUE
+            WHEN coalesce(pg_sequence_last_value('jobify_job_number'), 0) + {JOBS} <= {LIMIT}
+                AND {OF_THIS_QUEUE}
+            THEN pg_advisory_xact_lock_shared({CLASS.replace("?", "$17::integer")}, $18::integer) IS NOT NULL
+            END AS made),
+    b AS MATERIALIZED (
+        SELECT ARRAY(SELECT nextval('jobify_job_number')
+                     FROM generate_series(1, {JOBS} + length(left(a.made::text, 0)))) AS numbers
+        FROM a WHERE a.made),
+    added AS (
+        INSERT {INTO_JOB} SELECT {_inserted(ORDER)} FROM b CROSS JOIN LATERAL ({NEW}) new WHERE {ADMITTED}
+        ON CONFLICT (id) DO NOTHING RETURNING id)
+    SELECT {ADMITTED}, b.numbers[{JOBS}], (SELECT count(*) FROM added) FROM b""")
+
+# Without a book: what others have announced is added up once this push has announced and taken its numbers,
+# and the jobs are counted in a later snapshot. The settings of the transaction hand it on.
+DOOR = Statement(f"SELECT pg_advisory_xact_lock({CLASS.replace('?', '$1::integer')}, 0)")
+ANNOUNCED_BY_NOW = ANNOUNCED.replace("?", "$1::integer").replace("granted", "granted AND b.numbers[1] > 0")
+LOOK = Statement(f"""
+    SELECT set_config('jobify.numbers', c.numbers, true), set_config('jobify.others', c.others, true)
+    FROM (
+        SELECT b.numbers::text AS numbers, {ANNOUNCED_BY_NOW}::text AS others
+        FROM (
+            SELECT ARRAY(SELECT nextval('jobify_job_number')
+                         FROM generate_series(1, $3::integer + length(a.made))) AS numbers
+            FROM (SELECT {SHARED_LOCK}::text || {BEGUN} AS made OFFSET 0) a OFFSET 0) b OFFSET 0) c""")
+_known_order = "CASE WHEN b.line IN ({}) THEN b.line ELSE {} END".format(
+    ", ".join(f"'{order}'" for order in ORDERS), ORDER
+)
+ADD_COUNTED = Statement(f"""
+    WITH c AS MATERIALIZED (
+        SELECT current_setting('jobify.numbers')::bigint[] AS numbers,
+               current_setting('jobify.others')::bigint AS others, q.maxsize, q."order" AS line,
+               (SELECT count(*) FROM jobify_job WHERE queue = {_place("queue")} AND status = 'waiting')
+                   AS waiting,
+               (SELECT count(*) FROM jobify_job
+                WHERE queue = {_place("queue")} AND status = 'delayed'
+                  AND eligible_at <= {_place("pushed_at")})
+                   AS due,
+               (SELECT count(*) FROM jobify_job WHERE queue = {_place("queue")} AND status = 'delayed')
+                   AS delayed
+        FROM (SELECT 1) one LEFT JOIN jobify_queue q ON q.name = {_place("queue")}),
+    b AS MATERIALIZED (
+        SELECT c.*, $13::integer = 0 OR waiting + due + others + $13::integer <= CASE
+            WHEN maxsize BETWEEN 1 AND {MAX_MAXSIZE} THEN maxsize ELSE $12::integer END AS fits FROM c),
+    added AS (
+        INSERT {INTO_JOB} SELECT {_inserted(_known_order)}
+        FROM b CROSS JOIN LATERAL ({NEW}) new WHERE b.fits
+        ON CONFLICT (id) DO NOTHING RETURNING status)
+    SELECT {TABLE}::bigint, b.numbers, b.waiting, b.due, b.delayed, b.others, b.maxsize, b.line, b.fits,
+           (SELECT count(*) FROM added WHERE status = 'waiting'),
+           NOT b.fits AND EXISTS (SELECT 1 FROM jobify_job WHERE id = ANY ({_place("id", "[]")}))
+    FROM b""")
+
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; "
+TIMEOUT = "SET LOCAL statement_timeout = %s; "
+LOCK_TIMEOUT = "SET LOCAL lock_timeout = %s; "
+COMMIT = "; COMMIT"
+
+
+class Push(NamedTuple):
+    """Jobs on their way into a queue.
+
+    Attributes:
+        queue: the queue.
+        specs: the jobs.
+        all_or_nothing: whether some of them are as good as none.
+        until: when, on the process's monotonic clock, it may have waited for others' locks.
+    """
+
+    queue: QueueSettings
+    specs: Sequence[JobSpec]
+    all_or_nothing: bool
+    until: float
+
+
+class Ticketing(Announcing, ServerTransactions):
+    """The verb ``add`` in one message, if the driver sends one."""
+
+    _notify_sender: NotifySender
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._messages = Messages()
+        self._last: dict[int, int] = {}
+        self._met: dict[str, float] = {}
+
+    def add(
+        self,
+        queue: QueueSettings,
+        specs: Sequence[JobSpec],
+        *,
+        all_or_nothing: bool = False,
+        lock_timeout: float | None = None,
+    ) -> Added:
+        added = None
+        if self._sends_messages and not self.in_transaction() and 0 < len(specs) <= MOST_ANNOUNCED:
+            until = self.runtime.monotonic() + lock_wait(lock_timeout)
+            try:
+                added = self._in_messages(Push(queue, specs, all_or_nothing, until))
+            except Contended as contended:
+                added = contended.args[0]
+        if added is None:
+            return super().add(queue, specs, all_or_nothing=all_or_nothing, lock_timeout=lock_timeout)
+        return added
+
+    @property
+    def _sends_messages(self) -> bool:
+        wrapper: Any = self._wrapper
+        return wrapper.Database.__name__ == "psycopg" and not wrapper.settings_dict["OPTIONS"].get(
+            "server_side_binding"
+        )
+
+    # In a transaction of our own
+
+    def _in_messages(self, push: Push) -> Added | None:
+        """Add jobs; return ``None``, and add none of them, if that takes more than a message."""
+        send = partial(self._in_one_message, partial(self._send, push), push.until)
+        added, notified = self._with_retries(send, may_repeat=True, until=push.until)
+        if added is not None and added.taken:
+            name = push.queue.name
+            publish = partial(self.notifier.publish, "work", name)
+            self._after_commit(publish if notified else partial(self._notify_added, name, push.specs))
+        return added
+
+    def _send(self, push: Push, cursor: CursorWrapper, wait: float) -> tuple[Added | None, bool]:
+        """Return also whether other processes are notified already."""
+        now = self.clock()
+        book = self._book(push.queue.name)
+        try:
+            if book is not None and (found := self._send_by_book(push, book, cursor, wait, now)) is not None:
+                return found
+            return self._send_counted(push, cursor, wait, now), False
+        except BaseException:
+            self._leave(cursor)
+            raise
+
+    def _leave(self, cursor: CursorWrapper) -> None:
+        """End the transaction that a message has begun and not ended."""
+        connection = cursor.db.connection
+        if connection is not None and connection.info.transaction_status != IDLE:
+            self._roll_back(cursor)
+
+    def _send_by_book(
+        self, push: Push, book: Book, cursor: CursorWrapper, wait: float, now: float
+    ) -> tuple[Added, bool] | None:
+        queue, jobs = push.queue, len(push.specs)
+        values, waiting = _values(queue.name, push.specs, now)
+        limit = book.limit(queue.maxsize) if waiting else NO_LIMIT
+        if self._last.get(book.table, 0) + jobs > limit:
+            return None
+        ticket = (book.order_in_force(queue.order), book.first, limit, book.table, book.live)
+        announce = (ANNOUNCE, (class_of(queue.name), self._key(jobs)))
+        add = (ADD_ONE, (*values, *ticket)) if jobs == 1 else (ADD_MANY, (*values, *ticket, jobs))
+        timeout = int(min(STATEMENT_TIMEOUT, wait) * 1000) + 1
+        work = f"work {queue.name}"
+        notify = self._notify_sender.is_due(work)
+        try:
+            if notify:
+                # A transaction of its own after the commit: what notifies holds up all others that do.
+                end = f"{COMMIT}; {NOTIFY}"
+                rows = self._messages.send(
+                    cursor, [announce, add], begin=BEGIN + TIMEOUT, before=(timeout,), end=end, after=(work,)
+                )
+            else:
+                rows = self._messages.send(cursor, [announce, add], begin=TIMEOUT, before=(timeout,))
+        except DjangoError as error:
+            if sql_state(error) != TIMED_OUT:
+                raise
+            self._leave(cursor)
+            rows = []  # the next message waits for the lock as long as it may
+        if not rows:
+            return None
+        last = self._last[book.table] = rows[-1][0]
+        order = book.order_in_force(queue.order)
+        depth = book.counted + last - book.first
+        return Added(jobs, depth, limit + book.counted - book.first, (), order, now), notify
+
+    def _send_counted(self, push: Push, cursor: CursorWrapper, wait: float, now: float) -> Added | None:
+        queue, jobs = push.queue, len(push.specs)
+        values, waiting = _values(queue.name, push.specs, now, many=True)
+        calls = [
+            (LOOK, (class_of(queue.name), self._key(jobs), jobs)),
+            (ADD_COUNTED, (*values, queue.order, queue.maxsize, waiting)),
+        ]
+        began = self.runtime.monotonic()
+        if began < self._met.get(queue.name, 0.0):
+            calls.insert(0, (DOOR, (class_of(f"door.{queue.name}"),)))
+            wait = min(wait, DOOR_TIMEOUT)
+        (row,) = self._messages.send(
+            cursor,
+            calls,
+            begin=BEGIN + TIMEOUT + LOCK_TIMEOUT,
+            before=(int(STATEMENT_TIMEOUT * 1000), max(1, int(wait * 1000))),
+            end=COMMIT,
+        )
+        table, numbers, waits, due, delayed, others, live, order, fits, added, known = row
+        self._last[table] = numbers[-1]
+        book = Book(table, numbers[0] - 1, waits + delayed + others, live, order or "")
+        self._keep_book(queue.name, book, began)
+        maxsize = within(live, MAX_MAXSIZE) or queue.maxsize
+        found = Added(0, waits + due + added, maxsize, (), order_from(order) or queue.order, now)
+        if fits:
+            return found._replace(taken=jobs)
+        some = not push.all_or_nothing and waits + due + others < maxsize
+        if known or (jobs > 1 and (some or waiting < jobs)):
+            return None
+        if waits + due + jobs <= maxsize:
+            self._met[queue.name] = self.runtime.monotonic() + THROUGH_THE_DOOR
+            raise Contended(found)
+        return found
+
+    # In a caller's transaction
+
+    def _add(
+        self, queue: QueueSettings, specs: Sequence[JobSpec], all_or_nothing: bool, db: Connection
+    ) -> Added:
+        book = self._book(queue.name)
+        if book is not None and self._sends_messages and self.in_transaction():
+            added = self._add_inside(queue, specs, book, db)
+            if added is not None:
+                return added
+        return super()._add(queue, specs, all_or_nothing, db)
+
+    def _add_inside(
+        self, queue: QueueSettings, specs: Sequence[JobSpec], book: Book, db: Connection
+    ) -> Added | None:
+        now, jobs = self.clock(), len(specs)
+        values, waiting = _values(queue.name, specs, now, many=True)
+        limit = book.limit(queue.maxsize) if waiting else NO_LIMIT
+        mine = self._announced(queue.name)
+        used, announced = sum(one.used for one in mine), sum(one.jobs for one in mine)
+        more = 0
+        if not mine or mine[-1].table != book.table:
+            more = jobs
+        elif used + jobs > announced:
+            more = max(jobs, used)
+        if more > MOST_ANNOUNCED or self._last.get(book.table, 0) + jobs > limit:
+            return None
+        order = book.order_in_force(queue.order)
+        ticket = (order, book.first, limit, book.table, book.live, jobs)
+        key = self._key(more) if more else 0
+        text = f"SELECT pg_current_xact_id(); {ADD_INSIDE.plain}"
+        cursor = db.execute(text, ADD_INSIDE.in_order((*values, *ticket, class_of(queue.name), key)))
+        rows = rows_of(cursor, 0)
+        if not rows:
+            return None
+        ((fits, last, added),) = rows
+        if more and self._wrapper.in_atomic_block:
+            mine = [Announcement(queue.name, book.table, more)]
+            transaction.on_commit(mine[0], using=self._database)
+        if not fits:
+            return None
+        if mine:
+            mine[-1].used += added
+        self._last[book.table] = last
+        depth = book.counted + last - book.first
+        return Added(jobs, depth, limit + book.counted - book.first, (), order, now)
+
+
+def _values(
+    queue: str, specs: Sequence[JobSpec], now: float, *, many: bool = False
+) -> tuple[Sequence[Any], int]:
+    """Return the values of ``GIVEN``, as arrays for many jobs, and how many of the jobs wait at once."""
+    if len(specs) == 1 and not many:
+        (s,) = specs
+        at = s.eligible_at(now)
+        status = "delayed" if at > now else "waiting"
+        one = (s.id, queue, s.task, s.arguments, s.priority, status, now, at, s.flags, s.extra)
+        return one, int(status == "waiting")
+    due = [spec.eligible_at(now) for spec in specs]
+    statuses = ["delayed" if at > now else "waiting" for at in due]
+    columns = {
+        "queue": queue,
+        "status": array(statuses),
+        "pushed_at": now,
+        "eligible_at": array(due),
+    }
+    values = [
+        columns[name] if name in columns else array(getattr(spec, name) for spec in specs) for name in GIVEN
+    ]
+    return values, statuses.count("waiting")
