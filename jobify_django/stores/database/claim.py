@@ -74,7 +74,7 @@ class Claiming(Settling):
             now = self.clock()
             peeks = self._read(partial(self._peek, demand))
             if not any(peek.claimable(demand, now) for peek in peeks):
-                return _claimed(peeks, now)
+                return _claimed(peeks, now)._replace(empty=True)
         claimed, settled = self._write(partial(self._claim, demand, outcomes))
         self._notify_settled(settled)
         self._notify_room(claim.queue for claim in claimed.claims)

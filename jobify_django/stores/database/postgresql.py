@@ -15,13 +15,14 @@ from jobify_django.stores.database.claim import DUE, Selection
 from jobify_django.stores.database.columns import CLAIM, to_claim
 from jobify_django.stores.database.connection import Connection, Held, by_rows, placeholders
 from jobify_django.stores.database.listener import ListenDetector, NotifySender
+from jobify_django.stores.database.pools import BEAT
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.store import DatabaseStore
 from jobify_django.stores.database.watchdog import watchdog
 from jobify_django.stores.database.watermark import PARTS, WITHIN, Watermarks
 from jobify_django.stores.notifier import ChangeDetector
-from jobify_django.stores.value import Diagnosis
+from jobify_django.stores.value import Diagnosis, PoolRecord, Synced
 
 STATEMENT_TIMEOUT = 15
 """Seconds a statement in a transaction of our own may take."""
@@ -78,6 +79,9 @@ END = f"""
         lease_until = NULL
     FROM held WHERE j.id = held.id
     RETURNING j.id, j.attempt"""
+BEAT_INSIDE = f"WITH beat AS ({BEAT}) "
+# A transaction by itself, which need not wait for the disk: a heartbeat is out of date in seconds anyway.
+BEAT_APART = f"WITH beat AS ({BEAT} WHERE set_config('synchronous_commit', 'off', true) <> '') "
 # Whether a transaction is open that has a smaller number than the mark, and jobs or announcements here. Only
 # such a one can have read the order that was in force before.
 LATE = f"""
@@ -151,6 +155,10 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
             watermark.started((key, number) for key, number, *_ in rows)
         # RETURNING keeps no order.
         return [to_claim(claim) for _, _, *claim in sorted(rows)]
+
+    def _heartbeat(self, db: Connection, pool: PoolRecord, values: Sequence[object]) -> Synced:
+        beat = BEAT_INSIDE if self.in_transaction() else BEAT_APART
+        return self._sync(pool.id, pool.queues, db, leases=True, along=beat, values=values)
 
     def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
         return dict(by_rows(db, RENEW, "(?, ?)", held, after=(pool, until)))

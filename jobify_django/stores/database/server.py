@@ -70,6 +70,9 @@ class ServerTransactions(Transactions):
             return self._in_callers_transaction(work)
         return self._with_retries(partial(self._on_cursor, work, self._deadline), may_repeat=True)
 
+    def _do_apart(self, work: Callable[[Connection], T]) -> T:
+        return self._read(work)  # without a round trip to begin, and another one to commit
+
     def _write(
         self, work: Callable[[Connection], T], *, may_repeat: bool = False, lock_timeout: float | None = None
     ) -> T:
