@@ -15,7 +15,7 @@ from jobify_django.stores.database.claim import DUE, Selection
 from jobify_django.stores.database.columns import CLAIM, to_claim
 from jobify_django.stores.database.connection import Connection, Held, by_rows, placeholders
 from jobify_django.stores.database.listener import ListenDetector, NotifySender
-from jobify_django.stores.database.pools import BEAT
+from jobify_django.stores.database.pools import BEAT, LEASES, synced, what_to_know
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
 from jobify_django.stores.database.settle import End
 from jobify_django.stores.database.store import DatabaseStore
@@ -79,6 +79,7 @@ END = f"""
         lease_until = NULL
     FROM held WHERE j.id = held.id
     RETURNING j.id, j.attempt"""
+NOW = "extract(epoch FROM clock_timestamp())"
 BEAT_INSIDE = f"WITH beat AS ({BEAT}) "
 # A transaction by itself, which need not wait for the disk: a heartbeat is out of date in seconds anyway.
 BEAT_APART = f"WITH beat AS ({BEAT} WHERE set_config('synchronous_commit', 'off', true) <> '') "
@@ -116,7 +117,7 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         "keepalives_count": 3,
         "tcp_user_timeout": 20_000,
     }
-    _select_time = "SELECT extract(epoch FROM clock_timestamp())"
+    _select_time = f"SELECT {NOW}"
 
     def _set_up(self) -> None:
         super()._set_up()
@@ -158,7 +159,11 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
 
     def _heartbeat(self, db: Connection, pool: PoolRecord, values: Sequence[object]) -> Synced:
         beat = BEAT_INSIDE if self.in_transaction() else BEAT_APART
-        return self._sync(pool.id, pool.queues, db, leases=True, along=beat, values=values)
+        select, known = what_to_know(pool.id, pool.queues, (*LEASES, NOW))
+        began = self.runtime.monotonic()
+        rows = db.execute(beat + select, (*values, *known)).fetchall()
+        self._server_clock.note(began, next(row[-1] for row in rows if row[-1] is not None))
+        return synced(rows, pool.queues)
 
     def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
         return dict(by_rows(db, RENEW, "(?, ?)", held, after=(pool, until)))

@@ -30,7 +30,7 @@ class Rescuing(Settling, PoolRegistry):
         max_lease_left: float | None = None,
     ) -> Sequence[Rescued]:
         now = self.clock()
-        first, last = self._read(lambda db: db.execute(f"SELECT {LEASES}").fetchone())
+        first, last = self._read(lambda db: db.execute(f"SELECT {', '.join(LEASES)}").fetchone())
         if max_lease_left is not None and last is not None and last > now + max_lease_left:
             self._write(partial(self._shorten_leases, max_lease_left))
         if first is None or first >= now:
