@@ -24,8 +24,11 @@ class Mouth:
     def execute(self, statement: str) -> None:
         assert statement == "LISTEN jobify"
 
+    def fileno(self) -> int:
+        return 0
+
     def notifies(self, *, timeout: float, stop_after: int) -> list[SimpleNamespace]:
-        self.waits.append(timeout)
+        assert timeout == 0
         got, self.payloads = self.payloads[:stop_after], self.payloads[stop_after:]
         return [SimpleNamespace(payload=payload) for payload in got]
 
@@ -39,6 +42,7 @@ def mouth(monkeypatch: pytest.MonkeyPatch) -> Mouth:
     driver = SimpleNamespace(connect=lambda **parameters: mouth)
     wrapper = SimpleNamespace(Database=driver, get_connection_params=dict)
     monkeypatch.setattr(module, "connections", {"default": wrapper})
+    monkeypatch.setattr(module, "wait_for_input", lambda socket, seconds: mouth.waits.append(seconds))
     return mouth
 
 

@@ -100,6 +100,7 @@ class Pool:
             quiet=quiet,
         )
         self.turns = 0
+        self._next_turn = 0.0
         self._turned_in = Phase.CLAIMING
         self._upkeep = Upkeep(
             self.id,
@@ -256,12 +257,19 @@ class Pool:
         """Run one turn, and return the seconds after which the next is due unless something wakes the
         loop."""
         self.turns += 1
+        self._next_turn = 0.0
         phase = self._phases.now
         pause = self._turn.run(phase)
         self._turned_in = max(phase, self._turned_in)
         if self.completer.empty:
             self._progress.set()
+        self._next_turn = self.store.runtime.monotonic() + pause
         return pause
+
+    @property
+    def rests(self) -> bool:
+        """Whether its last turn has ended, and the next one is not due yet."""
+        return self.store.runtime.monotonic() < self._next_turn
 
     def wake(self) -> None:
         """Make the next turn come at once."""

@@ -28,6 +28,10 @@ from jobify_django.stores.value import Claimed, Demand, Lane
 POLL = 1.0
 """Seconds after which a pool asks its store for jobs although no notification came."""
 
+POLL_WHILE_HEARING = 5.0
+"""The same where nothing waits, and the store is known to notice what others change: then the look is for a
+notification that was lost, as by a process that was killed between its commit and its word."""
+
 
 @dataclass(eq=False)
 class Turn:
@@ -80,7 +84,7 @@ class Turn:
             self.quarantine.note_deferred()
         if requests:
             self._note_idle(requests, demand, claimed)
-        return self._pause(claimed)
+        return self._pause(claimed, awaited=bool(requests))
 
     def end(self) -> None:
         """Store the outcomes, and claim nothing: the pool stops, and this is its last exchange."""
@@ -150,10 +154,11 @@ class Turn:
             requests, None if busy else demand.lanes, spent=self.budget.spent and nothing_held
         )
 
-    def _pause(self, claimed: Claimed) -> float:
+    def _pause(self, claimed: Claimed, *, awaited: bool) -> float:
         # Not shorter when every worker got a job: more may wait, but a worker that becomes idle wakes the
         # loop.
-        pause = POLL if claimed.next_due is None else min(POLL, claimed.next_due)
+        poll = POLL_WHILE_HEARING if claimed.empty and not awaited and self.store.hears else POLL
+        pause = poll if claimed.next_due is None else min(poll, claimed.next_due)
         if claimed.deferred:
             # A job in quarantine is first, and this pool may not start it yet; another pool may before.
             return min(pause, CHECK_AGAIN)

@@ -5,7 +5,8 @@ must share the caller's transaction. Time, randomness, locks and threads are tho
 store was made with.
 
 **Round trips.** The memory store makes none. In a database, a method that only reads is one statement; so is
-a ``claim`` or a ``rescue`` that finds nothing to do. ``stats`` is three, and so is a ``query`` for the
+a ``claim`` or a ``rescue`` that finds nothing to do; and a ``heartbeat`` is one on PostgreSQL, and two on
+MariaDB and MySQL, each a transaction by itself. ``stats`` is three, and so is a ``query`` for the
 newest ends of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A method that changes
 something is a transaction of three to nine statements, its begin and its commit included. On a server each
 statement is a round trip, and on PostgreSQL each notification sent to other processes is one more. Up to 500
@@ -307,8 +308,12 @@ class Store(ABC):
         return 0
 
     @abstractmethod
-    def heartbeat(self, pool: PoolRecord) -> None:
-        """Record that a pool is alive, which queues it serves, and with how many workers."""
+    def heartbeat(self, pool: PoolRecord) -> Synced:
+        """Record that a pool is alive, which queues it serves, and with how many workers.
+
+        Returns what ``sync`` does for the pool and its queues, and perhaps whether there is anything to
+        rescue: so a pool that has nothing to do asks for nothing else.
+        """
 
     @abstractmethod
     def retire(self, pool: str) -> None:
@@ -319,6 +324,12 @@ class Store(ABC):
         """Return the pools that are alive."""
 
     # Waking. Any notification may be lost: with every one lost, polling still finds the work.
+
+    @property
+    def hears(self) -> bool:
+        """Whether this process has lately been seen to notice what others change, within moments: then it
+        polls only for a notification that was lost."""
+        return self._watcher.hears
 
     def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` at each notification of this kind, of any process, until the returned function is

@@ -126,6 +126,8 @@ class Claimed(NamedTuple):
             one. A job that is due already and was not claimed does not count.
         deferred: whether nothing was started because a job in quarantine is first in its queue and was to
             wait.
+        empty: whether nothing waits that could be started here, as far as the store knows for certain. Then
+            only a change gives the pool something to do, or the time of a delayed job.
     """
 
     claims: Sequence[Claim] = ()
@@ -133,6 +135,7 @@ class Claimed(NamedTuple):
     states: Mapping[str, QueueState] = MappingProxyType({})
     next_due: float | None = None
     deferred: bool = False
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +148,15 @@ class Renewed:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """What ``sync`` found: queues' live values, and the pool's running jobs that somebody asked to cancel."""
+    """What ``sync`` found: queues' live values, and the pool's running jobs that somebody asked to cancel.
+
+    A ``heartbeat`` also tells when the first and the last lease of all running jobs end, on the store's
+    clock; both are ``None`` where none runs. Without ``leases`` it has not looked.
+    """
 
     states: Mapping[str, QueueState] = field(default_factory=dict)
     cancel_requested: Collection[str] = ()
+    leases: tuple[float | None, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

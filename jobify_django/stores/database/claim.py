@@ -76,7 +76,7 @@ class Claiming(Settling):
                 now = self.clock()
                 peeks = self._read(partial(self._peek, demand))
                 if not any(peek.claimable(demand, now) for peek in peeks):
-                    return claimed_of(peeks, now)
+                    return claimed_of(peeks, now)._replace(empty=True)
             found = self._write(partial(self._claim, demand, outcomes))
         claimed, settled = found
         self._notify_settled(settled)

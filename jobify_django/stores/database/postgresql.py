@@ -16,13 +16,14 @@ from jobify_django.stores.database.columns import CLAIM, to_claim
 from jobify_django.stores.database.connection import Connection, placeholders, sql_state
 from jobify_django.stores.database.exchange import Exchanging
 from jobify_django.stores.database.listener import ListenDetector, NotifySender
+from jobify_django.stores.database.pools import BEAT, LEASES, synced, what_to_know
 from jobify_django.stores.database.server import SILENCE_TIMEOUT, STATEMENT_TIMEOUT
 from jobify_django.stores.database.store import DatabaseStore
 from jobify_django.stores.database.ticketing import Ticketing
 from jobify_django.stores.database.watchdog import watchdog
 from jobify_django.stores.database.watermark import PARTS, WITHIN
 from jobify_django.stores.notifier import ChangeDetector
-from jobify_django.stores.value import Diagnosis
+from jobify_django.stores.value import Diagnosis, PoolRecord, Synced
 
 DEADLINE = 20.0
 """Seconds a transaction of our own may take; then the server has gone, whatever the socket says."""
@@ -54,6 +55,10 @@ START = f"""
     SET status = 'running', attempt = attempt + 1, pool = ?, started_at = ?, lease_until = ?
     FROM next WHERE j.id = next.id
     RETURNING order_key, sequence, {CLAIM.replace("id,", "j.id,", 1)}"""
+NOW = "extract(epoch FROM clock_timestamp())"
+BEAT_INSIDE = f"WITH beat AS ({BEAT}) "
+# A transaction by itself, which need not wait for the disk: a heartbeat is out of date in seconds anyway.
+BEAT_APART = f"WITH beat AS ({BEAT} WHERE set_config('synchronous_commit', 'off', true) <> '') "
 # Whether a transaction is open that has a smaller number than the mark, and jobs or announcements here. Only
 # such a one can have read the order that was in force before.
 LATE = f"""
@@ -88,7 +93,7 @@ class PostgreSQLStore(Exchanging, Ticketing, DatabaseStore):
         "keepalives_count": 3,
         "tcp_user_timeout": 20_000,
     }
-    _select_time = "SELECT extract(epoch FROM clock_timestamp())"
+    _select_time = f"SELECT {NOW}"
 
     def _set_up(self) -> None:
         super()._set_up()
@@ -123,6 +128,14 @@ class PostgreSQLStore(Exchanging, Ticketing, DatabaseStore):
             watermark.started((key, number) for key, number, *_ in rows)
         # RETURNING keeps no order.
         return [to_claim(claim) for _, _, *claim in sorted(rows)]
+
+    def _heartbeat(self, db: Connection, pool: PoolRecord, values: Sequence[object]) -> Synced:
+        beat = BEAT_INSIDE if self.in_transaction() else BEAT_APART
+        select, known = what_to_know(pool.id, pool.queues, (*LEASES, NOW))
+        began = self.runtime.monotonic()
+        rows = db.execute(beat + select, (*values, *known)).fetchall()
+        self._server_clock.note(began, next(row[-1] for row in rows if row[-1] is not None))
+        return synced(rows, pool.queues)
 
     # A changed order
 

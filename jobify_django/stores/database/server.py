@@ -73,6 +73,9 @@ class ServerTransactions(Transactions):
             return self._in_callers_transaction(work)
         return self._with_retries(partial(self._on_cursor, work, self._deadline), may_repeat=True)
 
+    def _do_apart(self, work: Callable[[Connection], T]) -> T:
+        return self._read(work)  # without a round trip to begin, and another one to commit
+
     def _write(
         self, work: Callable[[Connection], T], *, may_repeat: bool = False, lock_timeout: float | None = None
     ) -> T:
@@ -260,11 +263,23 @@ class ServerClock:
         while len(readings) < MEASURE_TIMES and not (readings and readings[-1].error < PRECISE_READING / 2):
             began = monotonic()
             (now,) = db.execute(self._select).fetchone()
-            ended = monotonic()
-            error = (ended - began) / 2
-            readings.append(Reading(error, float(now) - began - error, ended))
-        self._measured = readings[-1].at
-        new = min(readings)
+            readings.append(self._read(began, now))
+        self._take(min(readings))
+
+    def note(self, began: float, now: float) -> None:
+        """Note what a statement that began then, and has just ended, has read along: nobody need ask then, if
+        it was read precisely."""
+        reading = self._read(began, now)
+        if reading.error < PRECISE_READING / 2:
+            self._take(reading)
+
+    def _read(self, began: float, now: float) -> Reading:
+        ended = self._runtime.monotonic()
+        error = (ended - began) / 2
+        return Reading(error, float(now) - began - error, ended)
+
+    def _take(self, new: Reading) -> None:
+        self._measured = self._runtime.monotonic()
         if self.reading is None or new.replaces(self.reading):
             self.reading = new
 

@@ -71,6 +71,11 @@ class Transactions(Store):
         """
         raise NotImplementedError
 
+    def _do_apart(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work``, of which each statement may be committed by itself, and done twice; raises
+        ``StoreError``."""
+        return self._write(work, may_repeat=True)
+
     def in_transaction(self) -> bool:
         wrapper = self._wrapper
         return wrapper.in_atomic_block or not autocommits(wrapper)

@@ -314,9 +314,10 @@ class MemoryStore(Store):
         self.notifier.publish("room", queue.name)
         return state
 
-    def heartbeat(self, pool: PoolRecord) -> None:
+    def heartbeat(self, pool: PoolRecord) -> Synced:
         with self._lock:
             self._pools[pool.id] = (pool, self.clock())
+        return self.sync(pool.id, pool.queues)
 
     def retire(self, pool: str) -> None:
         with self._lock:
