@@ -122,8 +122,9 @@ class Threads:
         self._wake_ups.put(None)
 
     def _loop(self) -> None:
-        while (running := self._next()) is not None:
-            outcome = run_job(running)
+        while (found := self._next()) is not None:
+            running, slept = found
+            outcome = run_job(running, tidy=not slept)
             with self._lock:
                 # Before the outcome is told: the next job may come at once, and belongs on this thread.
                 self._idle += 1
@@ -131,8 +132,10 @@ class Threads:
         with contextlib.suppress(Exception):
             connections.close_all()
 
-    def _next(self) -> RunningJob | None:
-        """Return the next job, once there is one; ``None`` if this thread is to end."""
+    def _next(self) -> tuple[RunningJob, bool] | None:
+        """Return the next job, and whether this thread has slept since its last one; ``None``
+        if it is to end."""
+        slept = False
         self._lock.acquire()
         try:
             while not self._line:
@@ -147,9 +150,10 @@ class Threads:
                 finally:
                     self._lock.acquire()
                 self._one_is_coming = False
+                slept = True
             running = self._line.popleft()
             self._wake_one_for_the_line()
-            return running
+            return running, slept
         finally:
             self._lock.release()
 
