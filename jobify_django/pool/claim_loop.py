@@ -118,7 +118,7 @@ class ThreadClaimLoop(ClaimLoop):
                 self._gather_again()
 
     def _wait(self, seconds: float) -> None:
-        # Short jobs that have just started end meanwhile: one wake-up for all of them, and none for the first.
+        # Short jobs that have just started end meanwhile: one wake-up for all, and none for the first.
         if self.gathering() and (self._urgent.wait(min(GATHER, seconds)) or self._alarm.is_set()):
             return
         if self._alarm.wait(seconds) and self.gathering():

@@ -270,8 +270,7 @@ class Pool:
 
     def _on_notification(self, queue: object) -> None:
         # Of a queue whose workers are all busy nothing can start: one that becomes idle wakes the loop.
-        slots = self.slots.values() if queue is None else filter(None, (self.slots.get(queue),))
-        if any(one.idle for one in slots):
+        if any(slots.idle for name, slots in self.slots.items() if queue is None or queue == name):
             self._claim_loop.wake()
 
     def _on_change(self) -> None:

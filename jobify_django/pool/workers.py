@@ -67,7 +67,8 @@ class Workers:
 
     @property
     def gathering(self) -> bool:
-        """Whether more outcomes may follow soon: those of the jobs that were started last, if jobs are short."""
+        """Whether more outcomes may follow soon: those of the jobs that were started last, if these are
+        short."""
         return self._short and bool(self._batch)
 
     def apply(self, states: Mapping[str, QueueState]) -> None:
