@@ -131,9 +131,8 @@ class ThreadClaimLoop(ClaimLoop):
         together again.
         """
         if not self._woken and self.gathering():
+            # If the last of them ends just now, this is not lost: the alarm is set, and nothing is waited for.
             self._urgent.clear()
-            if not self.gathering():  # the last of them has ended meanwhile
-                self._urgent.set()
 
 
 class AsyncClaimLoop(ClaimLoop):
