@@ -74,14 +74,15 @@ class Pool:
         self.completer = Completer()
         self._phases = Phases()
         make = ThreadClaimLoop if store.blocking else AsyncClaimLoop
-        self._claim_loop = make(store.open, self.step, self._close, self.on_death, runtime)
+        self._claim_loop = make(
+            store.open, self.step, self._close, self.on_death, lambda: self.workers.gathering, runtime
+        )
         self.workers = Workers(
             self.id,
             self.slots,
             fixed=workers,
             completer=self.completer,
             claim_loop=self._claim_loop,
-            gathers=store.blocking,
             phases=self._phases,
             changed=self._on_change,
             tasks=tasks,
@@ -276,7 +277,8 @@ class Pool:
         self._claim_loop.wake()
 
     def _on_notification(self, queue: object) -> None:
-        if queue is None or queue in self.slots:
+        # Of a queue whose workers are all busy nothing can start: one that becomes idle wakes the loop.
+        if any(slots.idle for name, slots in self.slots.items() if queue is None or queue == name):
             self._claim_loop.wake()
 
     def _on_change(self) -> None:

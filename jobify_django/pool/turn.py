@@ -65,19 +65,21 @@ class Turn:
         requests = self.idle_check.requests
         outcomes = self.completer.take()
         demand = self._demand(phase)
-        try:
-            claimed = self._exchange(demand, outcomes)
-        except BaseException as error:
-            self.completer.put_back(outcomes)
-            if not isinstance(error, Exception):
-                raise
-            return self._back_off(error)
-        if self._backoff.pause:
-            self._backoff.recovered()
-        self.workers.apply(claimed.states)
-        if claimed.claims:
-            self.budget.spend(self.workers.start(claimed.claims))
-        self._reply_may_be_lost = False
+        # The claimed jobs start before anybody is notified of room, or of how others ended.
+        with self.store.notifying_last():
+            try:
+                claimed = self._exchange(demand, outcomes)
+            except BaseException as error:
+                self.completer.put_back(outcomes)
+                if not isinstance(error, Exception):
+                    raise
+                return self._back_off(error)
+            if self._backoff.pause:
+                self._backoff.recovered()
+            self.workers.apply(claimed.states)
+            if claimed.claims:
+                self.budget.spend(self.workers.start(claimed.claims))
+            self._reply_may_be_lost = False
         if outcomes:
             self._forget_and_report(outcomes, claimed.refused)
         if claimed.deferred:

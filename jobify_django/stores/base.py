@@ -41,6 +41,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -111,6 +112,13 @@ class Store(ABC):
         if found is None:
             found = self._process_local.setdefault((kind, args), kind(self.runtime, *args))
         return found  # type: ignore[no-any-return]
+
+    def notifying_last(self) -> AbstractContextManager[object]:
+        """Return a block at whose end, however it ends, the notifications of what this thread changed in it
+        are sent, all at once: a claimed job need not wait for them. A store whose notifications cost nothing
+        sends them at once.
+        """
+        return nullcontext()
 
     # The life of a job: add -> claim -> (renew) -> settle
 

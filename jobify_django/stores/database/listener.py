@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import select
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from django.db import connections
@@ -37,13 +37,15 @@ DEBOUNCE = 0.01
 """Seconds in which a process sends the same notification once. A listener passes each on a second time after
 them, for the ones that were left out."""
 
-NOTIFY = f"SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', %s)"
+NOTIFY = f"""
+    SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', payload)
+    FROM unnest(%s::text[]) payload"""
 """A NOTIFY takes a lock on the whole database while it commits: it must not wait for the disk then.
 
 One statement, a transaction by itself: with ``server_side_binding`` the server takes no more than one.
 """
 
-NOTIFY_AT_COMMIT = "SELECT pg_notify(%s, %s)"
+NOTIFY_AT_COMMIT = f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest(%s::text[]) payload"
 
 
 class NotifySender:
@@ -67,17 +69,21 @@ class NotifySender:
         self._sent_at[payload] = now
         return True
 
-    def send(self, kind: str, queue: str = "", *, at_commit: bool = False) -> None:
-        """Send a notification, unless the same was sent a moment ago. Errors are ignored: it may be lost.
+    def send(self, changes: Iterable[tuple[str, str]], *, at_commit: bool = False) -> None:
+        """Send notifications in one statement, but none that was sent a moment ago. Errors are ignored: they
+        may be lost.
 
-        With ``at_commit`` it is part of the caller's transaction, and the server sends it at the commit.
+        Args:
+            changes: of each its kind, and the queue, or an empty text.
+            at_commit: they are part of the caller's transaction, and the server sends them at the commit.
         """
-        payload = f"{kind} {queue}"
-        if not at_commit and not self.is_due(payload):  # nobody knows how long it is until the commit
+        payloads = [f"{kind} {queue}" for kind, queue in changes]
+        if not at_commit:  # nobody knows how long it is until the commit
+            payloads = [payload for payload in payloads if self.is_due(payload)]
+        if not payloads:
             return
-        send, values = (NOTIFY_AT_COMMIT, [CHANNEL, payload]) if at_commit else (NOTIFY, [payload])
         with contextlib.suppress(Exception), connections[self._alias].cursor() as cursor:
-            cursor.execute(send, values)
+            cursor.execute(NOTIFY_AT_COMMIT if at_commit else NOTIFY, [payloads])
 
 
 class ListenDetector:

@@ -164,11 +164,11 @@ class PostgreSQLStore(Exchanging, Ticketing, DatabaseStore):
         wrapper: Any = self._wrapper
         if wrapper.Database.__name__ != "psycopg":
             return None
-        return ListenDetector(self._database, self._notify_others, self.runtime)
+        return ListenDetector(self._database, lambda echo: self._notify_others([(echo, "")]), self.runtime)
 
-    def _notify_others(self, kind: str, queue: str = "") -> None:
+    def _notify_others(self, changes: Sequence[tuple[str, str]]) -> None:
         with self._deadline():
-            self._notify_sender.send(kind, queue, at_commit=self.in_transaction())
+            self._notify_sender.send(changes, at_commit=self.in_transaction())
 
     def diagnose(self) -> Sequence[Diagnosis]:
         found = self._read(lambda db: db.execute(SNAPSHOTS, (OLD_SNAPSHOT,)).fetchall())

@@ -230,7 +230,7 @@ class Ticketing(Announcing, ServerTransactions):
 
     def _in_messages(self, push: Push) -> Added | None:
         """Add jobs; return ``None``, and add none of them, if that takes more than a message."""
-        send = partial(self._in_one_message, partial(self._send, push), push.until)
+        send = partial(self._in_one_message, partial(self._send_push, push), push.until)
         added, notified = self._with_retries(send, may_repeat=True, until=push.until)
         if added is not None and added.taken:
             name = push.queue.name
@@ -238,7 +238,7 @@ class Ticketing(Announcing, ServerTransactions):
             self._after_commit(publish if notified else partial(self._notify_added, name, push.specs))
         return added
 
-    def _send(self, push: Push, cursor: CursorWrapper, wait: float) -> tuple[Added | None, bool]:
+    def _send_push(self, push: Push, cursor: CursorWrapper, wait: float) -> tuple[Added | None, bool]:
         """Return also whether other processes are notified already."""
         now = self.clock()
         book = self._book(push.queue.name)
@@ -275,7 +275,7 @@ class Ticketing(Announcing, ServerTransactions):
                 # A transaction of its own after the commit: what notifies holds up all others that do.
                 end = f"{COMMIT}; {NOTIFY}"
                 rows = self._messages.send(
-                    cursor, [announce, add], begin=BEGIN + TIMEOUT, before=(timeout,), end=end, after=(work,)
+                    cursor, [announce, add], begin=BEGIN + TIMEOUT, before=(timeout,), end=end, after=([work],)
                 )
             else:
                 rows = self._messages.send(cursor, [announce, add], begin=TIMEOUT, before=(timeout,))
