@@ -29,8 +29,8 @@ UNREADABLE = object()
 """Stands for the value of a text that cannot be read."""
 
 SCALARS = frozenset({int, float, bool, type(None)})
-"""Types whose values read back from JSON as they were, if they can be written at all. A text that is ASCII does,
-too; of others some do not: two halves of a surrogate pair read back as one character."""
+"""Types whose values read back from JSON as they were, if they can be written at all. So does a text that is
+ASCII; of others some do not: two halves of a surrogate pair read back as one character."""
 
 _standard = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=True)
 _encode = _standard.encode
@@ -39,8 +39,8 @@ _read = json.JSONDecoder().raw_decode
 
 
 def _flat_encoder() -> Callable[[object], str]:
-    """Return an encoder for what cannot contain itself. The standard one makes a new one in C at each call, and
-    that takes two thirds of its time for a short value (3.9 against 1.1 microseconds)."""
+    """Return an encoder for what cannot contain itself. The standard one makes a new one in C at each call:
+    two thirds of its time for a short value (3.9 against 1.1 microseconds)."""
     make: Any = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return _encode
@@ -130,8 +130,8 @@ def _explained(value: object, root: str, around: int, error: Exception | None = 
 def decode(text: str, root: str = "result") -> Any:
     """Return the value of a text that ``encode`` made; raises ``InvalidPayload`` if it cannot be read."""
     try:
-        # What ``encode`` wrote begins with the value and ends with it. ``loads`` looks for spaces around it and
-        # takes three times as long; it decides about a text of another hand.
+        # What ``encode`` wrote begins with the value and ends with it. ``loads`` looks for spaces around it,
+        # and takes three times as long; it decides about a text of another hand.
         value, end = _read(text)
         if end == len(text):
             return value

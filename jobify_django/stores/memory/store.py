@@ -142,7 +142,7 @@ class MemoryStore(Store):
     def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         now = self.clock()
         refused: list[Outcome] = []
-        ended: list[str] = []
+        ended: list[Row] = []
         rows: list[Row] = []
         with self._lock:
             for outcome in outcomes:
@@ -153,14 +153,14 @@ class MemoryStore(Store):
                     # What the rule says too, for the many.
                     row.result, row.error, row.lease_until = outcome.result, None, None
                     self._end(row, SUCCESSFUL, now)
-                    ended.append(row.id)
+                    ended.append(row)
                 else:
                     self._settle(row, outcome, now)
                     rows.append(row)
         if rows:
             self._notify(rows, ended)
         elif ended:
-            self.notifier.publish("ended", ended)
+            self._tell_ends(ended)
         return refused
 
     # A job's ways back
@@ -284,6 +284,12 @@ class MemoryStore(Store):
                 if line.waiting or line.delayed_count or line.running
             }
 
+    @property
+    def watchers(self) -> int:
+        """How many waits for the end of jobs there are, of those that hold the jobs themselves."""
+        with self._lock:
+            return sum(len(row.watchers) for row in self._live.values())
+
     # Live values and pools
 
     def sync(self, pool: str, queues: Collection[str]) -> Synced:
@@ -386,8 +392,8 @@ class MemoryStore(Store):
         return after
 
     def _end(self, row: Row, status: JobStatus, now: float) -> None:
-        row.status = status
         row.ended_at = now
+        row.status = status  # last: others read the row without the lock
         self._lines[row.queue].running.pop(row.id, None)
         del self._live[row.id]
         self._ended[row.id] = row
@@ -401,14 +407,22 @@ class MemoryStore(Store):
         settings = get_settings().queues.get(queue)
         return self._line(queue).state.order or (settings.order if settings else "priority")
 
-    def _notify(self, rows: Sequence[Row], ended: Sequence[str] = (), *, room: bool = False) -> None:
+    def _notify(self, rows: Sequence[Row], ended: Sequence[Row] = (), *, room: bool = False) -> None:
         """Publish what changed; called without the lock."""
         for queue in {row.queue for row in rows if room or not row.status.ended}:
             self.notifier.publish("work", queue)
             if room:
                 self.notifier.publish("room", queue)
-        if ended := [*ended, *(row.id for row in rows if row.status.ended)]:
-            self.notifier.publish("ended", ended)
+        self._tell_ends([*ended, *(row for row in rows if row.status.ended)])
+
+    def _tell_ends(self, rows: Sequence[Row]) -> None:
+        """Wake those who wait for these jobs to end; called without the lock."""
+        for row in rows:
+            if row.watchers:
+                row.wake_watchers()
+        # For those who found a job by its id.
+        if rows and self.notifier.has_listeners("ended"):
+            self.notifier.publish("ended", [row.id for row in rows])
 
 
 def _matches(row: Row, query: JobQuery) -> bool:
