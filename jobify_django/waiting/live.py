@@ -45,26 +45,25 @@ def await_live_end(
 
     Raises ``WaitTimeout``.
     """
-    loop = asyncio.get_running_loop()
     until = None if timeout is None else monotonic() + timeout
-    while True:
-        ended, timer = EndFuture(loop=loop), None
+    while not live.status.ended or not (record := live.record()).status.ended:
+        loop, timer = asyncio.get_running_loop(), None
+        ended = EndFuture(loop=loop)
         live.watch(ended)
         try:
-            # Looked at once it would be woken: nothing falls in between.
-            if not live.status.ended:
-                if until is not None:
-                    if (left := until - monotonic()) <= 0:
-                        raise timed_out(live.id, timeout)
-                    timer = loop.call_later(left, ended.wake)
-                yield from ended
+            # Looked at again, now that an end would wake it: nothing falls in between.
+            if live.status.ended:
+                continue
+            if until is not None:
+                if (left := until - monotonic()) <= 0:
+                    raise timed_out(live.id, timeout)
+                timer = loop.call_later(left, ended.wake)
+            yield from ended
         finally:
             live.unwatch(ended)
             if timer is not None:
                 timer.cancel()
-        record = live.record()
-        if record.status.ended:  # not one that is retried by hand already
-            return record
+    return record
 
 
 def live_end(
