@@ -195,6 +195,8 @@ class Job(Generic[R]):
         if (record is None or not record.status.ended) and not on_event_loop():
             self.refresh()
             record = self._record
+        if record is not None and record.status is SUCCESSFUL:
+            return decode(record.result) if record.result else None  # type: ignore[return-value]
         if record is not None and not record.status.known:
             raise JobNotFinished(
                 f"job {self.id} has the status {str(record.status)!r}, which this version does not know: a "
@@ -202,9 +204,7 @@ class Job(Generic[R]):
             )
         if record is None or not record.status.ended:
             raise JobNotFinished(f"job {self.id} is {self.status}: wait for it first.")
-        if record.status is not SUCCESSFUL:
-            _raise(record)
-        return decode(record.result) if record.result else None  # type: ignore[return-value]
+        _raise(record)
 
     # Looking at it, and acting
 
