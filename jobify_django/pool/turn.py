@@ -58,6 +58,9 @@ class Turn:
         longest_pause = min(queue.lease for queue in self.queues.values()) / 3
         self._backoff = Backoff(self.store.alias, longest_pause, self.store.runtime)
         self._reply_may_be_lost = False
+        # What was wanted last, and the lanes for it: under an even load it is the same from turn to turn.
+        self._wanted: Mapping[str, int] = {}
+        self._lanes: Mapping[str, Lane] = {}
 
     def run(self, phase: Phase) -> float:
         """Do one turn, and return the seconds until the next one, if nothing wakes the loop before."""
@@ -98,11 +101,15 @@ class Turn:
     def _demand(self, phase: Phase) -> Demand:
         # ``seconds_alone`` is how many seconds a job in quarantine that has started is still to run alone.
         wants = {} if phase is not Phase.CLAIMING or self.quarantine.seconds_alone else self._wants()
-        lanes = {
-            name: Lane(want, self.queues[name].lease, self.queues[name].max_running)
-            for name, want in wants.items()
-        }
-        return Demand(self.pool, lanes, self.workers.unknown_tasks, self.quarantine.choice)
+        if wants != self._wanted:
+            self._wanted, self._lanes = (
+                wants,
+                {
+                    name: Lane(want, self.queues[name].lease, self.queues[name].max_running)
+                    for name, want in wants.items()
+                },
+            )
+        return Demand(self.pool, self._lanes, self.workers.unknown_tasks, self.quarantine.choice)
 
     def _wants(self) -> Mapping[str, int]:
         """Return how many jobs of each queue may start: one for each idle worker, within the limits."""

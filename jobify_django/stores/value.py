@@ -16,16 +16,31 @@ from jobify_django.outcome import Outcome
 from jobify_django.runtime import Runtime
 
 
+class Watcher(Protocol):
+    """Who waits for a job to end."""
+
+    def wake(self) -> None:
+        """Let it look at the job again. It may come from any thread, and raises nothing."""
+
+
 class LiveJob(Protocol):
-    """A job that can be read without asking its store."""
+    """A job that can be read without asking its store, and that tells its end."""
 
     id: str
     task: str
     arguments: str
     priority: int
+    status: JobStatus
 
     def record(self) -> JobRecord:
         """Return the job as it is now."""
+
+    def watch(self, watcher: Watcher) -> None:
+        """Wake somebody after each end of the job, until ``unwatch``. It is not told of an end before the
+        call: one who looks at ``status`` after the call misses none."""
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Wake it no more."""
 
 
 class Added(NamedTuple):
