@@ -1,7 +1,11 @@
-"""Several statements in one message: a transaction in one round trip.
+"""Several statements of PostgreSQL in one message: a transaction in one round trip.
 
-The simple protocol takes any number of statements at once, with their values in the text. What is said often
-is prepared, by SQL's PREPARE under a name made from the text: without, the server would plan it every time.
+The simple protocol takes any number of statements at once, with their values in the text, and they are one
+transaction. What is said often is prepared, by SQL's PREPARE under a name made from the text: without, the
+server would plan it every time, which takes longer than to run it. A pooler in transaction mode may swap
+the session before any message, so the name may be unknown there, or taken: then the message is sent once
+more, and has done nothing before. In a transaction of a caller's such an error would undo all of it, so
+there nothing is prepared.
 """
 
 from __future__ import annotations
@@ -9,18 +13,24 @@ from __future__ import annotations
 import re
 import weakref
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from django.db import Error as DjangoError
 from django.db.backends.utils import CursorWrapper
 
-from jobify_django.stores.database.connection import Row, sql_state
+from jobify_django.stores.database.connection import Row, Statements, sql_state
+from jobify_django.stores.database.server import ServerTransactions, Uncertain
+
+T = TypeVar("T")
 
 NOT_PREPARED, PREPARED_ALREADY = "26000", "42P05"
 
 IDLE = 0
 """The status of a connection outside of a transaction, in libpq."""
+
+ENDED_BY_SERVER = re.compile("57P|08|XX")
+"""Beginnings of the codes of errors that end the connection: what was under way may be committed, or not."""
 
 MISHAPS = 3
 """So often a connection may turn out to have another session than it had: then a pooler is in between, and
@@ -31,22 +41,28 @@ class Statement:
     """A statement that can be prepared.
 
     Args:
-        text: with ``$1``, ``$2`` and so on for its values, each with a cast where its type is not plain.
+        text: with ``$1``, ``$2`` and so on for its values.
+        types: the types of its values, in order; without, each has a cast in the text where its type is not
+            plain.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, types: Sequence[str] = ()) -> None:
         text = " ".join(text.split())
-        numbers = [int(number) - 1 for number in re.findall(r"\$(\d+)", text)]
-        self._order = numbers
-        self.name = f"jobify_{zlib.crc32(text.encode()):08x}"
-        self.plain = re.sub(r"\$\d+", "%s", text)
-        places = ", ".join(["%s"] * (max(numbers) + 1))
-        self.execute = f"EXECUTE {self.name}({places})"
-        self.prepare = f"PREPARE {self.name} AS {text}; {self.execute}"
+        self._order = [int(number) - 1 for number in re.findall(r"\$(\d+)", text)]
+        self.plain = re.sub(r"\$(\d+)", lambda found: _place(types, int(found[1])), text)
+        given = f"({', '.join(types)})" if types else ""
+        # Two releases on one pooler must not take each other's.
+        self.name = f"jobify_{zlib.crc32((given + text).encode()):08x}"
+        self.execute = f"EXECUTE {self.name}({', '.join(['%s'] * (max(self._order) + 1))})"
+        self.prepare = f"PREPARE {self.name}{given} AS {text}; {self.execute}"
 
     def in_order(self, values: Row) -> Row:
         """Return the values as ``plain`` takes them."""
         return tuple([values[number] for number in self._order])
+
+
+def _place(types: Sequence[str], number: int) -> str:
+    return f"%s::{types[number - 1]}" if types else "%s"
 
 
 Call = tuple[Statement, Row]
@@ -147,3 +163,61 @@ def _leave_transaction(cursor: CursorWrapper) -> None:
     # Of one that was begun by the message itself; otherwise it is left already.
     if cursor.db.connection.info.transaction_status != IDLE:
         cursor.execute("ROLLBACK")
+
+
+class OneMessage(ServerTransactions):
+    """Transactions of our own that are one message each, where the driver sends such."""
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._messages = Messages()
+
+    @property
+    def _sends_messages(self) -> bool:
+        """Whether the driver is psycopg 3, and binds values on this side: the server takes one statement at a
+        time otherwise."""
+        wrapper: Any = self._wrapper
+        return wrapper.Database.__name__ == "psycopg" and not wrapper.settings_dict["OPTIONS"].get(
+            "server_side_binding"
+        )
+
+    def _in_one_message(
+        self, send: Callable[[CursorWrapper, float], T], until: float, *, may_repeat: bool
+    ) -> T:
+        """Run what is a transaction of our own in one message, outside of a caller's.
+
+        Args:
+            send: called with a cursor, and the seconds it may wait for others' locks; again for each try.
+            until: when, on the process's monotonic clock, it may have waited for others' locks.
+            may_repeat: as ``_write`` has it.
+
+        Raises ``StoreUncertain`` if the connection broke, so that nobody knows whether it was committed, and
+        it may not be repeated; otherwise as ``_write`` does.
+        """
+
+        def attempt() -> T:
+            with self._wrapper.cursor() as cursor, self._deadline():
+                db = Statements(cursor, self._spell, self.runtime, until)
+                self._server_clock.measure(db)
+                try:
+                    return send(cursor, db.lock_timeout)
+                except DjangoError as error:
+                    state = sql_state(error)
+                    if self._broken(error) and (not state or ENDED_BY_SERVER.match(state)):
+                        raise Uncertain from error
+                    raise
+
+        self._leave_dead_connection()
+        return self._with_retries(attempt, may_repeat=may_repeat, until=until)
+
+    def _leave_dead_connection(self) -> None:
+        """Close a connection that the server has closed since it was used: nothing is uncertain yet."""
+        wrapper: Any = self._wrapper
+        driver = getattr(wrapper.connection, "pgconn", None)
+        if driver is None:
+            return
+        try:
+            driver.consume_input()  # what the server has said last
+            driver.consume_input()  # that there is no more
+        except wrapper.Database.OperationalError:
+            self.close()

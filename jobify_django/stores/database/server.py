@@ -131,22 +131,6 @@ class ServerTransactions(Transactions):
                 raise
             return value
 
-    def _in_one_message(self, send: Callable[[CursorWrapper, float], T], until: float) -> T:
-        """Run what is a transaction of our own in one message: where the connection breaks, nobody knows
-        whether it was committed.
-
-        ``send`` is called with a cursor, and the seconds it may wait for others' locks.
-        """
-        with self._wrapper.cursor() as cursor, self._deadline():
-            db = Statements(cursor, self._spell, self.runtime, until)
-            self._server_clock.measure(db)
-            try:
-                return send(cursor, db.lock_timeout)
-            except DjangoError as error:
-                if self._broken(error):
-                    raise Uncertain from error
-                raise
-
     def _roll_back(self, cursor: CursorWrapper) -> None:
         try:
             cursor.execute("ROLLBACK")

@@ -40,9 +40,9 @@ from jobify_django.stores.database.announcement import (
 from jobify_django.stores.database.columns import INTO_JOB, JOB, NewJob
 from jobify_django.stores.database.connection import Connection, array, lock_wait, sql_state
 from jobify_django.stores.database.listener import NOTIFY, NotifySender
-from jobify_django.stores.database.message import IDLE, Messages, Statement, rows_of
+from jobify_django.stores.database.message import IDLE, OneMessage, Statement, rows_of
 from jobify_django.stores.database.reading import order_from, within
-from jobify_django.stores.database.server import STATEMENT_TIMEOUT, ServerTransactions
+from jobify_django.stores.database.server import STATEMENT_TIMEOUT
 from jobify_django.stores.database.ticket import LIVE, Book
 from jobify_django.stores.database.transaction import Contended
 from jobify_django.stores.value import Added
@@ -189,14 +189,13 @@ class Push(NamedTuple):
     until: float
 
 
-class Ticketing(Announcing, ServerTransactions):
+class Ticketing(Announcing, OneMessage):
     """The verb ``add`` in one message, if the driver sends one."""
 
     _notify_sender: NotifySender
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._messages = Messages()
         self._last: dict[int, int] = {}
         self._met: dict[str, float] = {}
 
@@ -219,19 +218,11 @@ class Ticketing(Announcing, ServerTransactions):
             return super().add(queue, specs, all_or_nothing=all_or_nothing, lock_timeout=lock_timeout)
         return added
 
-    @property
-    def _sends_messages(self) -> bool:
-        wrapper: Any = self._wrapper
-        return wrapper.Database.__name__ == "psycopg" and not wrapper.settings_dict["OPTIONS"].get(
-            "server_side_binding"
-        )
-
     # In a transaction of our own
 
     def _in_messages(self, push: Push) -> Added | None:
         """Add jobs; return ``None``, and add none of them, if that takes more than a message."""
-        send = partial(self._in_one_message, partial(self._send_push, push), push.until)
-        added, notified = self._with_retries(send, may_repeat=True, until=push.until)
+        added, notified = self._in_one_message(partial(self._send_push, push), push.until, may_repeat=True)
         if added is not None and added.taken:
             name = push.queue.name
             publish = partial(self.notifier.publish, "work", name)
@@ -275,7 +266,12 @@ class Ticketing(Announcing, ServerTransactions):
                 # A transaction of its own after the commit: what notifies holds up all others that do.
                 end = f"{COMMIT}; {NOTIFY}"
                 rows = self._messages.send(
-                    cursor, [announce, add], begin=BEGIN + TIMEOUT, before=(timeout,), end=end, after=([work],)
+                    cursor,
+                    [announce, add],
+                    begin=BEGIN + TIMEOUT,
+                    before=(timeout,),
+                    end=end,
+                    after=([work],),
                 )
             else:
                 rows = self._messages.send(cursor, [announce, add], begin=TIMEOUT, before=(timeout,))
