@@ -61,7 +61,11 @@ END = SingleStatement(
 )
 
 # Without the columns whose values are known: no job in quarantine is started, and all at one time.
-STARTED = ("order_key", "sequence", *(name for name in Claim._fields if name not in ("started_at", "crashes")))
+STARTED = (
+    "order_key",
+    "sequence",
+    *(name for name in Claim._fields if name not in ("started_at", "crashes")),
+)
 LOOKED = ("queue", *STATE_NAMES, "head", "due")
 # Whether to go the short way is seen first. "head" is as in PEEK.
 LOOK = f"""
@@ -162,7 +166,7 @@ class Exchanging(OneMessage, Claiming, Renewing, Settling):
         return (
             not demand.unknown_tasks
             and demand.quarantine != "skip"
-            and 0 < len(demand.lanes)
+            and len(demand.lanes) > 0
             and sum(max(0, lane.want) for lane in demand.lanes.values()) <= MOST
             and all(lane.max_running is None for lane in demand.lanes.values())
             and not any(map(self._skip_peek, demand.lanes))

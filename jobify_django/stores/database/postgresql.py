@@ -20,7 +20,7 @@ from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransact
 from jobify_django.stores.database.single_statement import STATEMENT_TIMEOUT, code_of
 from jobify_django.stores.database.store import DatabaseStore
 from jobify_django.stores.database.watchdog import watchdog
-from jobify_django.stores.database.watermark import PARTS, WITHIN, Watermarks
+from jobify_django.stores.database.watermark import PARTS, WITHIN
 from jobify_django.stores.notifier import ChangeDetector
 from jobify_django.stores.value import Diagnosis
 

@@ -118,18 +118,16 @@ class OneMessage(ServerTransactions):
         if driver is None:
             return
         try:
-            driver.consume_input()  # what the server has said last
-            driver.consume_input()  # that there is no more
-        except self._wrapper.Database.OperationalError:
+            with self._wrapper.wrap_database_errors:
+                driver.consume_input()  # what the server has said last
+                driver.consume_input()  # that there is no more
+        except DjangoError:
             self.close()
 
-    def _send_once(
-        self, statement: SingleStatement, values: Callable[[], Sequence[Any]]
-    ) -> list[Row] | None:
+    def _send_once(self, statement: SingleStatement, values: Callable[[], Sequence[Any]]) -> list[Row] | None:
         with self._wrapper.cursor() as cursor, self._deadline():
-            if not (hasattr(cursor, "mogrify") and hasattr(cursor, "nextset")):
-                return None
-            if getattr(self._wrapper.connection, "pgconn", None) is None:
+            is_psycopg = hasattr(self._wrapper.connection, "pgconn")
+            if not (is_psycopg and hasattr(cursor, "mogrify")):  # which puts values into the statement itself
                 return None
             self._server_clock.measure(Statements(cursor, self._spell, self.runtime))
             try:
