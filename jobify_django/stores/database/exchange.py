@@ -87,9 +87,9 @@ ENDS_FIRST = f"""
 NO_ENDS = "done AS MATERIALIZED (SELECT 0 AS jobs, clock_timestamp() AS at FROM verdict)"
 # What is known of a limit only when the statement runs is taken by the planner for a tenth of all there are,
 # and in a deep queue for so much work that compiling it pays (JIT); so there is a fixed one below it. No more
-# is locked than is asked for, for rows are locked one by one. Jobs are started by their places in the table: joined by their ids, the planner would
-# read the whole table for them. A job that moves meanwhile (it is being re-ordered, say) is passed over as
-# one that is locked.
+# is locked than is asked for, for rows are locked one by one. Jobs are started by their places in the table:
+# joined by their ids, the planner would read the whole table for them. A job that moves meanwhile (it is
+# being re-ordered, say) is passed over as one that is locked.
 START = f"""
     next AS MATERIALIZED (
         SELECT n.place FROM look CROSS JOIN LATERAL (
