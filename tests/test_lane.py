@@ -27,13 +27,11 @@ from tests.workshop import database
 pytestmark = database
 
 # What PostgreSQL is sent in one message: a transaction by itself, whose statement was prepared before.
-AT_ONCE = {
-    "begin": (
-        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; "
-        "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; "
-        "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
-    )
-}
+AT_ONCE = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; "
+    "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; "
+    "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; EXECUTE"
+)
 TEXTS: dict[str, dict[str, list[str]]] = {
     "sqlite": {
         "begin a push": [],
@@ -165,12 +163,10 @@ TEXTS: dict[str, dict[str, list[str]]] = {
                 'running' FOR NO KEY UPDATE) j) UPDATE jobify_job j SET lease_until = %s::double precision
                 FROM held WHERE j.id = held.id RETURNING j.id, cancel_requested""",
         ],
-        "claim at once": ["%(begin)s; EXECUTE jobify_claim(%%s, %%s, %%s, %%s, %%s)" % AT_ONCE],
-        "end and claim at once": [
-            "%(begin)s; EXECUTE jobify_turn(%%s, %%s, %%s, %%s, %%s, %%s, %%s, %%s, %%s, %%s)" % AT_ONCE
-        ],
-        "end at once": ["%(begin)s; EXECUTE jobify_end(%%s, %%s, %%s, %%s, %%s, %%s)" % AT_ONCE],
-        "renew at once": ["%(begin)s; EXECUTE jobify_renew(%%s, %%s, %%s, %%s)" % AT_ONCE],
+        "claim at once": [f"{AT_ONCE} jobify_claim(%s, %s, %s, %s, %s)"],
+        "end and claim at once": [f"{AT_ONCE} jobify_turn(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"],
+        "end at once": [f"{AT_ONCE} jobify_end(%s, %s, %s, %s, %s, %s)"],
+        "renew at once": [f"{AT_ONCE} jobify_renew(%s, %s, %s, %s)"],
         "sync": [
             """
                 SELECT NULL AS id, name, version, workers, maxsize, "order", paused, reordering FROM

@@ -100,10 +100,10 @@ ENDS_FIRST = f"""
     done AS MATERIALIZED (SELECT count(*) AS jobs, clock_timestamp() AS at FROM ended)"""
 NO_ENDS = "done AS MATERIALIZED (SELECT 0 AS jobs, clock_timestamp() AS at FROM verdict)"
 # What is known of a limit only when the statement runs is taken by the planner for a tenth of all there are,
-# which it would rather sort; so there is a fixed one below it. No more is locked than is asked for, for rows
-# are locked one by one. Jobs are started by their places in the table: joined by their ids, the planner would
-# read the whole table for them. A job that moves meanwhile (it is being re-ordered, say) is passed over as
-# one that is locked.
+# and in a deep queue for so much work that compiling it pays (JIT); so there is a fixed one below it. No more
+# is locked than is asked for, for rows are locked one by one. Jobs are started by their places in the table:
+# joined by their ids, the planner would read the whole table for them. A job that moves meanwhile (it is
+# being re-ordered, say) is passed over as one that is locked.
 START = f"""
     next AS MATERIALIZED (
         SELECT n.place FROM look CROSS JOIN LATERAL (
@@ -197,7 +197,7 @@ class Exchanging(Claiming, Renewing, Settling, OneMessage):
         return (
             not demand.unknown_tasks
             and demand.quarantine != "skip"
-            and bool(demand.lanes)
+            and len(demand.lanes) > 0
             and sum(max(0, lane.want) for lane in demand.lanes.values()) <= MOST
             and all(lane.max_running is None for lane in demand.lanes.values())
             and not any(map(self._skip_peek, demand.lanes))

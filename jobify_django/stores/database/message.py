@@ -212,12 +212,12 @@ class OneMessage(ServerTransactions):
 
     def _leave_dead_connection(self) -> None:
         """Close a connection that the server has closed since it was used: nothing is uncertain yet."""
-        wrapper: Any = self._wrapper
-        driver = getattr(wrapper.connection, "pgconn", None)
+        driver = getattr(self._wrapper.connection, "pgconn", None)
         if driver is None:
             return
         try:
-            driver.consume_input()  # what the server has said last
-            driver.consume_input()  # that there is no more
-        except wrapper.Database.OperationalError:
+            with self._wrapper.wrap_database_errors:
+                driver.consume_input()  # what the server has said last
+                driver.consume_input()  # that there is no more
+        except DjangoError:
             self.close()
