@@ -18,6 +18,7 @@ from jobify_django.job import JobSpec, new_id
 from jobify_django.outcome import succeeded
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.database.listener import NOTIFY, NOTIFY_AT_COMMIT
 from jobify_django.stores.value import Demand, Lane
 from jobify_django.testing.conformance.ground import a_queue
 from tests.claims import claim
@@ -283,7 +284,7 @@ def said() -> Iterator[list[str]]:
     seen: list[str] = []
 
     def note(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        if "pg_notify" not in sql and sql not in ("COMMIT", "ROLLBACK"):
+        if sql not in (NOTIFY, NOTIFY_AT_COMMIT, "COMMIT", "ROLLBACK"):
             seen.append(plain(sql))
         return execute(sql, *rest)
 
