@@ -17,8 +17,9 @@ announcement of a refused push would stand until that transaction ends. The keys
 the connection finds it, so tables of one name in several schemas have bounds of their own.
 
 **Counting.** A count takes longer the more jobs wait, and the more dead rows a held snapshot keeps. Whatever
-makes a job takes a number from one sequence first, so what was counted, and the numbers taken since, is a
-ceiling; as long as that fits, a queue whose count took long need not be counted again.
+makes a job takes a number from one sequence *after* it is announced, so what was counted, and the numbers
+taken since, is a ceiling; as long as that fits, nobody need count again: see ``ticket``. ``ticketing``
+says the same in one message, where the driver can.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ TYPES = {
 # The table that the connection's search_path leads to now: found anew by each statement.
 TABLE = "'jobify_job'::regclass::oid"
 CLASS = f"{TABLE}::int4 # ?"
-# Shared, so it blocks nobody; the key's number tells two announcements of one transaction apart. The jobs'
-# numbers are taken after the announcement is made (they depend on it), which the ceiling relies on.
 # Always empty. Its transaction has a number from then on, before it reads the queue's order: see ``LATE``.
 BEGUN = "left(pg_current_xact_id()::text, 0)"
+# Shared, so it blocks nobody; the key's number tells two announcements of one transaction apart. The jobs'
+# numbers are taken after the announcement is made (they depend on it), which the ceiling relies on.
 ANNOUNCE = f"""
     SELECT {TABLE}::bigint,
            ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ? + length(a.made)))
