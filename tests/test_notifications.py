@@ -141,6 +141,32 @@ def test_a_watcher_that_fails_tries_again(jobify: Configure, monkeypatch: pytest
     ears.close()
 
 
+@noticing
+@database
+def test_who_hears_no_more_is_told_so_that_it_polls_soon(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks = threading.Event()
+
+    class Breaking:
+        hears = True
+
+        def __call__(self) -> tuple[()]:
+            if breaks.wait(0.01):
+                raise StoreError("away")
+            return ()
+
+    store = the_store()
+    monkeypatch.setattr(store, "change_detector", Breaking)
+    ears = Ears(store)
+    until(lambda: store.hears, "a watcher that hears")
+    assert ears.heard == []
+    breaks.set()
+    until(lambda: ears.heard, "the word")
+    assert ears.heard[0] == ("work", None)
+    ears.close()
+
+
 @database
 def test_a_notification_comes_with_the_commit_and_not_with_a_rollback(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch

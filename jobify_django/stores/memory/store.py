@@ -301,8 +301,7 @@ class MemoryStore(Store):
 
     def sync(self, pool: str, queues: Collection[str]) -> Synced:
         with self._lock:
-            asked = [row.id for row in self._all_running() if row.cancel_requested and row.pool == pool]
-            return Synced({name: self._line(name).state for name in queues}, asked)
+            return self._sync(pool, queues)
 
     def tune(
         self,
@@ -330,7 +329,7 @@ class MemoryStore(Store):
     def heartbeat(self, pool: PoolRecord) -> Synced:
         with self._lock:
             self._pools[pool.id] = (pool, self.clock())
-        return self.sync(pool.id, pool.queues)
+            return self._sync(pool.id, pool.queues)
 
     def retire(self, pool: str) -> None:
         with self._lock:
@@ -343,6 +342,10 @@ class MemoryStore(Store):
             return [replace(pool, age=max(0.0, now - seen)) for pool, seen in self._pools.values()]
 
     # Inside (all of it with the lock held)
+
+    def _sync(self, pool: str, queues: Collection[str]) -> Synced:
+        asked = [row.id for row in self._all_running() if row.cancel_requested and row.pool == pool]
+        return Synced({name: self._line(name).state for name in queues}, asked)
 
     def _shorten_leases(self, now: float, max_lease_left: float) -> None:
         """Let no lease of a pool that is not known to be alive have more than so many seconds left."""
