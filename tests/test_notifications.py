@@ -13,6 +13,7 @@ from jobify_django import JobStatus, queue, task
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobSpec, new_id
 from jobify_django.outcome import succeeded
+from jobify_django.pool.workers import Workers
 from jobify_django.stores import watcher
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
@@ -98,9 +99,9 @@ def test_notifications_are_sent_although_what_was_claimed_cannot_be_started(
     def bug(*arguments: object) -> NoReturn:
         raise AssertionError("a bug of ours")
 
-    with at_work() as shop:
+    with monkeypatch.context() as patch, at_work():
         stop = the_store().listen("room", lambda queue: queue and told.set())
-        monkeypatch.setattr(shop.pool.workers, "start", bug)
+        patch.setattr(Workers, "start", bug)
         note.push()
         assert told.wait(PATIENCE)
         stop()
