@@ -8,7 +8,8 @@ store was made with.
 a ``claim`` or a ``rescue`` that finds nothing to do. ``stats`` is three, and so is a ``query`` for the
 newest ends of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A method that changes
 something is a transaction of three to nine statements, its begin and its commit included. On a server each
-statement is a round trip, and on PostgreSQL each notification sent to other processes is one more. Up to 500
+statement is a round trip, and on PostgreSQL notifications to other processes are one more (those of one turn of
+a pool together, see ``notifying_last``). Up to 500
 jobs that are alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one,
 which is no round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` read before
 they begin a transaction; ``cancel`` and ``retry`` take one for each 1,000 jobs, and a ``tune`` that changes
