@@ -131,7 +131,7 @@ class ThreadClaimLoop(ClaimLoop):
         together again.
         """
         if not self._woken and self.gathering():
-            # If the last of them ends just now, this is not lost: the alarm is set, and nothing is waited for.
+            # If the last of them ends just now, nothing is lost: the alarm is set, and then nothing waits.
             self._urgent.clear()
 
 

@@ -9,8 +9,8 @@ a ``claim`` or a ``rescue`` that finds nothing to do; and a ``heartbeat`` is one
 MariaDB and MySQL, each a transaction by itself. ``stats`` is three, and so is a ``query`` for the
 newest ends of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A method that changes
 something is a transaction of three to nine statements, its begin and its commit included. On a server each
-statement is a round trip, and on PostgreSQL each notification sent to other processes is one more. There,
-with psycopg 3, a transaction is one message where it can be: an ``add`` (near the bound two, with the
+statement is a round trip, and on PostgreSQL each notification sent to other processes is one more (one for
+all of a block of ``notifying_last``). There, with psycopg 3, a transaction is one message where it can be: an ``add`` (near the bound two, with the
 notification if that is due), and a ``claim``, a ``settle`` of outcomes that end their jobs and a ``renew`` of
 up to 500 jobs each; ``claim`` takes the longer way besides where a job is due, where one in quarantine is
 first in its queue, and always for a limit or unknown tasks. Up to 500
