@@ -384,13 +384,13 @@ async def test_ten_thousand_waits_for_live_jobs_ask_nothing(
 async def test_an_end_just_before_a_wait_is_in_place_is_not_missed(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch = Row.watch
+    add_waker = Row.add_waker
 
-    def end_first(row: Row, watcher: Any) -> None:
+    def end_first(row: Row, waker: Any) -> None:
         end(start()[0], result="3")
-        watch(row, watcher)
+        add_waker(row, waker)
 
-    monkeypatch.setattr(Row, "watch", end_first)
+    monkeypatch.setattr(Row, "add_waker", end_first)
     job = await note.apush()
     async with asyncio.timeout(PATIENCE):
         assert await job == 3

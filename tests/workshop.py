@@ -81,7 +81,7 @@ class Configure:
 
 def awaiting(store: Store) -> int:
     """Return how many waits of this process for the end of jobs are in place."""
-    alone = store.watchers if isinstance(store, MemoryStore) else 0
+    alone = store.wakers if isinstance(store, MemoryStore) else 0
     return store.process_local(ResultWaits).waiting + alone
 
 

@@ -16,11 +16,11 @@ from jobify_django.outcome import Outcome
 from jobify_django.runtime import Runtime
 
 
-class Watcher(Protocol):
-    """Who waits for a job to end."""
+class LiveJobWaker(Protocol):
+    """What ends one wait for a live job."""
 
     def wake(self) -> None:
-        """Let it look at the job again. It may come from any thread, and raises nothing."""
+        """Let the wait look at the job again. Any thread may call it, and it raises nothing."""
 
 
 class LiveJob(Protocol):
@@ -35,12 +35,12 @@ class LiveJob(Protocol):
     def record(self) -> JobRecord:
         """Return the job as it is now."""
 
-    def watch(self, watcher: Watcher) -> None:
-        """Wake somebody after each end of the job, until ``unwatch``. It is not told of an end before the
-        call: one who looks at ``status`` after the call misses none."""
+    def add_waker(self, waker: LiveJobWaker) -> None:
+        """Wake a wait after each end of the job, until ``remove_waker``. It is not told of an end before the
+        call: one that looks at ``status`` after the call misses none."""
 
-    def unwatch(self, watcher: Watcher) -> None:
-        """Wake it no more."""
+    def remove_waker(self, waker: LiveJobWaker) -> None:
+        """Wake this wait no more."""
 
 
 class Added(NamedTuple):

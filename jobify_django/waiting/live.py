@@ -22,6 +22,8 @@ from jobify_django.waiting.waker import Pause, Steps, Waker
 class EndFuture(asyncio.Future[None]):
     """One wait on an event loop. Any thread may wake it; a loop that is closed has nobody waiting."""
 
+    __slots__ = ()
+
     def wake(self) -> None:
         """Let the wait look again."""
         loop = self.get_loop()
@@ -49,7 +51,7 @@ def await_live_end(
     while not live.status.ended or not (record := live.record()).status.ended:
         loop, timer = asyncio.get_running_loop(), None
         ended = EndFuture(loop=loop)
-        live.watch(ended)
+        live.add_waker(ended)
         try:
             # Looked at again, now that an end would wake it: nothing falls in between.
             if live.status.ended:
@@ -60,7 +62,7 @@ def await_live_end(
                 timer = loop.call_later(left, ended.wake)
             yield from ended
         finally:
-            live.unwatch(ended)
+            live.remove_waker(ended)
             if timer is not None:
                 timer.cancel()
     return record
@@ -75,7 +77,7 @@ def live_end(
 ) -> Steps[JobRecord]:
     """Return the same in a thread, or from inside a job, whose ``worker_check`` may raise meanwhile."""
     until = math.inf if timeout is None else monotonic() + timeout
-    live.watch(waker)
+    live.add_waker(waker)
     try:
         while not (record := live.record()).status.ended:
             if (pause := until - monotonic()) <= 0:
@@ -85,5 +87,5 @@ def live_end(
                 pause = max(0.0, min(pause, worker_check.next_check - monotonic()))
             yield Pause(None if pause == math.inf else pause)
     finally:
-        live.unwatch(waker)
+        live.remove_waker(waker)
     return record

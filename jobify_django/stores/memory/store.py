@@ -292,10 +292,10 @@ class MemoryStore(Store):
             }
 
     @property
-    def watchers(self) -> int:
+    def wakers(self) -> int:
         """How many waits for the end of jobs there are, of those that hold the jobs themselves."""
         with self._lock:
-            return sum(len(row.watchers) for row in self._live.values())
+            return sum(len(row.wakers) for row in self._live.values())
 
     # Live values and pools
 
@@ -429,8 +429,8 @@ class MemoryStore(Store):
     def _tell_ends(self, rows: Sequence[Row]) -> None:
         """Wake those who wait for these jobs to end; called without the lock."""
         for row in rows:
-            if row.watchers:
-                row.wake_watchers()
+            if row.wakers:
+                row.wake_all()
         # For those who found a job by its id.
         if rows and self.notifier.has_listeners("ended"):
             self.notifier.publish("ended", [row.id for row in rows])
