@@ -6,6 +6,7 @@ import json
 import os
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
@@ -13,29 +14,32 @@ from benchmarks.growth.curve import Chart, Curve
 from benchmarks.growth.site import pools, site
 
 PRODUCERS = 8
-START_UP = 4.0
 TIMEOUT = 10.0
+GO = Path("go")
 
 
 def point(x: int, server: str, scale: float) -> dict[str, Any]:
     """Let eight processes push into a queue of at most ``x``, beside a pool of 10 workers."""
     seconds = max(3.0, 20 * scale)
     with site(server, WORKERS=10, MAXSIZE=x, PUSH_TIMEOUT=TIMEOUT), pools(1), ExitStack() as stack:
-        begin = time.time() + START_UP
         name = "growth.fairness"
         started = [
             stack.enter_context(harness.start(name, "producer", os.getcwd())) for _ in range(PRODUCERS)
         ]
-        for process in started:
+        for number, process in enumerate(started):
             assert process.stdin is not None
-            process.stdin.write(json.dumps({"begin": begin, "end": begin + seconds}))
+            process.stdin.write(json.dumps({"number": number, "seconds": seconds}))
             process.stdin.close()
             process.stdin = None  # communicate() would flush it
+        _wait_for(*[_ready(number) for number in range(PRODUCERS)])
+        GO.touch()
         found = [
             harness.figures("producer", process.returncode, *output)
             for process in started
             for output in [process.communicate(timeout=seconds + 90)]
         ]
+    if not any(one["waits_ms"] for one in found):
+        raise harness.ContestantFailed("nobody could push")
     waits = [wait for one in found for wait in one["waits_ms"]]
     shares = sorted(len(one["waits_ms"]) for one in found)
     return {
@@ -49,8 +53,8 @@ def point(x: int, server: str, scale: float) -> dict[str, Any]:
     }
 
 
-def producer(begin: float, end: float) -> dict[str, Any]:
-    """Push until the end; return what each push took, and how many were refused."""
+def producer(number: int, seconds: float) -> dict[str, Any]:
+    """Push so long, once all are there; return what each push took, and how many were refused."""
     import django
 
     django.setup()
@@ -58,8 +62,10 @@ def producer(begin: float, end: float) -> dict[str, Any]:
     from jobify_django import QueueFull
 
     waits, refused = [], 0
-    time.sleep(max(0.0, begin - time.time()))
-    while time.time() < end:
+    _ready(number).touch()
+    _wait_for(GO)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         began = time.perf_counter()
         try:
             noop.push()
@@ -68,6 +74,18 @@ def producer(begin: float, end: float) -> dict[str, Any]:
         else:
             waits.append((time.perf_counter() - began) * 1000)
     return {"waits_ms": waits, "refused": refused}
+
+
+def _ready(number: int) -> Path:
+    return Path(f"ready-{number}")
+
+
+def _wait_for(*files: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not all(file.exists() for file in files):
+        if time.monotonic() > deadline:
+            raise harness.ContestantFailed(f"{', '.join(map(str, files))} did not come about")
+        time.sleep(0.01)
 
 
 CONTESTANTS = {"point": point, "producer": producer}
