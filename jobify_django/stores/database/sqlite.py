@@ -20,7 +20,9 @@ from jobify_django.stores.database.change_detector import FileChangeDetector, In
 from jobify_django.stores.database.claim import Selection
 from jobify_django.stores.database.columns import CLAIM, INTO_JOB, NEW_JOB, NewJob, to_claim
 from jobify_django.stores.database.connection import Connection, Held, Row, by_rows
+from jobify_django.stores.database.reading import timestamp_or_none
 from jobify_django.stores.database.settle import End
+from jobify_django.stores.database.sqlite_session import QueueRow, Session
 from jobify_django.stores.database.sqlite_transaction import SQLiteTransactions, raw_connection
 from jobify_django.stores.database.store import DatabaseStore
 from jobify_django.stores.notifier import ChangeDetector
@@ -32,9 +34,9 @@ LARGE_LOG = 64 * 2**20
 # Statuses stand in the text of statements, not as parameters: only then does SQLite use a partial index.
 ROOM = """
     SELECT maxsize, "order", sequence, waiting,
-           (SELECT count(*) FROM jobify_job
-            WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now)
-    FROM jobify_queue WHERE name = :queue"""
+           (SELECT min(eligible_at) FROM jobify_job WHERE queue = q.name AND status = 'delayed')
+    FROM jobify_queue q WHERE name = ?"""
+DUE = "SELECT count(*) FROM jobify_job WHERE queue = ? AND status = 'delayed' AND eligible_at <= ?"
 INSERT = f"INSERT {INTO_JOB} VALUES {NEW_JOB} ON CONFLICT (id) DO NOTHING"
 ADDED = "UPDATE jobify_queue SET waiting = waiting + ?, sequence = ? WHERE name = ?"
 COUNT = "UPDATE jobify_queue SET waiting = waiting + ? WHERE name = ?"
@@ -69,17 +71,29 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
     # The bound
 
     def _room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int) -> Room:
-        found = db.execute(ROOM, {"queue": queue.name, "now": now}).fetchone()
-        if found is None:
-            self._ensure_queue(db, queue.name)
-            return Room(None, None, 0, count(1))
-        maxsize, order, sequence, waiting, due = found
-        return Room(maxsize, order or None, waiting + due, count(sequence + 1))
+        session = db if isinstance(db, Session) else None
+        row = session.rows.get(queue.name) if session else None
+        if row is None:
+            found = db.execute(ROOM, (queue.name,)).fetchone()
+            if found is None:
+                self._ensure_queue(db, queue.name)
+                return Room(None, None, 0, count(1))
+            *values, due = found
+            row = QueueRow(*values, timestamp_or_none(due))
+            if session:
+                session.note(queue.name, row)
+        maxsize, order, sequence, waiting, due = row
+        if due is not None and due <= now:
+            waiting += db.execute(DUE, (queue.name, now)).fetchone()[0]
+        return Room(maxsize, order or None, waiting, count(sequence + 1))
 
     def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
         fresh = [job for job in jobs if db.execute(INSERT, job).rowcount]
         waiting = sum(job.status == "waiting" for job in fresh)
         db.execute(ADDED, (waiting, jobs[-1].sequence, queue))
+        # A delayed job may be the next one that is due: then the row is read anew.
+        if isinstance(db, Session) and waiting == len(fresh) and (row := db.rows.get(queue)):
+            db.note(queue, row._replace(sequence=jobs[-1].sequence, waiting=row.waiting + waiting))
         return {job.id for job in fresh}
 
     def _note_waiting(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
