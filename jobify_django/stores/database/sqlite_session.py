@@ -15,11 +15,13 @@ row still is what the last push has made of it; then that is not read again.
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django.file import KEPT, NOTED, File
+from jobify_django.ordering import Order
 
 KNOWN_FOR = 1.0
 """Seconds a row is known without another look. SQLite tells of every statement that changes one; of a whole
@@ -30,15 +32,15 @@ class QueueRow(NamedTuple):
     """A queue's row, as far as a push needs it.
 
     Attributes:
-        maxsize: the tuned bound, as it is stored.
-        order: the tuned order, as it is stored.
+        maxsize: the tuned bound; ``None`` leaves it to the settings.
+        order: the tuned order; ``None`` leaves it to the settings.
         sequence: the last number that was given out.
         waiting: how many jobs wait.
         due: when the next delayed job is due; ``None`` without one.
     """
 
     maxsize: int | None
-    order: str
+    order: Order | None
     sequence: int
     waiting: int
     due: float | None
@@ -59,7 +61,7 @@ class Session:
     def __init__(self, raw: sqlite3.Connection, *, logs: bool) -> None:
         self.raw = raw
         self.logs = logs
-        self.execute = raw.cursor().execute
+        self.execute: Callable[..., Any] = raw.cursor().execute
         self.rows: dict[str, QueueRow] = {}
         self._version: int | None = None
         self._seen: int | None = None

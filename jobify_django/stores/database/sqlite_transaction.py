@@ -244,7 +244,7 @@ def raw_connection(wrapper: BaseDatabaseWrapper) -> sqlite3.Connection:
 
 
 def _statements(
-    wrapper: BaseDatabaseWrapper, plain: sqlite3.Connection | Session, runtime: Runtime
+    wrapper: BaseDatabaseWrapper, plain: Connection | sqlite3.Connection, runtime: Runtime
 ) -> Connection:
     if wrapper.execute_wrappers:  # the project looks at each statement, and may refuse it
         return Statements(wrapper.cursor(), translate, runtime)
