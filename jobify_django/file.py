@@ -18,6 +18,9 @@ Identity = tuple[int, int]
 NOTED = "jobify_file"
 """The attribute of Django's connection that holds its ``File``."""
 
+KEPT = "jobify_session"
+"""The attribute of Django's connection that holds what the store keeps with it."""
+
 WAL_HEADER = 32
 
 

@@ -39,9 +39,8 @@ TEXTS: dict[str, dict[str, list[str]]] = {
         "begin a push": [],
         "push": [
             """
-                SELECT maxsize, "order", sequence, waiting, (SELECT count(*) FROM jobify_job WHERE queue =
-                %(queue)s AND status = 'delayed' AND eligible_at <= %(now)s) FROM jobify_queue WHERE name =
-                %(queue)s""",
+                SELECT maxsize, "order", sequence, waiting, (SELECT min(eligible_at) FROM jobify_job WHERE
+                queue = q.name AND status = 'delayed') FROM jobify_queue q WHERE name = %s""",
             """
                 INSERT INTO jobify_job (id, queue, task, arguments, priority, status, sequence, order_key,
                 pushed_at, eligible_at, flags, extra, attempt, crashes, pool, cancel_requested) VALUES (%s,

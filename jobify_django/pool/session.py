@@ -19,7 +19,7 @@ from django.db.backends.signals import connection_created
 from django.utils.functional import cached_property
 
 from jobify_django.current import current
-from jobify_django.file import NOTED
+from jobify_django.file import KEPT, NOTED
 
 # What a push prepares is left: its name is made from its text, so it is the same whoever says it.
 STATEMENT = re.compile(
@@ -69,6 +69,7 @@ WORKING = frozenset(
         "commit_on_exit",
         "run_on_commit",
         NOTED,
+        KEPT,
     }
 )
 """What Django itself changes on a wrapper at work, and what we note there."""
