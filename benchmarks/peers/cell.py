@@ -89,9 +89,11 @@ def drain(side: Side, asked: dict[str, Any]) -> Figures:
         server, used = Server(side), usage.cpu_seconds(process.pid)
         ended = _settled(side, process, tally, jobs)
         used = usage.cpu_seconds(process.pid) - used
-        began = min(tally.moments())
+        moments = tally.moments()
+        began = min(moments)
         return {
             "rate": jobs / (ended - began),
+            "begun_rate": (jobs - 1) / max(1e-6, max(moments) - began),
             "cpu_us": used / jobs * 1e6,
             "start_ms": (began - spawned) * 1e3,
             **server.figures(jobs),

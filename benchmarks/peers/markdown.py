@@ -106,22 +106,24 @@ def _notes(document: dict[str, Any], contestants: Sequence[Contestant]) -> str:
             lacks = f"not here: {lacks}"
         rows.append([contestant.title, _versions(document, contestant), setups, lacks])
     lines = [_markdown(rows)]
-    reasons = [
-        f"- {contestant.title}{_of(contestant, result['setup'])}, {row}: {reason}."
-        for contestant in contestants
-        for row in document["rows"]
-        for result in _results(document, row, contestant.name)
-        for reason in _reasons(result)
-    ]
-    reasons += [f"- {name} was left out: {reason}" for name, reason in document["missing"].items()]
+    reasons = _reasons(document, contestants)
     if reasons:
-        lines.append(f"What a {DASH} means, and which rounds failed:\n\n" + "\n".join(dict.fromkeys(reasons)))
+        lines.append(f"What a {DASH} means, and which rounds failed:\n\n" + "\n".join(reasons))
     return "\n\n".join(lines)
 
 
-def _reasons(result: dict[str, Any]) -> list[str]:
-    failures = [f"failed: {failure}" for failure in result["failures"]]
-    return [result["unsupported"], *failures] if result["unsupported"] else failures
+def _reasons(document: dict[str, Any], contestants: Sequence[Contestant]) -> list[str]:
+    """Return a line for each reason, with the rows where it holds."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for contestant in contestants:
+        for row in document["rows"]:
+            for result in _results(document, row, contestant.name):
+                who = f"{contestant.title}{_of(contestant, result['setup'])}"
+                said = [result["unsupported"]] if result["unsupported"] else []
+                for reason in said + [f"failed: {failure}" for failure in result["failures"]]:
+                    where.setdefault((who, reason), []).append(row)
+    lines = [f"- {who}, {', '.join(dict.fromkeys(rows))}: {reason}." for (who, reason), rows in where.items()]
+    return lines + [f"- {name} was left out: {reason}" for name, reason in document["missing"].items()]
 
 
 def _of(contestant: Contestant, setup: str) -> str:

@@ -200,7 +200,7 @@ PGQUEUER = Contestant(
     "pgqueuer",
     "pgqueuer",
     {
-        RECOMMENDED: "`pgq run` on one asyncpg connection, batches of 10 (5 for 10 workers: the limit must be "
+        RECOMMENDED: "`PgQueuer.run` on one asyncpg connection, batches of 10 (5 for 10 workers: the limit must be "
         "twice the batch), N jobs at once",
         FASTEST: "a pool, batches of 100, no limit of jobs at once, so N is not kept",
     },

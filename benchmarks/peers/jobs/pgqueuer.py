@@ -1,12 +1,13 @@
-"""The job as an entrypoint of pgqueuer, for ``pgq run benchmarks.peers.jobs.pgqueuer:main``.
+"""The job as an entrypoint of pgqueuer, and its worker: ``python -m benchmarks.peers.jobs.pgqueuer BATCH LIMIT``.
 
-It runs coroutines only; blocking code goes to a thread, as its own error message says.
+It runs coroutines only; blocking code goes to a thread, as its own error message says. A limit of 0 is none.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import signal
+import sys
+from contextlib import AsyncExitStack
 
 import asyncpg
 from pgqueuer import PgQueuer
@@ -15,22 +16,23 @@ from pgqueuer.models import Job
 from benchmarks.peers.tally import mark
 
 
-@asynccontextmanager
-async def main(driver: str = "connection") -> AsyncIterator[PgQueuer]:
-    """Build the worker on one connection, or on a pool."""
+async def work(batch_size: int, limit: int) -> None:
+    """Run the worker on one connection, or on a pool where there is no limit, until it is told to stop."""
     dsn = os.environ["PEERS_DSN"]
-    if driver == "pool":
-        async with asyncpg.create_pool(dsn, min_size=2, max_size=8) as pool:
-            yield _with_entrypoints(PgQueuer.from_asyncpg_pool(pool))
-        return
-    connection = await asyncpg.connect(dsn)
-    try:
-        yield _with_entrypoints(PgQueuer.from_asyncpg_connection(connection))
-    finally:
-        await connection.close()
+    async with AsyncExitStack() as stack:
+        if limit:
+            connection = await asyncpg.connect(dsn)
+            stack.push_async_callback(connection.close)
+            queue = PgQueuer.from_asyncpg_connection(connection)
+        else:
+            pool = await stack.enter_async_context(asyncpg.create_pool(dsn, min_size=2, max_size=8))
+            queue = PgQueuer.from_asyncpg_pool(pool)
+        _add_entrypoints(queue)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, queue.shutdown.set)
+        await queue.run(batch_size=batch_size, max_concurrent_tasks=limit or None)
 
 
-def _with_entrypoints(queue: PgQueuer) -> PgQueuer:
+def _add_entrypoints(queue: PgQueuer) -> None:
     @queue.entrypoint("job")
     async def job(job: Job) -> None:
         await asyncio.to_thread(mark)
@@ -39,4 +41,6 @@ def _with_entrypoints(queue: PgQueuer) -> PgQueuer:
     async def async_job(job: Job) -> None:
         mark()
 
-    return queue
+
+if __name__ == "__main__":
+    asyncio.run(work(int(sys.argv[1]), int(sys.argv[2])))

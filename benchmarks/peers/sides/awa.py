@@ -5,6 +5,7 @@ Its fastest: two claimers of up to 512 jobs, and COPY into its storage for many 
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 from benchmarks.peers.sides.base import PostgresSide
@@ -13,14 +14,24 @@ from benchmarks.peers.sides.base import PostgresSide
 class Side(PostgresSide):
     """Its Python client and worker."""
 
+    left_sql = "SELECT count(*) FROM awa.jobs WHERE state <> 'completed'"
+
     def prepare(self) -> None:
         import awa
 
         from benchmarks.peers.jobs.awa import AsyncJob, BlockingJob
 
+        asyncio.run(self._migrate())
         self._client = awa.Client(self.dsn)
-        self._client.migrate()
         self._job = BlockingJob if self.kind == "def" else AsyncJob
+
+    async def _migrate(self) -> None:
+        import awa
+
+        async with awa.AsyncClient(self.dsn) as client:
+            await client.migrate()
+            # A migrated database starts out with the storage of its older releases.
+            await client.install_queue_storage()
 
     def one_by_one(self, number: int) -> None:
         for _ in range(number):
@@ -36,9 +47,3 @@ class Side(PostgresSide):
     def worker(self) -> list[str]:
         setup = "fastest" if self.fast else "recommended"
         return [sys.executable, "-m", "benchmarks.peers.jobs.awa", str(self.workers), setup]
-
-    def left(self) -> int:
-        return sum(
-            stat.available + stat.running + stat.retryable + stat.failed + stat.scheduled
-            for stat in self._client.queue_stats()
-        )

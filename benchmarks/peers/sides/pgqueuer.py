@@ -8,7 +8,6 @@ interpreter's loop is everybody's.
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 
 from benchmarks.peers.sides.base import PostgresSide
@@ -17,12 +16,11 @@ BATCH = 100
 
 
 class Side(PostgresSide):
-    """``pgq run``."""
+    """``PgQueuer.run``, which ``pgq run`` calls."""
 
     left_sql = "SELECT count(*) FROM pgqueuer"
 
     def prepare(self) -> None:
-        subprocess.run(self._pgq("install"), check=True, stdout=subprocess.DEVNULL)
         self._entrypoint = "job" if self.kind == "def" else "async_job"
         self._runner = asyncio.Runner()
         self._runner.run(self._connect())
@@ -33,6 +31,7 @@ class Side(PostgresSide):
         from pgqueuer.queries import Queries
 
         self._queries = Queries(AsyncpgDriver(await asyncpg.connect(self.dsn)))
+        await self._queries.install()
 
     def one_by_one(self, number: int) -> None:
         self._runner.run(self._push(number))
@@ -48,16 +47,5 @@ class Side(PostgresSide):
         await self._queries.enqueue([self._entrypoint] * number, [None] * number, [0] * number)
 
     def worker(self) -> list[str]:
-        options = ["--log-level=WARNING"]
-        if self.fast:
-            options.append(f"--batch-size={BATCH}")
-        else:
-            batch = min(10, self.workers // 2)
-            options += [f"--batch-size={batch}", f"--max-concurrent-tasks={self.workers}"]
-        return self._pgq(
-            "run", *options, "benchmarks.peers.jobs.pgqueuer:main", "pool" if self.fast else "connection"
-        )
-
-    def _pgq(self, *arguments: str) -> list[str]:
-        launcher = "import os; from pgqueuer.adapters.cli.cli import app; os.environ['PGDSN'] = os.environ['PEERS_DSN']; app()"
-        return [sys.executable, "-c", launcher, *arguments]
+        batch, limit = (BATCH, 0) if self.fast else (min(10, self.workers // 2), self.workers)
+        return [sys.executable, "-m", "benchmarks.peers.jobs.pgqueuer", str(batch), str(limit)]
