@@ -237,7 +237,9 @@ def _until(
         if process.poll() is not None:
             raise CellFailed(f"its worker ended with {process.returncode}: {_last_words()}")
         if time.monotonic() > deadline:
-            raise CellFailed(f"{tally.count()} of {jobs} jobs had run after {PATIENCE:.0f} s: {_last_words()}")
+            raise CellFailed(
+                f"{tally.count()} of {jobs} jobs had run after {PATIENCE:.0f} s: {_last_words()}"
+            )
         time.sleep(pause)
 
 

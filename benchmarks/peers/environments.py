@@ -78,7 +78,9 @@ def versions(python: str, node: str) -> dict[str, str]:
     listed = subprocess.run([python, "-c", VERSIONS], check=True, capture_output=True, text=True)
     found: dict[str, str] = json.loads(listed.stdout)
     if node:
-        found["Node"] = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip(" v\n")
+        found["Node"] = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip(
+            " v\n"
+        )
         for manifest in Path(node).glob("node_modules/*/package.json"):
             described = json.loads(manifest.read_text())
             found[described["name"]] = described["version"]
@@ -89,7 +91,9 @@ def _install(name: str, command: list[str]) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise NotInstalled(f"{name}: {' '.join(command[:4])} ended with {done.returncode}: {done.stderr[-500:]}")
+        raise NotInstalled(
+            f"{name}: {' '.join(command[:4])} ended with {done.returncode}: {done.stderr[-500:]}"
+        )
 
 
 def _stamp(directory: Path) -> str:

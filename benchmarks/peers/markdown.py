@@ -37,7 +37,9 @@ def _how(document: dict[str, Any]) -> str:
     ]
     server = document.get("server")
     if server:
-        settings = ", ".join(f"`{name}` {value}" for name, value in server.items() if name != "server_version")
+        settings = ", ".join(
+            f"`{name}` {value}" for name, value in server.items() if name != "server_version"
+        )
         lines.append(f"PostgreSQL {server['server_version']} ({settings}).")
     if document.get("note"):
         lines.append(document["note"])
@@ -52,7 +54,9 @@ def _table(
     for contestant in contestants:
         for setup in contestant.setups:
             name = contestant.title if len(contestant.setups) == 1 else f"{contestant.title}, {setup}"
-            cells = [_cell(_runs(document, row, contestant.name, setup), figure) for row, figure, _ in columns]
+            cells = [
+                _cell(_runs(document, row, contestant.name, setup), figure) for row, figure, _ in columns
+            ]
             body.append([name, *cells])
     return _markdown([header, *body])
 
@@ -134,7 +138,9 @@ def _versions(document: dict[str, Any], contestant: Contestant) -> str:
     found = document["versions"][contestant.name]
     own = document["tree"] if contestant.package == "this tree" else found.get(contestant.package, "?")
     beside = [
-        f"{name} {found[name]}" for name in ("Django", "psycopg", "asyncpg", "Node", "Python") if name in found
+        f"{name} {found[name]}"
+        for name in ("Django", "psycopg", "asyncpg", "Node", "Python")
+        if name in found
     ]
     if contestant.node:
         beside = [each for each in beside if each.startswith("Node")]

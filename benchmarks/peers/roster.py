@@ -51,7 +51,9 @@ DATABASE_ROWS = (
     Row("drain-def-10", "drain, 10 workers, `def`", "drain", 10_000, RATE),
     Row("drain-def-100", "drain, 100 workers, `def`", "drain", 10_000, RATE, workers=100),
     Row("drain-async-10", "drain, 10 workers, `async def`", "drain", 10_000, RATE, kind="async"),
-    Row("drain-async-100", "drain, 100 workers, `async def`", "drain", 10_000, RATE, kind="async", workers=100),
+    Row(
+        "drain-async-100", "drain, 100 workers, `async def`", "drain", 10_000, RATE, kind="async", workers=100
+    ),
     Row("both", "push and run at once", "both", 3_000, (*RATE, ("server_us", "us of the server"))),
     Row(
         "pickup",

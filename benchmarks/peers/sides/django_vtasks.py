@@ -26,8 +26,9 @@ class Side(DjangoSide):
 
     def prepare(self) -> None:
         super().prepare()
-        from benchmarks.peers.jobs import vtasks
         from django_vtasks.db.models import QueuedTask
+
+        from benchmarks.peers.jobs import vtasks
 
         self.left_sql = f'SELECT count(*) FROM "{QueuedTask._meta.db_table}"'
         names = {
