@@ -6,18 +6,18 @@ store was made with.
 
 **Round trips.** The memory store makes none. In a database, a method that only reads is one statement; so is
 a ``claim`` or a ``rescue`` that finds nothing to do; and a ``heartbeat`` is one on PostgreSQL, and two on
-MariaDB and MySQL, each a transaction by itself. ``stats`` is three, and so is a ``query`` for the
-newest ends of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A method that changes
-something is a transaction of three to nine statements, its begin and its commit included. On a server each
-statement is a round trip, and on PostgreSQL each notification sent to other processes is one more (one for
-all of a block of ``notifying_last``). There, with psycopg 3, a transaction is one message where it can be: an ``add`` (near the bound two, with the
-notification if that is due), and a ``claim``, a ``settle`` of outcomes that end their jobs and a ``renew`` of
-up to 500 jobs each; ``claim`` takes the longer way besides where a job is due, where one in quarantine is
-first in its queue, and always for a limit or unknown tasks. Up to 500
-jobs that are alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one,
-which is no round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` read before
-they begin a transaction; ``cancel`` and ``retry`` take one for each 1,000 jobs, and a ``tune`` that changes
-the order one for each 5,000.
+MariaDB and MySQL, each a transaction by itself. ``stats`` is three, and so is a ``query`` for the newest ends
+of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A method that changes something is
+a transaction of three to nine statements, its begin and its commit included. On a server each statement is a
+round trip, and on PostgreSQL each notification sent to other processes is one more (one for all of a block of
+``notifying_last``). There, with psycopg 3, a transaction is one message where it can be: an ``add`` (near the
+bound two, with the notification if that is due), and a ``claim``, a ``settle`` of outcomes that end their
+jobs and a ``renew`` of up to 500 jobs each; ``claim`` takes the longer way besides where a job is due, where
+one in quarantine is first in its queue, and always for a limit or unknown tasks. Up to 500 jobs that are
+alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one, which is no
+round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` read before they begin a
+transaction; ``cancel`` and ``retry`` take one for each 1,000 jobs, and a ``tune`` that changes the order one
+for each 5,000.
 
 **Threads.** A method runs on the thread that calls it. ``listen`` starts a thread if the store is ``shared``.
 It checks what other processes have written, and ends soon after nobody listens any more. A process with a
