@@ -161,6 +161,20 @@ def test_what_comes_back_after_a_count_is_in_the_ceiling(jobify: Configure) -> N
     assert waiting() == 10
 
 
+def test_what_becomes_due_after_a_count_is_in_the_ceiling(jobify: Configure) -> None:
+    store, bounded = DatabaseStore(), a_queue(maxsize=10)
+    store.add(bounded, specs(5, delay=60.0))
+    pushing = DatabaseStore()
+    pushing.add(bounded, specs(1))  # counts one that waits, and five that are delayed
+    ahead = store.clock() + 3600
+    store.clock = lambda: ahead
+    assert len(claim(store)) == 1
+    assert waiting() == 5
+    for _ in range(12):
+        pushing.add(bounded, specs(1))
+    assert waiting() == 10
+
+
 def test_a_job_that_is_known_is_accepted_and_added_once(jobify: Configure) -> None:
     store, bounded = DatabaseStore(), a_queue(maxsize=6)
     some = specs(3)

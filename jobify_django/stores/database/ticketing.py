@@ -111,12 +111,13 @@ ADD_MANY = Statement(f"""
 
 # In a caller's transaction: announced only where there seems to be room, for an announcement stands until
 # that ends; and not at all where it has announced enough before.
+LOCK_INSIDE = SHARED_LOCK.replace("$1:", "$17:").replace("$2:", "$18:")
 ADD_INSIDE = Statement(f"""
     WITH a AS MATERIALIZED (
         SELECT CASE WHEN $18::integer = 0 THEN TRUE
             WHEN coalesce(pg_sequence_last_value('jobify_job_number'), 0) + {JOBS} <= {LIMIT}
                 AND {OF_THIS_QUEUE}
-            THEN pg_advisory_xact_lock_shared({CLASS.replace("?", "$17::integer")}, $18::integer) IS NOT NULL
+            THEN {LOCK_INSIDE} IS NOT NULL
             END AS made),
     b AS MATERIALIZED (
         SELECT ARRAY(SELECT nextval('jobify_job_number')
@@ -199,6 +200,7 @@ class Ticketing(Announcing, ServerTransactions):
         self._messages = Messages()
         self._last: dict[int, int] = {}
         self._met: dict[str, float] = {}
+        self._took = 0.0
 
     def add(
         self,
@@ -269,7 +271,9 @@ class Ticketing(Announcing, ServerTransactions):
         add = (ADD_ONE, (*values, *ticket)) if jobs == 1 else (ADD_MANY, (*values, *ticket, jobs))
         timeout = int(min(STATEMENT_TIMEOUT, wait) * 1000) + 1
         work = f"work {queue.name}"
-        notify = self._notify_sender.is_due(work)
+        began = self.runtime.monotonic()
+        # Sent when this commits; later it would be one more message.
+        notify = self._notify_sender.is_due(work, ahead=self._took)
         try:
             if notify:
                 # A transaction of its own after the commit: what notifies holds up all others that do.
@@ -286,6 +290,7 @@ class Ticketing(Announcing, ServerTransactions):
             rows = []  # the next message waits for the lock as long as it may
         if not rows:
             return None
+        self._took = min(self.runtime.monotonic() - began, 1.0)
         last = self._last[book.table] = rows[-1][0]
         order = book.order_in_force(queue.order)
         depth = book.counted + last - book.first
