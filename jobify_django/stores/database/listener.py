@@ -67,6 +67,10 @@ class NotifySender:
         self._sent_at[payload] = now
         return True
 
+    def forget(self, payload: str) -> None:
+        """Let a notification be due again that told of nothing."""
+        self._sent_at.pop(payload, None)
+
     def send(self, kind: str, queue: str = "", *, at_commit: bool = False) -> None:
         """Send a notification, unless the same was sent a moment ago. Errors are ignored: it may be lost.
 

@@ -17,7 +17,14 @@ from django.db.transaction import TransactionManagementError
 
 from jobify_django.exceptions import StoreBusy, StoreError, StoreUncertain
 from jobify_django.runtime import MACHINE, Runtime
-from jobify_django.stores.database.connection import Connection, Statements, lock_wait, translate, unmigrated
+from jobify_django.stores.database.connection import (
+    Connection,
+    Statements,
+    lock_wait,
+    sql_state,
+    translate,
+    unmigrated,
+)
 from jobify_django.stores.database.transaction import Contended, Transactions
 
 T = TypeVar("T")
@@ -38,6 +45,9 @@ SILENCE_TIMEOUT = 15
 """Seconds a transaction of ours may wait for its next statement. A host that freezes or is cut off before the
 commit of its claim keeps those jobs from all others, and the server may take hours to notice."""
 
+
+LOST = ("08", "57P")
+"""How the codes of PostgreSQL's errors begin that come with the end of a connection."""
 
 MEASURE_EVERY = 10.0
 """Seconds between two readings of the server's clock."""
@@ -140,7 +150,9 @@ class ServerTransactions(Transactions):
             try:
                 return send(cursor, db.lock_timeout)
             except DjangoError as error:
-                if self._broken(error):
+                # What the server itself says went wrong came before the commit, but for that it shuts down.
+                state = sql_state(error)
+                if self._broken(error) and (not state or state.startswith(LOST)):
                     raise _Uncertain from error
                 raise
 

@@ -274,6 +274,7 @@ class Ticketing(Announcing, ServerTransactions):
         began = self.runtime.monotonic()
         # Sent when this commits; later it would be one more message.
         notify = self._notify_sender.is_due(work, ahead=self._took)
+        rows: Sequence[Any] = ()
         try:
             if notify:
                 # A transaction of its own after the commit: what notifies holds up all others that do.
@@ -286,8 +287,10 @@ class Ticketing(Announcing, ServerTransactions):
         except DjangoError as error:
             if sql_state(error) != TIMED_OUT:
                 raise
-            self._leave(cursor)
-            rows = []  # the next message waits for the lock as long as it may
+            self._leave(cursor)  # the next message waits for the lock as long as it may
+        finally:
+            if notify and not rows:
+                self._notify_sender.forget(work)
         if not rows:
             return None
         self._took = min(self.runtime.monotonic() - began, 1.0)
