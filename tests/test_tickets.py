@@ -92,6 +92,21 @@ def test_a_push_in_a_transaction_is_one_message(jobify: Configure) -> None:
     assert waiting() == 7
 
 
+@psycopg3
+def test_beside_a_busy_queue_a_small_bound_is_counted_without_a_ticket_first(jobify: Configure) -> None:
+    """All queues share the numbers, so the tickets of its books are used up by the next push."""
+    store, other, bounded = DatabaseStore(), DatabaseStore(), a_queue("small", maxsize=30)
+    messages = []
+    for _ in range(20):
+        other.add(QUEUE, specs(40))
+        with said() as seen:
+            store.add(bounded, specs(1))
+        messages.append(len([one for one in seen if "lock" in one or "EXECUTE" in one]))
+    assert set(messages) <= {1, 2}
+    assert messages.count(2) < 6
+    assert store.add(bounded, specs(20)).taken == 10
+
+
 def test_what_a_message_inserts_is_what_is_read(jobify: Configure) -> None:
     store = DatabaseStore()
     store.add(QUEUE, specs(1))

@@ -55,6 +55,10 @@ THROUGH_THE_DOOR = 1.0
 DOOR_TIMEOUT = 2.0
 """Seconds a push waits at the door at most, before it is tried again."""
 
+MOST_IN_VAIN = 31
+"""Pushes that count at once, at most, after a ticket was refused, and twice as many after the next one. All
+queues share the numbers: beside a busy queue those that a small bound leaves are soon used up."""
+
 NO_LIMIT = 1 << 62
 
 GIVEN = [name for name in NewJob._fields if name not in ("sequence", "order_key")]
@@ -201,6 +205,7 @@ class Ticketing(Announcing, ServerTransactions):
         self._last: dict[int, int] = {}
         self._met: dict[str, float] = {}
         self._took = 0.0
+        self._in_vain: dict[str, tuple[int, int]] = {}
 
     def add(
         self,
@@ -264,7 +269,7 @@ class Ticketing(Announcing, ServerTransactions):
         queue, jobs = push.queue, len(push.specs)
         values, waiting = _values(queue.name, push.specs, now)
         limit = book.limit(queue.maxsize) if waiting else NO_LIMIT
-        if self._last.get(book.table, 0) + jobs > limit:
+        if self._last.get(book.table, 0) + jobs > limit or self._skips_ticket(queue.name):
             return None
         ticket = (book.order_in_force(queue.order), book.first, limit, book.table, book.live)
         announce = (ANNOUNCE, (class_of(queue.name), self._key(jobs)))
@@ -292,12 +297,24 @@ class Ticketing(Announcing, ServerTransactions):
             if notify and not rows:
                 self._notify_sender.forget(work)
         if not rows:
+            _, in_a_row = self._in_vain.get(queue.name, (0, 0))
+            in_a_row = min(MOST_IN_VAIN, 2 * in_a_row + 1)
+            self._in_vain[queue.name] = (in_a_row, in_a_row)
             return None
+        if self._in_vain:
+            self._in_vain.pop(queue.name, None)
         self._took = min(self.runtime.monotonic() - began, 1.0)
         last = self._last[book.table] = rows[-1][0]
         order = book.order_in_force(queue.order)
         depth = book.counted + last - book.first
         return Added(jobs, depth, limit + book.counted - book.first, (), order, now), notify
+
+    def _skips_ticket(self, queue: str) -> bool:
+        """Whether a push had better count at once, for the tickets before it were in vain."""
+        left, in_a_row = self._in_vain.get(queue, (0, 0))
+        if left:
+            self._in_vain[queue] = (left - 1, in_a_row)
+        return left > 0
 
     def _send_counted(self, push: Push, cursor: CursorWrapper, wait: float, now: float) -> Added | None:
         queue, jobs = push.queue, len(push.specs)
