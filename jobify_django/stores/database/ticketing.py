@@ -306,7 +306,7 @@ class Ticketing(Announcing, ServerTransactions):
         self._took = min(self.runtime.monotonic() - began, 1.0)
         last = self._last[book.table] = rows[-1][0]
         order = book.order_in_force(queue.order)
-        depth = book.counted + last - book.first
+        depth = book.counted + last - book.first - (jobs - waiting)
         return Added(jobs, depth, limit + book.counted - book.first, (), order, now), notify
 
     def _skips_ticket(self, queue: str) -> bool:
@@ -394,7 +394,7 @@ class Ticketing(Announcing, ServerTransactions):
         if mine:
             mine[-1].used += added
         self._last[book.table] = last
-        depth = book.counted + last - book.first
+        depth = book.counted + last - book.first - (jobs - waiting)
         return Added(jobs, depth, limit + book.counted - book.first, (), order, now)
 
 
