@@ -217,7 +217,8 @@ def test_of_many_jobs_as_many_are_added_as_fit(jobify: Configure) -> None:
 def test_a_delayed_job_needs_no_room(jobify: Configure) -> None:
     store, bounded = DatabaseStore(), a_queue(maxsize=2)
     for _ in range(3):
-        assert store.add(bounded, specs(1, delay=60.0)).taken == 1
+        added = store.add(bounded, specs(1, delay=60.0))
+        assert (added.taken, added.maxsize) == (1, 2)
     assert store.add(bounded, specs(2)).taken == 2
     assert store.add(bounded, specs(2, delay=60.0)).taken == 2
     with transaction.atomic():

@@ -39,7 +39,7 @@ from jobify_django.stores.database.announcement import (
 )
 from jobify_django.stores.database.columns import INTO_JOB, JOB, NewJob
 from jobify_django.stores.database.connection import Connection, array, lock_wait, sql_state
-from jobify_django.stores.database.listener import NOTIFY, NotifySender
+from jobify_django.stores.database.listener import DEBOUNCE, NOTIFY, NotifySender
 from jobify_django.stores.database.message import IDLE, Messages, Statement, rows_of
 from jobify_django.stores.database.reading import order_from, within
 from jobify_django.stores.database.server import STATEMENT_TIMEOUT, ServerTransactions
@@ -303,11 +303,11 @@ class Ticketing(Announcing, ServerTransactions):
             return None
         if self._in_vain:
             self._in_vain.pop(queue.name, None)
-        self._took = min(self.runtime.monotonic() - began, 1.0)
+        self._took = min(self.runtime.monotonic() - began, DEBOUNCE)
         last = self._last[book.table] = rows[-1][0]
         order = book.order_in_force(queue.order)
         depth = book.counted + last - book.first - (jobs - waiting)
-        return Added(jobs, depth, limit + book.counted - book.first, (), order, now), notify
+        return Added(jobs, depth, book.bound(queue.maxsize), (), order, now), notify
 
     def _skips_ticket(self, queue: str) -> bool:
         """Whether a push had better count at once, for the tickets before it were in vain."""
@@ -395,7 +395,7 @@ class Ticketing(Announcing, ServerTransactions):
             mine[-1].used += added
         self._last[book.table] = last
         depth = book.counted + last - book.first - (jobs - waiting)
-        return Added(jobs, depth, limit + book.counted - book.first, (), order, now)
+        return Added(jobs, depth, book.bound(queue.maxsize), (), order, now)
 
 
 def _values(
