@@ -92,6 +92,21 @@ def test_a_push_in_a_transaction_is_one_message(jobify: Configure) -> None:
     assert waiting() == 7
 
 
+@psycopg3
+def test_beside_a_busy_queue_a_small_bound_is_counted_without_a_ticket_first(jobify: Configure) -> None:
+    """All queues share the numbers, so the tickets of its books are used up by the next push."""
+    store, other, bounded = DatabaseStore(), DatabaseStore(), a_queue("small", maxsize=30)
+    messages = []
+    for _ in range(20):
+        other.add(QUEUE, specs(40))
+        with said() as seen:
+            store.add(bounded, specs(1))
+        messages.append(len([one for one in seen if "lock" in one or "EXECUTE" in one]))
+    assert set(messages) <= {1, 2}
+    assert messages.count(2) < 6
+    assert store.add(bounded, specs(20)).taken == 10
+
+
 def test_what_a_message_inserts_is_what_is_read(jobify: Configure) -> None:
     store = DatabaseStore()
     store.add(QUEUE, specs(1))
@@ -161,6 +176,20 @@ def test_what_comes_back_after_a_count_is_in_the_ceiling(jobify: Configure) -> N
     assert waiting() == 10
 
 
+def test_what_becomes_due_after_a_count_is_in_the_ceiling(jobify: Configure) -> None:
+    store, bounded = DatabaseStore(), a_queue(maxsize=10)
+    store.add(bounded, specs(5, delay=60.0))
+    pushing = DatabaseStore()
+    pushing.add(bounded, specs(1))  # counts one that waits, and five that are delayed
+    ahead = store.clock() + 3600
+    store.clock = lambda: ahead
+    assert len(claim(store)) == 1
+    assert waiting() == 5
+    for _ in range(12):
+        pushing.add(bounded, specs(1))
+    assert waiting() == 10
+
+
 def test_a_job_that_is_known_is_accepted_and_added_once(jobify: Configure) -> None:
     store, bounded = DatabaseStore(), a_queue(maxsize=6)
     some = specs(3)
@@ -188,7 +217,8 @@ def test_of_many_jobs_as_many_are_added_as_fit(jobify: Configure) -> None:
 def test_a_delayed_job_needs_no_room(jobify: Configure) -> None:
     store, bounded = DatabaseStore(), a_queue(maxsize=2)
     for _ in range(3):
-        assert store.add(bounded, specs(1, delay=60.0)).taken == 1
+        added = store.add(bounded, specs(1, delay=60.0))
+        assert (added.taken, added.maxsize) == (1, 2)
     assert store.add(bounded, specs(2)).taken == 2
     assert store.add(bounded, specs(2, delay=60.0)).taken == 2
     with transaction.atomic():

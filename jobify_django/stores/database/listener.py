@@ -61,13 +61,18 @@ class NotifySender:
         self._runtime = runtime
         self._sent_at: dict[str, float] = {}
 
-    def is_due(self, payload: str) -> bool:
-        """Return whether a notification is to be sent now; if so, the same is not due again for a moment."""
-        now = self._runtime.monotonic()
+    def is_due(self, payload: str, ahead: float = 0.0) -> bool:
+        """Return whether a notification is to be sent in so many seconds; if so, the same is not due again
+        for a moment."""
+        now = self._runtime.monotonic() + ahead
         if now - self._sent_at.get(payload, 0.0) < DEBOUNCE:
             return False
         self._sent_at[payload] = now
         return True
+
+    def forget(self, payload: str) -> None:
+        """Let a notification be due again that told of nothing."""
+        self._sent_at.pop(payload, None)
 
     def send(self, changes: Iterable[tuple[str, str]], *, at_commit: bool = False) -> None:
         """Send notifications in one statement, but none that was sent a moment ago. Errors are ignored: they

@@ -17,7 +17,14 @@ from django.db.transaction import TransactionManagementError
 
 from jobify_django.exceptions import StoreBusy, StoreError, StoreUncertain
 from jobify_django.runtime import MACHINE, Runtime
-from jobify_django.stores.database.connection import Connection, Statements, lock_wait, translate, unmigrated
+from jobify_django.stores.database.connection import (
+    Connection,
+    Statements,
+    lock_wait,
+    sql_state,
+    translate,
+    unmigrated,
+)
 from jobify_django.stores.database.transaction import Contended, Transactions
 
 T = TypeVar("T")

@@ -47,7 +47,11 @@ class Book(NamedTuple):
         Args:
             maxsize: the bound by the settings.
         """
-        return self.first + (within(self.maxsize, MAX_MAXSIZE) or maxsize) - self.counted
+        return self.first + self.bound(maxsize) - self.counted
+
+    def bound(self, maxsize: int) -> int:
+        """Return the bound in force, where the settings have this one."""
+        return within(self.maxsize, MAX_MAXSIZE) or maxsize
 
     def order_in_force(self, order: Order) -> Order:
         """Return the order in force, where the settings have this one."""

@@ -39,7 +39,7 @@ from jobify_django.stores.database.announcement import (
 )
 from jobify_django.stores.database.columns import INTO_JOB, JOB, NewJob
 from jobify_django.stores.database.connection import Connection, array, lock_wait, sql_state
-from jobify_django.stores.database.listener import NOTIFY, NotifySender
+from jobify_django.stores.database.listener import DEBOUNCE, NOTIFY, NotifySender
 from jobify_django.stores.database.message import IDLE, OneMessage, Statement, rows_of
 from jobify_django.stores.database.reading import order_from, within
 from jobify_django.stores.database.server import STATEMENT_TIMEOUT
@@ -54,6 +54,10 @@ THROUGH_THE_DOOR = 1.0
 
 DOOR_TIMEOUT = 2.0
 """Seconds a push waits at the door at most, before it is tried again."""
+
+MOST_IN_VAIN = 31
+"""Pushes that count at once, at most, after a ticket was refused, and twice as many after the next one. All
+queues share the numbers: beside a busy queue those that a small bound leaves are soon used up."""
 
 NO_LIMIT = 1 << 62
 
@@ -111,12 +115,13 @@ ADD_MANY = Statement(f"""
 
 # In a caller's transaction: announced only where there seems to be room, for an announcement stands until
 # that ends; and not at all where it has announced enough before.
+LOCK_INSIDE = SHARED_LOCK.replace("$1:", "$17:").replace("$2:", "$18:")
 ADD_INSIDE = Statement(f"""
     WITH a AS MATERIALIZED (
         SELECT CASE WHEN $18::integer = 0 THEN TRUE
             WHEN coalesce(pg_sequence_last_value('jobify_job_number'), 0) + {JOBS} <= {LIMIT}
                 AND {OF_THIS_QUEUE}
-            THEN pg_advisory_xact_lock_shared({CLASS.replace("?", "$17::integer")}, $18::integer) IS NOT NULL
+            THEN {LOCK_INSIDE} IS NOT NULL
             END AS made),
     b AS MATERIALIZED (
         SELECT ARRAY(SELECT nextval('jobify_job_number')
@@ -198,6 +203,8 @@ class Ticketing(Announcing, OneMessage):
         super()._set_up()
         self._last: dict[int, int] = {}
         self._met: dict[str, float] = {}
+        self._took = 0.0
+        self._in_vain: dict[str, tuple[int, int]] = {}
 
     def add(
         self,
@@ -253,14 +260,17 @@ class Ticketing(Announcing, OneMessage):
         queue, jobs = push.queue, len(push.specs)
         values, waiting = _values(queue.name, push.specs, now)
         limit = book.limit(queue.maxsize) if waiting else NO_LIMIT
-        if self._last.get(book.table, 0) + jobs > limit:
+        if self._last.get(book.table, 0) + jobs > limit or self._skips_ticket(queue.name):
             return None
         ticket = (book.order_in_force(queue.order), book.first, limit, book.table, book.live)
         announce = (ANNOUNCE, (class_of(queue.name), self._key(jobs)))
         add = (ADD_ONE, (*values, *ticket)) if jobs == 1 else (ADD_MANY, (*values, *ticket, jobs))
         timeout = int(min(STATEMENT_TIMEOUT, wait) * 1000) + 1
         work = f"work {queue.name}"
-        notify = self._notify_sender.is_due(work)
+        began = self.runtime.monotonic()
+        # Sent when this commits; later it would be one more message.
+        notify = self._notify_sender.is_due(work, ahead=self._took)
+        rows: Sequence[Any] = ()
         try:
             if notify:
                 # A transaction of its own after the commit: what notifies holds up all others that do.
@@ -271,21 +281,36 @@ class Ticketing(Announcing, OneMessage):
                     begin=BEGIN + TIMEOUT,
                     before=(timeout,),
                     end=end,
-                    after=([work],),
+                    after=(array([work]),),
                 )
             else:
                 rows = self._messages.send(cursor, [announce, add], begin=TIMEOUT, before=(timeout,))
         except DjangoError as error:
             if sql_state(error) != TIMED_OUT:
                 raise
-            self._leave(cursor)
-            rows = []  # the next message waits for the lock as long as it may
+            self._leave(cursor)  # the next message waits for the lock as long as it may
+        finally:
+            if notify and not rows:
+                self._notify_sender.forget(work)
         if not rows:
+            _, in_a_row = self._in_vain.get(queue.name, (0, 0))
+            in_a_row = min(MOST_IN_VAIN, 2 * in_a_row + 1)
+            self._in_vain[queue.name] = (in_a_row, in_a_row)
             return None
+        if self._in_vain:
+            self._in_vain.pop(queue.name, None)
+        self._took = min(self.runtime.monotonic() - began, DEBOUNCE)
         last = self._last[book.table] = rows[-1][0]
         order = book.order_in_force(queue.order)
-        depth = book.counted + last - book.first
-        return Added(jobs, depth, limit + book.counted - book.first, (), order, now), notify
+        depth = book.counted + last - book.first - (jobs - waiting)
+        return Added(jobs, depth, book.bound(queue.maxsize), (), order, now), notify
+
+    def _skips_ticket(self, queue: str) -> bool:
+        """Whether a push had better count at once, for the tickets before it were in vain."""
+        left, in_a_row = self._in_vain.get(queue, (0, 0))
+        if left:
+            self._in_vain[queue] = (left - 1, in_a_row)
+        return left > 0
 
     def _send_counted(self, push: Push, cursor: CursorWrapper, wait: float, now: float) -> Added | None:
         queue, jobs = push.queue, len(push.specs)
@@ -365,8 +390,8 @@ class Ticketing(Announcing, OneMessage):
         if mine:
             mine[-1].used += added
         self._last[book.table] = last
-        depth = book.counted + last - book.first
-        return Added(jobs, depth, limit + book.counted - book.first, (), order, now)
+        depth = book.counted + last - book.first - (jobs - waiting)
+        return Added(jobs, depth, book.bound(queue.maxsize), (), order, now)
 
 
 def _values(
