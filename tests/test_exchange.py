@@ -24,12 +24,12 @@ from jobify_django.testing.conformance.ground import a_queue
 from tests.child import until
 from tests.claims import POOL, claim, die
 from tests.test_collision import Beside
-from tests.test_lane import expected, said, use
+from tests.test_lane import expected, said, TAKES_MESSAGES, use
 from tests.workshop import Configure, database, elsewhere
 
 pytestmark = [
     database,
-    pytest.mark.skipif(connection.vendor != "postgresql", reason="about PostgreSQL"),
+    pytest.mark.skipif(not TAKES_MESSAGES, reason="about PostgreSQL and psycopg 3"),
 ]
 QUEUE = a_queue(maxsize=100_000)
 
