@@ -24,7 +24,7 @@ from jobify_django.testing.conformance.ground import a_queue
 from tests.child import until
 from tests.claims import POOL, claim, die
 from tests.test_collision import Beside
-from tests.test_lane import expected, said, TAKES_MESSAGES, use
+from tests.test_lane import TAKES_MESSAGES, expected, said, use
 from tests.workshop import Configure, database, elsewhere
 
 pytestmark = [
