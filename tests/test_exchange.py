@@ -21,13 +21,15 @@ from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.database.connection import array
 from jobify_django.stores.value import Demand, Lane
 from jobify_django.testing.conformance.ground import a_queue
+from tests.child import until
 from tests.claims import POOL, claim, die
-from tests.test_lane import expected, said, use
+from tests.test_collision import Beside
+from tests.test_lane import TAKES_MESSAGES, expected, said, use
 from tests.workshop import Configure, database, elsewhere
 
 pytestmark = [
     database,
-    pytest.mark.skipif(connection.vendor != "postgresql", reason="about PostgreSQL"),
+    pytest.mark.skipif(not TAKES_MESSAGES, reason="about PostgreSQL and psycopg 3"),
 ]
 QUEUE = a_queue(maxsize=100_000)
 
@@ -205,6 +207,96 @@ def explained(sql: str, values: Sequence[Any]) -> Iterator[dict[str, Any]]:
         node = plans.pop()
         yield node
         plans += node.get("Plans", ())
+
+
+# Others in the way: what a statement waited for is looked at again, as it is then
+
+
+def waits(pid: int) -> bool:
+    """Whether a session waits for somebody's lock."""
+
+    def look() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT cardinality(pg_blocking_pids(%s)) > 0", [pid])
+            return bool(cursor.fetchone()[0])
+
+    return bool(elsewhere(look))
+
+
+def session(cursor: CursorWrapper) -> int:
+    cursor.execute("SELECT pg_backend_pid()")
+    return int(cursor.fetchone()[0])
+
+
+def while_it_waits(
+    store: Store, held: str, work: Callable[[], Any], change: str, meanwhile: Callable[[], object]
+) -> Any:
+    """Return what some work returned that waited for a job which is changed so."""
+    pids: list[int] = []
+
+    def on_its_own() -> Any:
+        with connection.cursor() as cursor:
+            pids.append(session(cursor))
+        return work()
+
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE jobify_job SET {change} WHERE id = %s", [held])
+        beside = Beside(on_its_own)
+        until(lambda: bool(pids) and waits(pids[0]), "the wait for the job")
+        elsewhere(meanwhile)
+    return beside.result()
+
+
+def test_an_end_that_waited_for_another_change_is_stored(store: Store) -> None:
+    pushed = push(store, 4)
+    held = claim(store, 3)
+    claims = while_it_waits(
+        store, held[1].id, lambda: turn(store, held), "cancel_requested = TRUE", lambda: None
+    )
+    assert ids(claims) == pushed[3:]
+    found = store.get(pushed)
+    assert {(found[id].status, found[id].attempt) for id in pushed[:3]} == {(JobStatus.SUCCESSFUL, 1)}
+    assert [found[id].cancel_requested for id in pushed] == [False, True, False, False]
+
+
+def test_an_end_that_waited_until_another_attempt_held_the_job_is_refused(store: Store) -> None:
+    pushed = push(store, 2)
+    held = claim(store, 2)
+
+    def work() -> Any:
+        return store.claim(
+            Demand(POOL, {"default": Lane(1, 60.0)}), [succeeded(one, '"mine"') for one in held]
+        )
+
+    claimed = while_it_waits(store, pushed[0], work, "attempt = 2", lambda: None)
+    assert [one.id for one in claimed.refused] == pushed[:1]
+    assert {id: one.result for id, one in store.get(pushed).items()} == {pushed[0]: None, pushed[1]: '"mine"'}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_renewal_that_waited_goes_by_the_job_as_it_is_then(store: Store, lost: bool) -> None:
+    pushed = push(store, 2)
+    held = {one.id: one.attempt for one in claim(store, 2)}
+    change = "pool = 'another'" if lost else "cancel_requested = TRUE"
+    renewed = while_it_waits(store, pushed[1], lambda: store.renew(POOL, held, 600.0), change, lambda: None)
+    assert list(renewed.lost) == (pushed[1:] if lost else [])
+    assert list(renewed.cancel_requested) == ([] if lost else pushed[1:])
+
+
+def test_a_job_that_moves_while_a_claim_is_under_way_is_left_for_the_next_one(store: Store) -> None:
+    ended, *line = push(store, 4)
+    held = claim(store)
+
+    def meanwhile() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE jobify_job SET order_key = 5 WHERE id = %s", [line[0]])
+            cursor.execute("UPDATE jobify_job SET status = 'cancelled' WHERE id = %s", [line[1]])
+
+    claims = while_it_waits(store, ended, lambda: turn(store, held, 2), "cancel_requested = TRUE", meanwhile)
+    assert ids(claims) == line[2:]
+    assert store.get([ended])[ended].status is JobStatus.SUCCESSFUL
+    assert ids(claim(store, 2)) == line[:1]
 
 
 # The session
