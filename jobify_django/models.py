@@ -70,7 +70,7 @@ class Job(models.Model):
             ),
             PartialIndex(
                 name="jobify_job_running",
-                fields=["queue", "lease_until"],
+                fields=["queue"],
                 only=Q(status=JobStatus.RUNNING.value),
                 whole=["status", "lease_until"],
             ),

@@ -7,7 +7,7 @@ import re
 import pytest
 from django.db import connection, transaction
 
-from jobify_django.stores.database.loading import AUTOVACUUM
+from jobify_django.stores.database.loading import STORAGE
 from tests.blocks.page import DOCS, Block, blocks
 
 PAGE = DOCS / "howto" / "postgresql-for-dbas.md"
@@ -50,5 +50,5 @@ def test_every_block_is_one_of_those() -> None:
 
 def test_the_page_names_what_the_migration_sets() -> None:
     text = PAGE.read_text()
-    for option in AUTOVACUUM.split(", "):
+    for option in STORAGE.split(", "):
         assert option in text

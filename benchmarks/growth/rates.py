@@ -33,16 +33,12 @@ def queues(x: int, server: str, scale: float) -> dict[str, Any]:
     names = [f"queue-{number}" for number in range(x)]
     with site(server, WORKERS=2, MAXSIZE=10 * jobs, QUEUES={name: {} for name in names}):
         from benchmarks.growth.app.tasks import noop
-        from jobify_django import queue
         from jobify_django.conf import get_settings
         from jobify_django.stores import stores
 
         for name in names:
-            queue(name).pause()
             noop.using(queue=name).push_many([()] * (jobs // x))
         with pools(1):
-            for name in names:
-                queue(name).resume()
             rate = _drained(jobs // x * x)
         settings = get_settings()
         asked = [settings.queue(name) for name in names]
