@@ -214,7 +214,7 @@ class PoolRecord:
 
 
 POOL_ALIVE = 7.5
-"""A pool that reported itself within this many seconds counts as alive; it reports every 2.5 s. A report from
+"""A pool that reported itself within this many seconds counts as alive; it reports every 2 s. A report from
 further in the future than that comes from a clock that was wrong, and says nothing."""
 
 

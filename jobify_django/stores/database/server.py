@@ -258,11 +258,8 @@ class ServerClock:
         self._take(min(readings))
 
     def note(self, began: float, now: float) -> None:
-        """Note what a statement that began then, and has just ended, has read along: nobody need ask then, if
-        it was read precisely."""
-        reading = self._read(began, now)
-        if reading.error < PRECISE_READING / 2:
-            self._take(reading)
+        """Note what a statement that began then, and has just ended, has read along: then nobody need ask."""
+        self._take(self._read(began, now))
 
     def _read(self, began: float, now: float) -> Reading:
         ended = self._runtime.monotonic()
