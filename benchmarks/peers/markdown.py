@@ -122,7 +122,7 @@ def _reasons(document: dict[str, Any], contestants: Sequence[Contestant]) -> lis
                 said = [result["unsupported"]] if result["unsupported"] else []
                 for reason in said + [f"failed: {failure}" for failure in result["failures"]]:
                     where.setdefault((who, reason), []).append(row)
-    lines = [f"- {who}, {', '.join(dict.fromkeys(rows))}: {reason}." for (who, reason), rows in where.items()]
+    lines = [f"- {who}, {', '.join(dict.fromkeys(rows))}: {reason.rstrip('.')}." for (who, reason), rows in where.items()]
     return lines + [f"- {name} was left out: {reason}" for name, reason in document["missing"].items()]
 
 

@@ -108,7 +108,7 @@ BARE = Contestant(
     "jobify-django",
     "this tree",
     {RECOMMENDED: "a Django cursor that inserts Jobify's row; a loop that claims, runs in turn and settles"},
-    "no tasks, bound, lease, fence, result or wake-up: it looks every millisecond, so it has no idle figure",
+    "no tasks, bound, lease, fence, result or wake-up: idle, it looks every millisecond",
 )
 TASKS_DB = Contestant(
     "django-tasks-db",
