@@ -103,7 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE as well")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE as well")
     parser.add_argument("--note", default="", help="a sentence for the head of the tables")
-    parser.add_argument("--tables", type=Path, metavar="JSON", help="run nothing; print an earlier run's tables")
+    parser.add_argument("--tables", type=Path, metavar="JSON", help="only print the tables of an earlier run")
     arguments = parser.parse_args()
     _check(parser, arguments.only, [each.name for each in CONTESTANTS[arguments.store]])
     _check(parser, arguments.rows, [row.name for row in ROWS[arguments.store]])

@@ -134,7 +134,7 @@ def pickup(side: Side, asked: dict[str, Any]) -> Figures:
             time.sleep(gaps.uniform(0.020, 0.060 + side.poll_seconds))
             pushed = side.one_by_one(1) or time.time()
             number = len(waits) + 2
-            _until(lambda number=number: tally.count() >= number, process, tally, number, pause=0.0005)
+            _until(_counted_to(tally, number), process, tally, number, pause=0.0005)
             waits.append(max(0.0, tally.moments(number - 1)[0] - pushed) * 1e3)
     return {
         "p50_ms": harness.percentile(waits, 50),
@@ -208,6 +208,10 @@ class Server:
         return usage.cpu_seconds(self._postmaster) if self._postmaster else 0.0
 
 
+def _counted_to(tally: Tally, number: int) -> Callable[[], bool]:
+    return lambda: tally.count() >= number
+
+
 def _fill(side: Side, jobs: int) -> None:
     try:
         side.bulk(jobs)
@@ -237,7 +241,9 @@ def _until(
         if process.poll() is not None:
             raise CellFailed(f"its worker ended with {process.returncode}: {_last_words()}")
         if time.monotonic() > deadline:
-            raise CellFailed(f"{tally.count()} of {jobs} jobs had run after {PATIENCE:.0f} s: {_last_words()}")
+            raise CellFailed(
+                f"{tally.count()} of {jobs} jobs had run after {PATIENCE:.0f} s: {_last_words()}"
+            )
         time.sleep(pause)
 
 

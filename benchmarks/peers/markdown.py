@@ -37,7 +37,9 @@ def _how(document: dict[str, Any]) -> str:
     ]
     server = document.get("server")
     if server:
-        settings = ", ".join(f"`{name}` {value}" for name, value in server.items() if name != "server_version")
+        settings = ", ".join(
+            f"`{name}` {value}" for name, value in server.items() if name != "server_version"
+        )
         lines.append(f"PostgreSQL {server['server_version']} ({settings}).")
     if document.get("note"):
         lines.append(document["note"])
@@ -52,8 +54,8 @@ def _table(
     for contestant in contestants:
         for setup in contestant.setups:
             name = contestant.title if len(contestant.setups) == 1 else f"{contestant.title}, {setup}"
-            cells = [_cell(_runs(document, row, contestant.name, setup), figure) for row, figure, _ in columns]
-            body.append([name, *cells])
+            runs = [(_runs(document, row, contestant.name, setup), figure) for row, figure, _ in columns]
+            body.append([name, *(_cell(*each) for each in runs)])
     return _markdown([header, *body])
 
 
@@ -122,7 +124,10 @@ def _reasons(document: dict[str, Any], contestants: Sequence[Contestant]) -> lis
                 said = [result["unsupported"]] if result["unsupported"] else []
                 for reason in said + [f"failed: {failure}" for failure in result["failures"]]:
                     where.setdefault((who, reason), []).append(row)
-    lines = [f"- {who}, {', '.join(dict.fromkeys(rows))}: {reason.rstrip('.')}." for (who, reason), rows in where.items()]
+    lines = [
+        f"- {who}, {', '.join(dict.fromkeys(rows))}: {reason.rstrip('.')}."
+        for (who, reason), rows in where.items()
+    ]
     return lines + [f"- {name} was left out: {reason}" for name, reason in document["missing"].items()]
 
 
@@ -134,7 +139,9 @@ def _versions(document: dict[str, Any], contestant: Contestant) -> str:
     found = document["versions"][contestant.name]
     own = document["tree"] if contestant.package == "this tree" else found.get(contestant.package, "?")
     beside = [
-        f"{name} {found[name]}" for name in ("Django", "psycopg", "asyncpg", "Node", "Python") if name in found
+        f"{name} {found[name]}"
+        for name in ("Django", "psycopg", "asyncpg", "Node", "Python")
+        if name in found
     ]
     if contestant.node:
         beside = [each for each in beside if each.startswith("Node")]

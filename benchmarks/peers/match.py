@@ -63,7 +63,7 @@ class Match:
     administrator: str
 
     def play(self, keep: Callable[[list[Result]], None]) -> list[Result]:
-        """Run everything; return a result for each row and entry, and hand on what there is after each row."""
+        """Run everything; return a result for each row and entry. After each row, hand on what there is."""
         results = {
             (row.name, entry.name): Result(row.name, entry.contestant.name, entry.setup)
             for row in self.rows
