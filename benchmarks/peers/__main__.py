@@ -29,8 +29,6 @@ def main() -> int:
         print(markdown.tables(json.loads(arguments.tables.read_text())))
         return 0
     document = _play(arguments)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     text = markdown.tables(document)
     print(text)
     if arguments.markdown:
@@ -52,10 +50,7 @@ def _play(arguments: argparse.Namespace) -> dict[str, Any]:
         described = json.loads(match.administer(administrator, server, "describe"))
     if arguments.install:
         rows = []
-    played = match.Match(
-        arguments.store, entries, rows, arguments.rounds, arguments.scale, server, administrator
-    ).play()
-    return {
+    document: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "store": arguments.store,
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
@@ -67,8 +62,18 @@ def _play(arguments: argparse.Namespace) -> dict[str, Any]:
         "versions": versions,
         "missing": missing,
         "rows": [row.name for row in rows],
-        "results": [asdict(result) for result in played],
+        "results": [],
     }
+
+    def keep(results: list[match.Result]) -> None:
+        document["results"] = [asdict(result) for result in results]
+        if arguments.json:
+            arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+
+    match.Match(
+        arguments.store, entries, rows, arguments.rounds, arguments.scale, server, administrator
+    ).play(keep)
+    return document
 
 
 def _tree() -> str:
@@ -98,9 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE as well")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE as well")
     parser.add_argument("--note", default="", help="a sentence for the head of the tables")
-    parser.add_argument(
-        "--tables", type=Path, metavar="JSON", help="run nothing; print an earlier run's tables"
-    )
+    parser.add_argument("--tables", type=Path, metavar="JSON", help="only print the tables of an earlier run")
     arguments = parser.parse_args()
     _check(parser, arguments.only, [each.name for each in CONTESTANTS[arguments.store]])
     _check(parser, arguments.rows, [row.name for row in ROWS[arguments.store]])

@@ -134,7 +134,7 @@ def pickup(side: Side, asked: dict[str, Any]) -> Figures:
             time.sleep(gaps.uniform(0.020, 0.060 + side.poll_seconds))
             pushed = side.one_by_one(1) or time.time()
             number = len(waits) + 2
-            _until(lambda number=number: tally.count() >= number, process, tally, number, pause=0.0005)
+            _until(_counted_to(tally, number), process, tally, number, pause=0.0005)
             waits.append(max(0.0, tally.moments(number - 1)[0] - pushed) * 1e3)
     return {
         "p50_ms": harness.percentile(waits, 50),
@@ -206,6 +206,10 @@ class Server:
 
     def _seconds(self) -> float:
         return usage.cpu_seconds(self._postmaster) if self._postmaster else 0.0
+
+
+def _counted_to(tally: Tally, number: int) -> Callable[[], bool]:
+    return lambda: tally.count() >= number
 
 
 def _fill(side: Side, jobs: int) -> None:

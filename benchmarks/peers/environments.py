@@ -45,9 +45,9 @@ def python_for(environment: str, python: str) -> str:
     if _stamp(directory) != wanted:
         harness.say(f"installing {environment}")
         shutil.rmtree(directory, ignore_errors=True)
-        _install(environment, [python, "-m", "venv", str(directory)])
+        _install([python, "-m", "venv", str(directory)])
         pip = [str(own), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _install(environment, [*pip, "--requirement", str(requirements)])
+        _install([*pip, "--requirement", str(requirements)])
         (directory / STAMP).write_text(wanted)
     return str(own)
 
@@ -68,7 +68,7 @@ def node_modules(package: str) -> str:
         directory.mkdir(parents=True)
         shutil.copy(described, directory)
         quiet = ["--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-        _install(package, ["npm", "install", "--prefix", str(directory), *quiet])
+        _install(["npm", "install", "--prefix", str(directory), *quiet])
         (directory / STAMP).write_text(wanted)
     return str(directory)
 
@@ -87,13 +87,11 @@ def versions(python: str, node: str) -> dict[str, str]:
     return found
 
 
-def _install(name: str, command: list[str]) -> None:
+def _install(command: list[str]) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise NotInstalled(
-            f"{name}: {' '.join(command[:4])} ended with {done.returncode}: {done.stderr[-500:]}"
-        )
+        raise NotInstalled(f"{' '.join(command[:4])} ended with {done.returncode}: {done.stderr[-500:]}")
 
 
 def _stamp(directory: Path) -> str:

@@ -54,10 +54,8 @@ def _table(
     for contestant in contestants:
         for setup in contestant.setups:
             name = contestant.title if len(contestant.setups) == 1 else f"{contestant.title}, {setup}"
-            cells = [
-                _cell(_runs(document, row, contestant.name, setup), figure) for row, figure, _ in columns
-            ]
-            body.append([name, *cells])
+            runs = [(_runs(document, row, contestant.name, setup), figure) for row, figure, _ in columns]
+            body.append([name, *(_cell(*each) for each in runs)])
     return _markdown([header, *body])
 
 
@@ -126,7 +124,10 @@ def _reasons(document: dict[str, Any], contestants: Sequence[Contestant]) -> lis
                 said = [result["unsupported"]] if result["unsupported"] else []
                 for reason in said + [f"failed: {failure}" for failure in result["failures"]]:
                     where.setdefault((who, reason), []).append(row)
-    lines = [f"- {who}, {', '.join(dict.fromkeys(rows))}: {reason}." for (who, reason), rows in where.items()]
+    lines = [
+        f"- {who}, {', '.join(dict.fromkeys(rows))}: {reason.rstrip('.')}."
+        for (who, reason), rows in where.items()
+    ]
     return lines + [f"- {name} was left out: {reason}" for name, reason in document["missing"].items()]
 
 

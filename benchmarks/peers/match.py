@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,8 +62,8 @@ class Match:
     server: str
     administrator: str
 
-    def play(self) -> list[Result]:
-        """Run everything; return a result for each row and entry."""
+    def play(self, keep: Callable[[list[Result]], None]) -> list[Result]:
+        """Run everything; return a result for each row and entry. After each row, hand on what there is."""
         results = {
             (row.name, entry.name): Result(row.name, entry.contestant.name, entry.setup)
             for row in self.rows
@@ -73,6 +73,7 @@ class Match:
             for row in self.rows:
                 for entry in self.entries:
                     self._turn(number, row, entry, results[row.name, entry.name])
+                keep(list(results.values()))
         return list(results.values())
 
     def _turn(self, number: int, row: Row, entry: Entry, result: Result) -> None:

@@ -12,9 +12,10 @@ class Contestant:
     """One contestant.
 
     ``side`` is its module in ``sides``, ``environment`` its file in ``requirements`` (without ``.txt``),
-    ``package`` the distribution whose version the table shows. ``pace`` is the share of the jobs that it gets,
-    by set-up: slow ones get fewer, so that the whole takes an hour and not a day; a shorter queue is in their
-    favour. ``setups`` says what each set-up is, ``lacks`` what the contestant does not do that Jobify does.
+    ``package`` the distribution whose version the table shows. ``pace`` is the share of the jobs that it
+    gets, by set-up: slow ones get fewer, so that the whole takes an hour and not a day; a shorter queue is in
+    their favour. ``setups`` says what each set-up is, ``lacks`` what the contestant does not do that Jobify
+    does.
     """
 
     name: str
@@ -110,7 +111,7 @@ BARE = Contestant(
     "jobify-django",
     "this tree",
     {RECOMMENDED: "a Django cursor that inserts Jobify's row; a loop that claims, runs in turn and settles"},
-    "no tasks, bound, lease, fence, result or wake-up: it looks every millisecond, so it has no idle figure",
+    "no tasks, bound, lease, fence, result or wake-up: idle, it looks every millisecond",
 )
 TASKS_DB = Contestant(
     "django-tasks-db",
@@ -122,8 +123,8 @@ TASKS_DB = Contestant(
         RECOMMENDED: "`db_worker`, which looks once a second",
         FASTEST: "persistent connections, a look every 10 ms; two worker processes on PostgreSQL",
     },
-    "no bound; no lease: a killed worker's job stays running; one job at a time in a process; no push of many "
-    "(a loop in one transaction instead)",
+    "no bound; no lease: a killed worker's job stays running; one job at a time in a process; no push of "
+    "many (a loop in one transaction instead)",
     {RECOMMENDED: 0.1, FASTEST: 0.2},
 )
 OX = Contestant(
@@ -149,8 +150,8 @@ DJ_QUEUE = Contestant(
         RECOMMENDED: "`manage.py dj_queue` in its default fork mode, N threads",
         FASTEST: "persistent connections, `--only-work`, a look every 10 ms, finished jobs not kept",
     },
-    "no bound; jobs of a dead worker are kept as failed, for someone to retry; results only in the recommended "
-    "set-up",
+    "no bound; jobs of a dead worker are kept as failed, for someone to retry; results only in the "
+    "recommended set-up",
     {RECOMMENDED: 0.2, FASTEST: 0.2},
 )
 VTASKS = Contestant(
@@ -202,8 +203,8 @@ PGQUEUER = Contestant(
     "pgqueuer",
     "pgqueuer",
     {
-        RECOMMENDED: "`PgQueuer.run` on one asyncpg connection, batches of 10 (5 for 10 workers: the limit must be "
-        "twice the batch), N jobs at once",
+        RECOMMENDED: "`PgQueuer.run` on one asyncpg connection, batches of 10 (5 for 10 workers: the limit "
+        "must be twice the batch), N jobs at once",
         FASTEST: "a pool, batches of 100, no limit of jobs at once, so N is not kept",
     },
     "no bound, no result; no `def` jobs (they go to a thread by hand); not Django's transactions",
@@ -231,8 +232,8 @@ GRAPHILE = Contestant(
         RECOMMENDED: "`run({concurrentJobs: N})`, `addJob`, `addJobs`",
         FASTEST: "a local queue of 500 and outcomes stored in batches, as its page on performance has it",
     },
-    "another language (Node); no bound, no result, a lock of four hours for a lease; the local queue holds jobs "
-    "that do not run and gives up exact priority",
+    "another language (Node); no bound, no result, a lock of four hours for a lease; the local queue holds "
+    "jobs that do not run and gives up exact priority",
     {RECOMMENDED: 0.3},
     node="graphile-worker",
 )

@@ -32,7 +32,7 @@ else:
     }
 
 _ours = json.loads(os.environ.get("PEERS_SETTINGS", "{}"))
-# Django's default is 0: workers that close what Django would close between two requests connect anew each time.
+# Django's default is 0: workers that close what Django closes between two requests connect anew each time.
 _database["CONN_MAX_AGE"] = _ours.pop("CONN_MAX_AGE", 0)
 DATABASES = {"default": _database}
 globals().update(_ours)

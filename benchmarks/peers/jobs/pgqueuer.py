@@ -1,4 +1,4 @@
-"""The job as an entrypoint of pgqueuer, and its worker: ``python -m benchmarks.peers.jobs.pgqueuer BATCH LIMIT``.
+"""The job as an entrypoint of pgqueuer, and its worker, which is this module run with BATCH and LIMIT.
 
 It runs coroutines only; blocking code goes to a thread, as its own error message says. A limit of 0 is none.
 """

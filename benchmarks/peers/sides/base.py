@@ -17,8 +17,8 @@ class Unsupported(Exception):
 class Side:
     """One contestant in one set-up.
 
-    ``recommended`` is what its documentation tells a user to write, ``fastest`` what it offers beyond that for
-    speed, short of giving up what the contestant promises.
+    ``recommended`` is what its documentation tells a user to write, ``fastest`` what it offers beyond that
+    for speed, short of giving up what the contestant promises.
     """
 
     poll_seconds = 0.0

@@ -44,7 +44,8 @@ class Side(DjangoSide):
             self._task.enqueue()
 
     def bulk(self, number: int) -> None:
-        self._task.get_backend().enqueue_all([(self._task, [], {})] * number)
+        backend: Any = self._task.get_backend()
+        backend.enqueue_all([(self._task, [], {})] * number)
 
     def worker(self) -> list[str]:
         return self.command("dj_queue", *(["--only-work"] if self.fast else []))

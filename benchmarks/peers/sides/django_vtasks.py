@@ -46,7 +46,8 @@ class Side(DjangoSide):
     def bulk(self, number: int) -> None:
         from django.tasks import task_backends
 
-        task_backends["default"].enqueue_many([(self._task, (), {})] * number)
+        backend: Any = task_backends["default"]
+        backend.enqueue_many([(self._task, (), {})] * number)
 
     def worker(self) -> list[str]:
         return self.command("runworker", f"--concurrency={self.workers}")

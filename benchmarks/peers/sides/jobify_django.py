@@ -1,4 +1,4 @@
-"""Jobify for Django, as its documentation sets it up. Only the bound is raised: a bench fills the queue first."""
+"""Jobify for Django as its documentation has it. Only the bound is raised: a bench fills the queue first."""
 
 from __future__ import annotations
 
