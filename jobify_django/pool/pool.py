@@ -101,6 +101,7 @@ class Pool:
             quiet=quiet,
         )
         self.turns = 0
+        self._expects_work = True
         self._next_turn = 0.0
         self._turned_in = Phase.CLAIMING
         self._upkeep = Upkeep(
@@ -260,7 +261,8 @@ class Pool:
         self.turns += 1
         self._next_turn = 0.0
         phase = self._phases.now
-        pause = self._turn.run(phase)
+        expected, self._expects_work = self._expects_work, False
+        pause = self._turn.run(phase, expected=expected)
         self._turned_in = max(phase, self._turned_in)
         if self.completer.empty:
             self._progress.set()
@@ -279,6 +281,8 @@ class Pool:
     def _on_notification(self, queue: object) -> None:
         # Of a queue whose workers are all busy nothing can start: one that becomes idle wakes the loop.
         if any(slots.idle for name, slots in self.slots.items() if queue is None or queue == name):
+            if queue is not None:  # or else it only says that anything may have changed
+                self._expects_work = True
             self._claim_loop.wake()
 
     def _on_change(self) -> None:

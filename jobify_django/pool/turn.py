@@ -62,12 +62,17 @@ class Turn:
         self._wanted: Mapping[str, int] = {}
         self._lanes: Mapping[str, Lane] = {}
 
-    def run(self, phase: Phase) -> float:
-        """Do one turn, and return the seconds until the next one, if nothing wakes the loop before."""
+    def run(self, phase: Phase, *, expected: bool = True) -> float:
+        """Do one turn, and return the seconds until the next one, if nothing wakes the loop before.
+
+        Args:
+            phase: what the pool does.
+            expected: whether there is probably something to claim.
+        """
         # How many requests there were to know when the pool has run all it can; 0: nobody waits for that.
         requests = self.idle_check.requests
         outcomes = self.completer.take()
-        demand = self._demand(phase)
+        demand = self._demand(phase, expected=expected)
         # The claimed jobs start before anybody is notified of room, or of how others ended.
         with self.store.notifying_last():
             try:
@@ -98,7 +103,7 @@ class Turn:
         self._forget_and_report(outcomes, refused)
         self._reconcile()
 
-    def _demand(self, phase: Phase) -> Demand:
+    def _demand(self, phase: Phase, *, expected: bool) -> Demand:
         # ``seconds_alone`` is how many seconds a job in quarantine that has started is still to run alone.
         wants = {} if phase is not Phase.CLAIMING or self.quarantine.seconds_alone else self._wants()
         if wants != self._wanted:
@@ -109,7 +114,7 @@ class Turn:
                     for name, want in wants.items()
                 },
             )
-        return Demand(self.pool, self._lanes, self.workers.unknown_tasks, self.quarantine.choice)
+        return Demand(self.pool, self._lanes, self.workers.unknown_tasks, self.quarantine.choice, expected)
 
     def _wants(self) -> Mapping[str, int]:
         """Return how many jobs of each queue may start: one for each idle worker, within the limits."""

@@ -122,12 +122,14 @@ class Demand(NamedTuple):
         lanes: for each queue, what may be taken of it.
         unknown_tasks: names of tasks that the pool cannot run; their jobs are passed over.
         quarantine: what becomes of a job in quarantine that could start now and is first in its queue.
+        expected: whether there is probably something to claim; otherwise a store had better look first.
     """
 
     pool: str
     lanes: Mapping[str, Lane]
     unknown_tasks: Collection[str] = ()
     quarantine: Quarantine = "alone"
+    expected: bool = True
 
 
 class Claimed(NamedTuple):

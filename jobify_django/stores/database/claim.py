@@ -70,15 +70,16 @@ class Claiming(Settling):
     """The verb ``claim``."""
 
     def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
-        found = self._claim_at_once(demand, outcomes)
-        if found is None:
-            if not outcomes:
-                now = self.clock()
-                peeks = self._read(partial(self._peek, demand))
-                if not any(peek.claimable(demand, now) for peek in peeks):
-                    return claimed_of(peeks, now)._replace(empty=True)
-            found = self._write(partial(self._claim, demand, outcomes))
-        claimed, settled = found
+        expected = bool(outcomes) or demand.expected
+        found = self._claim_at_once(demand, outcomes) if expected else None
+        if found is None and not outcomes:
+            now = self.clock()
+            peeks = self._read(partial(self._peek, demand))
+            if not any(peek.claimable(demand, now) for peek in peeks):
+                return claimed_of(peeks, now)._replace(empty=True)
+            if not expected:
+                found = self._claim_at_once(demand, outcomes)
+        claimed, settled = found or self._write(partial(self._claim, demand, outcomes))
         self._notify_settled(settled)
         self._notify_room(claim.queue for claim in claimed.claims)
         limited = {name for name, lane in demand.lanes.items() if lane.max_running is not None}
