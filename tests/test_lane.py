@@ -391,7 +391,8 @@ def store(jobify: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
     if not getattr(connection, "mysql_is_mariadb", True):
         pytest.skip("MariaDB's are pinned; MySQL spells its waits for locks otherwise")
     store = DatabaseStore()
-    use(store)
+    for _ in range(2):  # what is said for the second time is prepared
+        use(store)
     return store
 
 
@@ -439,13 +440,23 @@ def expected(*names: str, at_once: str = "") -> list[str]:
 
 
 def test_a_push(store: Store) -> None:
+    if IN_MESSAGES:
+        store = counted()
     with said() as seen:
         push(store)
     assert seen == (expected("begin a push", "push") if IN_MESSAGES else expected("begin", BY_STATEMENTS))
 
 
+def counted() -> Store:
+    """A store that has counted once, and prepared nothing."""
+    store = DatabaseStore()
+    push(store)
+    return store
+
+
 @in_messages
 def test_many_at_once(store: Store) -> None:
+    store = counted()
     with said() as seen:
         push(store, 2)
     assert seen == expected("push many")
@@ -475,7 +486,7 @@ def test_what_is_said_again_is_prepared(store: Store) -> None:
         push(store)
     (message,) = seen
     executed = (
-        r"SET LOCAL statement_timeout = %s; EXECUTE jobify_\w{8}\(%s, %s\); EXECUTE jobify_\w{8}\([%s, ]+\)"
+        r"SET LOCAL statement_timeout = %s; EXECUTE jobify_[a-z]+\(%s, %s\); EXECUTE jobify_[a-z]+\([%s, ]+\)"
     )
     assert re.fullmatch(executed, message)
 

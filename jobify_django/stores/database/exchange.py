@@ -49,6 +49,7 @@ the indexes from the start. A setting takes the server 2 microseconds.
 HELD = "j.id = v.id AND j.attempt = v.attempt AND j.status || '' = 'running' FOR NO KEY UPDATE"
 
 RENEW = Statement(
+    "renew",
     f"""
     WITH held AS MATERIALIZED (
         SELECT v.id FROM (SELECT * FROM unnest($1, $2) v (id, attempt) ORDER BY id) v CROSS JOIN LATERAL (
@@ -70,6 +71,7 @@ END_ALL = f"""
         FROM held WHERE j.id = held.id
         RETURNING j.id, j.attempt)"""
 END = Statement(
+    "end",
     f"WITH {END_ALL % ('$1, $2, $3, $4, $5', '', '$6')} SELECT id, attempt FROM ended",
     (*ENDS, "double precision"),
 )
@@ -128,8 +130,8 @@ START = f"""
 # Only where some did not hold their jobs.
 ENDED = "CASE WHEN jobs < cardinality($6) THEN ARRAY(SELECT id || ' ' || attempt FROM ended) END"
 DEMAND = ("text[]", "integer[]", "double precision[]", "double precision", "text")
-CLAIM = Statement(f"WITH {LOOK}, {NO_ENDS}, {START % 'NULL::text[]'}", DEMAND)
-TURN = Statement(f"WITH {LOOK}, {ENDS_FIRST}, {START % ENDED}", (*DEMAND, *ENDS))
+CLAIM = Statement("claim", f"WITH {LOOK}, {NO_ENDS}, {START % 'NULL::text[]'}", DEMAND)
+TURN = Statement("turn", f"WITH {LOOK}, {ENDS_FIRST}, {START % ENDED}", (*DEMAND, *ENDS))
 AFTER_STARTED, AFTER_LOOKED = len(STARTED), len(STARTED) + len(LOOKED)
 KNOWN = STARTED.index("eligible_at") + 1
 """Where, in a claim, the values stand that ``STARTED`` leaves out."""

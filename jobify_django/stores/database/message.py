@@ -41,18 +41,19 @@ class Statement:
     """A statement that can be prepared.
 
     Args:
+        name: what it does, in a word of small letters.
         text: with ``$1``, ``$2`` and so on for its values.
         types: the types of its values, in order; without, each has a cast in the text where its type is not
             plain.
     """
 
-    def __init__(self, text: str, types: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, text: str, types: Sequence[str] = ()) -> None:
         text = " ".join(text.split())
         self._order = [int(number) - 1 for number in re.findall(r"\$(\d+)", text)]
         self.plain = re.sub(r"\$(\d+)", lambda found: _place(types, int(found[1])), text)
         given = f"({', '.join(types)})" if types else ""
         # Two releases on one pooler must not take each other's.
-        self.name = f"jobify_{zlib.crc32((given + text).encode()):08x}"
+        self.name = f"jobify_{name}_{zlib.crc32((given + text).encode()):08x}"
         self.execute = f"EXECUTE {self.name}({', '.join(['%s'] * (max(self._order) + 1))})"
         self.prepare = f"PREPARE {self.name}{given} AS {text}; {self.execute}"
 

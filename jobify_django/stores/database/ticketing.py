@@ -101,22 +101,30 @@ ADMITTED = f"b.numbers[1] > {FIRST} AND b.numbers[{JOBS}] <= {LIMIT} AND {OF_THI
 
 # Before a number is taken, in a statement of its own, so that what follows has a later snapshot.
 SHARED_LOCK = f"pg_advisory_xact_lock_shared({CLASS.replace('?', '$1::integer')}, $2::integer)"
-ANNOUNCE = Statement(f"SELECT pg_current_xact_id(), {SHARED_LOCK}")
-ADD_ONE = Statement(f"""
+ANNOUNCE = Statement("announce", f"SELECT pg_current_xact_id(), {SHARED_LOCK}")
+ADD_ONE = Statement(
+    "add",
+    f"""
     INSERT {INTO_JOB} SELECT {_inserted(ORDER)} FROM ({ONE_NEW}) new
     WHERE new.n > {FIRST} AND new.n <= {LIMIT} AND {OF_THIS_QUEUE} AND {EACH_ITS_SNAPSHOT}
-    ON CONFLICT (id) DO NOTHING RETURNING sequence""")
-ADD_MANY = Statement(f"""
+    ON CONFLICT (id) DO NOTHING RETURNING sequence""",
+)
+ADD_MANY = Statement(
+    "addmany",
+    f"""
     INSERT {INTO_JOB} SELECT {_inserted(ORDER)}
     FROM (SELECT ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, {JOBS})) AS numbers
           OFFSET 0) b
     CROSS JOIN LATERAL ({NEW}) new WHERE {ADMITTED} AND {EACH_ITS_SNAPSHOT}
-    ON CONFLICT (id) DO NOTHING RETURNING sequence""")
+    ON CONFLICT (id) DO NOTHING RETURNING sequence""",
+)
 
 # In a caller's transaction: announced only where there seems to be room, for an announcement stands until
 # that ends; and not at all where it has announced enough before.
 LOCK_INSIDE = SHARED_LOCK.replace("$1:", "$17:").replace("$2:", "$18:")
-ADD_INSIDE = Statement(f"""
+ADD_INSIDE = Statement(
+    "addinside",
+    f"""
     WITH a AS MATERIALIZED (
         SELECT CASE WHEN $18::integer = 0 THEN TRUE
             WHEN coalesce(pg_sequence_last_value('jobify_job_number'), 0) + {JOBS} <= {LIMIT}
@@ -130,24 +138,30 @@ ADD_INSIDE = Statement(f"""
     added AS (
         INSERT {INTO_JOB} SELECT {_inserted(ORDER)} FROM b CROSS JOIN LATERAL ({NEW}) new WHERE {ADMITTED}
         ON CONFLICT (id) DO NOTHING RETURNING id)
-    SELECT {ADMITTED}, b.numbers[{JOBS}], (SELECT count(*) FROM added) FROM b""")
+    SELECT {ADMITTED}, b.numbers[{JOBS}], (SELECT count(*) FROM added) FROM b""",
+)
 
 # Without a book: what others have announced is added up once this push has announced and taken its numbers,
 # and the jobs are counted in a later snapshot. The settings of the transaction hand it on.
-DOOR = Statement(f"SELECT pg_advisory_xact_lock({CLASS.replace('?', '$1::integer')}, 0)")
+DOOR = Statement("door", f"SELECT pg_advisory_xact_lock({CLASS.replace('?', '$1::integer')}, 0)")
 ANNOUNCED_BY_NOW = ANNOUNCED.replace("?", "$1::integer").replace("granted", "granted AND b.numbers[1] > 0")
-LOOK = Statement(f"""
+LOOK = Statement(
+    "look",
+    f"""
     SELECT set_config('jobify.numbers', c.numbers, true), set_config('jobify.others', c.others, true)
     FROM (
         SELECT b.numbers::text AS numbers, {ANNOUNCED_BY_NOW}::text AS others
         FROM (
             SELECT ARRAY(SELECT nextval('jobify_job_number')
                          FROM generate_series(1, $3::integer + length(a.made))) AS numbers
-            FROM (SELECT {SHARED_LOCK}::text || {BEGUN} AS made OFFSET 0) a OFFSET 0) b OFFSET 0) c""")
+            FROM (SELECT {SHARED_LOCK}::text || {BEGUN} AS made OFFSET 0) a OFFSET 0) b OFFSET 0) c""",
+)
 _known_order = "CASE WHEN b.line IN ({}) THEN b.line ELSE {} END".format(
     ", ".join(f"'{order}'" for order in ORDERS), ORDER
 )
-ADD_COUNTED = Statement(f"""
+ADD_COUNTED = Statement(
+    "addcounted",
+    f"""
     WITH c AS MATERIALIZED (
         SELECT current_setting('jobify.numbers')::bigint[] AS numbers,
                current_setting('jobify.others')::bigint AS others, q.maxsize, q."order" AS line,
@@ -170,7 +184,8 @@ ADD_COUNTED = Statement(f"""
     SELECT {TABLE}::bigint, b.numbers, b.waiting, b.due, b.delayed, b.others, b.maxsize, b.line, b.fits,
            (SELECT count(*) FROM added WHERE status = 'waiting'),
            NOT b.fits AND EXISTS (SELECT 1 FROM jobify_job WHERE id = ANY ({_place("id", "[]")}))
-    FROM b""")
+    FROM b""",
+)
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; "
 TIMEOUT = "SET LOCAL statement_timeout = %s; "
