@@ -22,9 +22,11 @@ NOT_PREPARED, PREPARED_ALREADY = "26000", "42P05"
 IDLE = 0
 """The status of a connection outside of a transaction, in libpq."""
 
+NAME = re.compile(r"jobify_[0-9a-f]{8}")
+
 MISHAPS = 3
-"""So often a connection may turn out to have another session than it had: then a pooler is in between, and
-nothing is prepared any more."""
+"""So often what was prepared may be gone: then a pooler is in between that swaps sessions, and nothing is
+prepared any more."""
 
 
 class Statement:
@@ -92,12 +94,12 @@ class Messages:
                 state = sql_state(error)
                 if state not in (NOT_PREPARED, PREPARED_ALREADY):
                     raise
-                self._mishaps += 1
                 _leave_transaction(cursor)
                 if state == NOT_PREPARED:
+                    self._mishaps += 1
                     session.prepared.clear()
                 else:
-                    session.prepared.update(statement.name for statement, _ in calls)
+                    session.prepared.update(NAME.findall(str(error)) or [one.name for one, _ in calls])
                 continue
             session.note(texts, calls)
             return rows_of(cursor, end.count(";"))
