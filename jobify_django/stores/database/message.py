@@ -32,9 +32,11 @@ IDLE = 0
 ENDED_BY_SERVER = re.compile("57P|08|XX")
 """Beginnings of the codes of errors that end the connection: what was under way may be committed, or not."""
 
+NAME = re.compile(r"jobify_[a-z]+_[0-9a-f]{8}")
+
 MISHAPS = 3
-"""So often a connection may turn out to have another session than it had: then a pooler is in between, and
-nothing is prepared any more."""
+"""So often what was prepared may be gone: then a pooler is in between that swaps sessions, and nothing is
+prepared any more."""
 
 
 class Statement:
@@ -109,12 +111,12 @@ class Messages:
                 state = sql_state(error)
                 if state not in (NOT_PREPARED, PREPARED_ALREADY):
                     raise
-                self._mishaps += 1
                 _leave_transaction(cursor)
                 if state == NOT_PREPARED:
+                    self._mishaps += 1
                     session.prepared.clear()
                 else:
-                    session.prepared.update(statement.name for statement, _ in calls)
+                    session.prepared.update(NAME.findall(str(error)) or [one.name for one, _ in calls])
                 continue
             session.note(texts, calls)
             return rows_of(cursor, end.count(";"))

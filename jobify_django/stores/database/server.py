@@ -21,7 +21,6 @@ from jobify_django.stores.database.connection import (
     Connection,
     Statements,
     lock_wait,
-    sql_state,
     translate,
     unmigrated,
 )
