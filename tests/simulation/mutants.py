@@ -213,7 +213,7 @@ MUTANTS = (
     ),
     Mutant(
         "a paused queue lets pools turn in a circle (database)",
-        "stores.database.claim._claimed",
+        "stores.database.claim.claimed_of",
         "peek.due > now",
         "True",
     ),
