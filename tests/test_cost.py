@@ -14,7 +14,7 @@ from jobify_django import Job, QueueFull, queue, task
 from jobify_django.outcome import succeeded
 from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import listener, server
+from jobify_django.stores.database import listener, server, watermark
 from jobify_django.stores.value import Demand, Lane, PoolQueue, PoolRecord
 from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
@@ -82,6 +82,7 @@ def meter(jobify: Configure, monkeypatch: pytest.MonkeyPatch) -> Iterator[Meter]
     """A meter, while nothing is left out for it was done a moment ago, or done for it was long ago."""
     notice_nothing(monkeypatch)
     monkeypatch.setattr(listener, "DEBOUNCE", 0.0)
+    monkeypatch.setattr(watermark, "SLOW", PATIENCE)
     monkeypatch.setattr(server, "MEASURE_EVERY", 3600.0)
     monkeypatch.setattr(ResultWaits, "shortest_poll", PATIENCE)
     monkeypatch.setattr(ResultWaits, "longest_poll", PATIENCE)
@@ -209,6 +210,7 @@ def test_an_idle_pool_asks_for_little(jobify: Configure, monkeypatch: pytest.Mon
         pytest.skip("nothing tells of other processes' writes there")
     monkeypatch.setattr(listener, "ECHO_TIMEOUT", PATIENCE * SPEED)
     monkeypatch.setattr(server, "PRECISE_READING", PATIENCE * SPEED)
+    monkeypatch.setattr(watermark, "SLOW", PATIENCE * SPEED)
     jobify.run_on(HURRIED)
     with metered() as meter, at_work() as shop:
         push().wait(timeout=PATIENCE * SPEED)
