@@ -107,8 +107,8 @@ MUTANTS = (
     ),
     Mutant(
         "an end wakes nobody who waits for it (memory)",
-        "stores.memory.store.MemoryStore.settle",
-        'self.notifier.publish("ended", ended)',
+        "stores.memory.store.MemoryStore._tell_ends",
+        "row.wake_all()",
         "pass",
     ),
     # Leases

@@ -128,9 +128,8 @@ class MemoryStore(Store):
                 return tuple.__new__(Claimed, ((), refused, states, next_due, False))
             taken, deferred = take(open_, demand.unknown_tasks, demand.quarantine)
             claims = [row.start(pool, now, now + lanes[row.queue].lease) for row in taken]
-        if self.notifier.has_listeners("room"):
-            for name in {row.queue for row in taken}:
-                self.notifier.publish("room", name)
+        for name in {row.queue for row in taken}:
+            self.notifier.publish("room", name)
         return Claimed(claims, refused, states, next_due, deferred)
 
     def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
@@ -431,8 +430,7 @@ class MemoryStore(Store):
         for row in rows:
             if row.wakers:
                 row.wake_all()
-        # For those who found a job by its id.
-        if rows and self.notifier.has_listeners("ended"):
+        if rows:  # and those who found a job by its id
             self.notifier.publish("ended", [row.id for row in rows])
 
 
