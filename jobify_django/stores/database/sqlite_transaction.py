@@ -1,4 +1,4 @@
-"""SQLite's transactions: short IMMEDIATE ones of our own, and our own lock timeout when the file is locked.
+"""SQLite's transactions: short ones of our own, and our own lock timeout when the file is locked.
 
 They use the Django connection of the calling thread, below Django's cursors: a push costs a few statements
 of a few microseconds each, and the wrappers around a cursor cost more than that.
