@@ -176,7 +176,7 @@ HUEY = Contestant(
     "huey",
     "huey",
     {
-        RECOMMENDED: "`huey_consumer -k thread -w N`; on SQLite each commit is synced, as is SQLite's default (all "
+        RECOMMENDED: "`huey_consumer -k thread -w N`; on SQLite each commit is synced, which is its default (all "
         "others here run with `synchronous=NORMAL`)",
         FASTEST: "no results, first look after 1 ms; on SQLite no fsync",
     },
