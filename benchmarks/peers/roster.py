@@ -176,8 +176,8 @@ HUEY = Contestant(
     "huey",
     "huey",
     {
-        RECOMMENDED: "`huey_consumer -k thread -w N`; on SQLite each commit is synced, which is its default (all "
-        "others here run with `synchronous=NORMAL`)",
+        RECOMMENDED: "`huey_consumer -k thread -w N`; on SQLite each commit is synced, which is its default "
+        "(all others here run with `synchronous=NORMAL`)",
         FASTEST: "no results, first look after 1 ms; on SQLite no fsync",
     },
     "no bound, no lease, no fence: a job is deleted when it is taken, so a killed worker's job is gone; no "
