@@ -26,15 +26,22 @@ def main() -> int:
     """Install, run, print the tables; 0 unless Jobify itself failed somewhere or somebody is missing."""
     arguments = _arguments()
     if arguments.tables:
-        print(markdown.tables(json.loads(arguments.tables.read_text())))
+        _show(json.loads(arguments.tables.read_text()), arguments)
         return 0
     document = _play(arguments)
+    _show(document, arguments)
+    ours = [result for result in document["results"] if result["contestant"] == "jobify-django"]
+    return 1 if document["missing"] or any(result["failures"] for result in ours) else 0
+
+
+def _show(document: dict[str, Any], arguments: argparse.Namespace) -> None:
     text = markdown.tables(document)
     print(text)
     if arguments.markdown:
         arguments.markdown.write_text(text)
-    ours = [result for result in document["results"] if result["contestant"] == "jobify-django"]
-    return 1 if document["missing"] or any(result["failures"] for result in ours) else 0
+    if arguments.page:
+        page = arguments.page.read_text()
+        arguments.page.write_text(markdown.replaced(page, document["store"], text))
 
 
 def _play(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -102,6 +109,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--install", action="store_true", help="build the environments and stop")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE as well")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE as well")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put the tables into their place in FILE")
     parser.add_argument("--note", default="", help="a sentence for the head of the tables")
     parser.add_argument("--tables", type=Path, metavar="JSON", help="only print the tables of an earlier run")
     arguments = parser.parse_args()

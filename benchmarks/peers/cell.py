@@ -173,9 +173,9 @@ def memory(side: Any, asked: dict[str, Any]) -> Figures:
     """Push and await in one process: one by one, so many at once, or all of them first."""
     side.prepare()
     side.run(min(200, asked["jobs"]), asked["together"])
-    done, used, began = side.done(), _own_cpu(), time.perf_counter()
+    done, used, began = side.done(), time.process_time(), time.perf_counter()
     side.run(asked["jobs"], asked["together"])
-    seconds, used = time.perf_counter() - began, _own_cpu() - used
+    seconds, used = time.perf_counter() - began, time.process_time() - used
     if side.done() - done != asked["jobs"]:
         raise CellFailed(f"{side.done() - done} of {asked['jobs']} jobs ran")
     return {

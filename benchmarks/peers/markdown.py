@@ -13,7 +13,8 @@ DASH = "—"
 
 def tables(document: dict[str, Any]) -> str:
     """Return the whole: how it was run, the tables, what each set-up is, what each does not do."""
-    rows = [row for row in ROWS[document["store"]] if row.name in document["rows"]]
+    played = {result["row"] for result in document["results"] if result["runs"]}
+    rows = [row for row in ROWS[document["store"]] if row.name in played]
     contestants = [each for each in CONTESTANTS[document["store"]] if each.name in document["versions"]]
     rates = [row for row in rows if row.columns[0][0] == "rate"]
     other = [row for row in rows if row.columns[0][0] != "rate"]
@@ -27,6 +28,16 @@ def tables(document: dict[str, Any]) -> str:
         parts.append(_table(document, contestants, beside))
     parts.append(_notes(document, contestants))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def replaced(page: str, store: str, text: str) -> str:
+    """Return a page with the tables of a store put between its two marks. Raises ValueError without them."""
+    begin, end = f"<!-- figures: {store} -->", f"<!-- end of figures: {store} -->"
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"the page has no place between {begin} and {end}")
+    return f"{before}{begin}\n\n{text}\n{end}{after}"
 
 
 def _how(document: dict[str, Any]) -> str:

@@ -176,7 +176,8 @@ HUEY = Contestant(
     "huey",
     "huey",
     {
-        RECOMMENDED: "`huey_consumer -k thread -w N`; on SQLite it fsyncs as SQLite's WAL does by default",
+        RECOMMENDED: "`huey_consumer -k thread -w N`; on SQLite each commit is synced, which is its default "
+        "(all others here run with `synchronous=NORMAL`)",
         FASTEST: "no results, first look after 1 ms; on SQLite no fsync",
     },
     "no bound, no lease, no fence: a job is deleted when it is taken, so a killed worker's job is gone; no "
@@ -207,7 +208,7 @@ PGQUEUER = Contestant(
         "must be twice the batch), N jobs at once",
         FASTEST: "a pool, batches of 100, no limit of jobs at once, so N is not kept",
     },
-    "no bound, no result; no `def` jobs (they go to a thread by hand); not Django's transactions",
+    "no bound, no result of a job; no `def` jobs (they go to a thread by hand)",
 )
 AWA = Contestant(
     "awa",
@@ -219,7 +220,7 @@ AWA = Contestant(
         RECOMMENDED: "`AsyncClient.start([(queue, N)])`, `insert`, `insert_many_copy`",
         FASTEST: "two claimers of up to 512 jobs, `enqueue_many_copy`",
     },
-    "no bound, no result that one waits for; no `def` jobs (they go to a thread by hand); a runtime in Rust",
+    "no bound, no result of a job; no `def` jobs (they go to a thread by hand); a runtime in Rust",
     {RECOMMENDED: 0.5},
 )
 GRAPHILE = Contestant(
@@ -258,7 +259,7 @@ MEMORY = (
             RECOMMENDED: "`QueueMiddleware`, 100 workers, a queue of 1,024, its SQLite storage",
             FASTEST: "the same without its storage",
         },
-        "no bound that a push waits for; no results after a restart either",
+        "no bound that a push waits for; no order among equals",
         {RECOMMENDED: 0.2},
     ),
     Contestant(
@@ -271,7 +272,8 @@ MEMORY = (
             RECOMMENDED: "`InMemoryBroker`, up to 100 tasks at once; a result is asked for every 0.2 s",
             FASTEST: "no pause between the questions, and no look at the arguments' types",
         },
-        "no queue, no bound and no priorities: each push is an asyncio task at once; meant for tests",
+        "no queue, no bound and no priorities: each push is an asyncio task at once; meant for "
+        "local development",
         {RECOMMENDED: 0.005, FASTEST: 0.5},
     ),
     Contestant(
