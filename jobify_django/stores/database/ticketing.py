@@ -31,7 +31,7 @@ from jobify_django.stores.database.announcement import (
     Announcing,
     class_of,
 )
-from jobify_django.stores.database.connection import Connection, lock_wait, sql_state
+from jobify_django.stores.database.connection import Connection, array, lock_wait, sql_state
 from jobify_django.stores.database.listener import DEBOUNCE, NOTIFY, NotifySender
 from jobify_django.stores.database.message import IDLE, OneMessage, rows_of
 from jobify_django.stores.database.push_statements import (
