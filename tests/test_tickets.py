@@ -177,6 +177,20 @@ def test_what_comes_back_after_a_count_is_in_the_ceiling(jobify: Configure) -> N
     assert waiting() == 10
 
 
+def test_what_a_rolled_back_transaction_had_cancelled_is_in_the_ceiling(jobify: Configure) -> None:
+    store, bounded = DatabaseStore(), a_queue(maxsize=10)
+    some = specs(6)
+    store.add(bounded, some)
+    pushing = DatabaseStore()
+    with transaction.atomic():
+        store.cancel([one.id for one in some])
+        pushing.add(bounded, specs(1))
+        transaction.set_rollback(True)
+    for _ in range(10):
+        pushing.add(bounded, specs(1))
+    assert waiting() == 10
+
+
 def test_what_becomes_due_after_a_count_is_in_the_ceiling(jobify: Configure) -> None:
     store, bounded = DatabaseStore(), a_queue(maxsize=10)
     store.add(bounded, specs(5, delay=60.0))

@@ -128,7 +128,8 @@ class Announcing(Adding, Settling):
                 return Room(live, order or None, ceiling - jobs, numbers)
         began = self.runtime.monotonic()
         waiting, due, delayed = db.execute(COUNT, {"queue": queue.name, "now": now}).fetchone()
-        if not old:
+        # What a caller's transaction has cancelled waits again, unannounced, if that is rolled back.
+        if not self.in_transaction():
             # Those announced may have taken smaller numbers; delayed jobs come due without taking another.
             counted = waiting + delayed + int(others)
             self._keep_book(queue.name, Book(table, numbers[0] - 1, counted, live, order or ""), began)
