@@ -45,11 +45,30 @@ class Side(jobify_django.Side):
             self._cursor.execute(self._insert, row)
 
     def bulk(self, number: int) -> None:
-        from django.db import transaction
+        from django.db import connection, transaction
 
         rows = self._rows(number)
         with transaction.atomic():
-            self._cursor.executemany(self._insert, rows)
+            if connection.vendor == "sqlite":
+                self._cursor.executemany(self._insert, rows)
+            else:
+                self._insert_arrays(rows)
+
+    def _insert_arrays(self, rows: list[tuple[Any, ...]]) -> None:
+        """Insert with one statement whose text does not grow with the rows."""
+        columns = list(self._row)
+        varying = {"id": "u.id", "sequence": "u.number", "order_key": "u.number"}
+        constant = [self._row[column] for column in columns if column not in varying]
+        values = ", ".join(varying.get(column, "%s") for column in columns)
+        self._cursor.execute(
+            f"INSERT INTO jobify_job ({', '.join(map(_quoted, columns))}) SELECT {values} "
+            "FROM unnest(%s::text[], %s::bigint[]) AS u (id, number)",
+            [
+                *constant,
+                [row[columns.index("id")] for row in rows],
+                [row[columns.index("sequence")] for row in rows],
+            ],
+        )
 
     def worker(self) -> list[str]:
         if self.kind == "async":
