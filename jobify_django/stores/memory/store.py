@@ -125,7 +125,7 @@ class MemoryStore(Store):
                     open_[line] = room
             # Half of the turns of a pool that is not busy start nothing: they only tell of ends.
             if not open_:
-                return tuple.__new__(Claimed, ((), refused, states, next_due, False))
+                return Claimed((), refused, states, next_due)
             taken, deferred = take(open_, demand.unknown_tasks, demand.quarantine)
             claims = [row.start(pool, now, now + lanes[row.queue].lease) for row in taken]
         for name in {row.queue for row in taken}:
