@@ -15,7 +15,6 @@ from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqli
 from jobify_django.stores.database.claim import PEEK, Selection
 from jobify_django.stores.database.connection import translate
 from jobify_django.stores.database.query import QUEUES
-from jobify_django.stores.database.rescue import LEASES
 from jobify_django.stores.value import JobOrder, JobQuery
 from jobify_django.testing.conformance.ground import a_queue
 from tests.claims import claim as take
@@ -199,14 +198,3 @@ def queried(query: JobQuery) -> tuple[Sequence[JobRecord], list[str]]:
     with connection.execute_wrapper(note):
         found = store.query(query)
     return found, [plan(statement, values) for statement, values in asked]
-
-
-def test_the_first_and_the_last_lease_are_looked_up_apart(jobify: Any) -> None:
-    if connection.vendor != "sqlite":
-        pytest.skip("the others find both ends in one SELECT too")
-
-    lines = [line for line in plan(LEASES, []).splitlines() if "jobify_job" in line]
-
-    # Both in one SELECT, SQLite would read every running row.
-    assert len(lines) == 2
-    assert all("SEARCH jobify_job" in line and "INDEX" in line for line in lines)

@@ -165,8 +165,8 @@ MUTANTS = (
     Mutant(
         "due jobs do not count for the bound (database)",
         "stores.database.sqlite.SQLiteStore._room",
-        "waiting + due",
-        "waiting",
+        "row.due is not None and row.due <= now",
+        "False",
     ),
     Mutant(
         "a cancelled job still counts (database)",

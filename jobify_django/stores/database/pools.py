@@ -20,7 +20,7 @@ from jobify_django.stores.database.transaction import Transactions
 from jobify_django.stores.value import POOL_ALIVE, PoolRecord, QueueState, Synced
 
 ALIVE = f"SELECT {column_list(POOL)} FROM jobify_pool WHERE seen_at > ? AND seen_at < ? ORDER BY started_at"
-# Two SELECTs, each one look-up in the index: SQLite reads all running rows for both in one.
+# They read the index of running jobs, of which there are no more than workers.
 LEASES = (
     "(SELECT min(lease_until) FROM jobify_job WHERE status = 'running')",
     "(SELECT max(lease_until) FROM jobify_job WHERE status = 'running')",
