@@ -10,6 +10,7 @@ import pytest
 from django.db import connection, transaction
 
 from jobify_django import JobStatus, QueueFull, queue
+from jobify_django.exceptions import StoreBusy
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job
 from jobify_django.stores.database import DatabaseStore
@@ -381,3 +382,24 @@ def test_a_column_that_is_altered_meanwhile_stops_nobody(jobify: Configure) -> N
         assert len(claim(store, expected=True)) == 0
     finally:
         run("ALTER TABLE jobify_job ALTER COLUMN task TYPE varchar(255)")
+
+
+@psycopg3
+def test_a_ticket_that_waited_for_a_lock_leaves_the_rest_of_the_wait_to_the_count(jobify: Configure) -> None:
+    store = DatabaseStore()
+    store.add(QUEUE, specs(1))
+    allowed: list[int] = []
+
+    def note(execute: Callable[..., Any], sql: str, values: Any, *rest: Any) -> Any:
+        if "lock_timeout" in sql:
+            allowed.append(values[1])
+        return execute(sql, values, *rest)
+
+    def push() -> None:
+        with connection.execute_wrapper(note), pytest.raises(StoreBusy):
+            store.add(QUEUE, specs(1), lock_timeout=0)
+
+    with transaction.atomic():
+        run("LOCK TABLE jobify_job")
+        elsewhere(push)
+    assert allowed == [1]  # a millisecond: what 0 means to the server is for ever
