@@ -14,6 +14,7 @@ from jobify_django.exceptions import StoreBusy
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.database.ticket import good_for
 from jobify_django.testing.conformance.ground import a_queue
 from tests.child import until
 from tests.claims import claim, release
@@ -403,3 +404,8 @@ def test_a_ticket_that_waited_for_a_lock_leaves_the_rest_of_the_wait_to_the_coun
         run("LOCK TABLE jobify_job")
         elsewhere(push)
     assert allowed == [1]  # a millisecond: what 0 means to the server is for ever
+
+
+@pytest.mark.parametrize(("took", "good"), [(0.001, 5.0), (0.2, 20.0), (10.0, 60.0)])
+def test_a_count_is_used_the_longer_the_longer_it_took(took: float, good: float) -> None:
+    assert good_for(took) == pytest.approx(good)
