@@ -10,10 +10,13 @@ import pytest
 from django.db import connection, transaction
 
 from jobify_django import JobStatus, QueueFull, queue
+from jobify_django.exceptions import StoreBusy
 from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.database.ticket import good_for
 from jobify_django.testing.conformance.ground import a_queue
+from tests.child import until
 from tests.claims import claim, release
 from tests.test_lane import said
 from tests.test_server import OpenPush, note, postgresql, the_store
@@ -347,3 +350,76 @@ def test_a_push_beside_an_open_transaction_is_refused_and_leaves_nothing(jobify:
     assert len(claim(the_store(), 2)) == 2
     note.push()
     assert waiting() == 1
+
+
+def test_what_a_transaction_has_changed_itself_is_in_no_count_of_others(jobify: Configure) -> None:
+    store, bounded = DatabaseStore(), a_queue(maxsize=10)
+    assert store.add(bounded, specs(8)).taken == 8
+    store.close()  # so that the next push counts
+    with transaction.atomic():
+        Job.objects.all().delete()
+        assert store.add(bounded, specs(1)).taken == 1
+        transaction.set_rollback(True)
+    assert store.add(bounded, specs(5)).taken == 2
+    assert waiting() == 10
+
+
+@psycopg3
+def test_a_notification_that_fails_after_the_commit_takes_no_push_back(jobify: Configure) -> None:
+    store = DatabaseStore()
+    store.add(QUEUE, specs(1))
+    spoilt: list[str] = []
+
+    def spoil(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if "COMMIT;" in sql:
+            spoilt.append(sql)
+        return execute(sql.replace("pg_notify(", "pg_notify_of_nobody("), *rest)
+
+    def push_is_spoilt() -> bool:
+        assert store.add(QUEUE, specs(1)).taken == 1
+        return bool(spoilt)
+
+    with connection.execute_wrapper(spoil):
+        until(push_is_spoilt)  # it is due again in a moment
+    assert len(spoilt) == 1
+
+
+@psycopg3
+def test_a_column_that_is_altered_meanwhile_stops_nobody(jobify: Configure) -> None:
+    store = DatabaseStore()
+    for _ in range(4):
+        store.add(QUEUE, specs(1))
+        claim(store)
+    run("ALTER TABLE jobify_job ALTER COLUMN task TYPE text")
+    try:
+        assert store.add(QUEUE, specs(1)).taken == 1
+        assert len(claim(store)) == 1
+        assert len(claim(store, expected=True)) == 0
+    finally:
+        run("ALTER TABLE jobify_job ALTER COLUMN task TYPE varchar(255)")
+
+
+@psycopg3
+def test_a_ticket_that_waited_for_a_lock_leaves_the_rest_of_the_wait_to_the_count(jobify: Configure) -> None:
+    store = DatabaseStore()
+    store.add(QUEUE, specs(1))
+    allowed: list[int] = []
+
+    def note(execute: Callable[..., Any], sql: str, values: Any, *rest: Any) -> Any:
+        if "lock_timeout" in sql:
+            allowed.append(values[1])
+        return execute(sql, values, *rest)
+
+    def push() -> None:
+        with connection.execute_wrapper(note), pytest.raises(StoreBusy):
+            store.add(QUEUE, specs(1), lock_timeout=0)
+
+    with transaction.atomic():
+        run("LOCK TABLE jobify_job")
+        elsewhere(push)
+    assert allowed == [1]  # a millisecond: what 0 means to the server is for ever
+
+
+@pytest.mark.parametrize(("took", "good"), [(0.001, 5.0), (0.2, 20.0), (10.0, 60.0)])
+def test_a_count_is_used_the_longer_the_longer_it_took(took: float, good: float) -> None:
+    assert good_for(took) == pytest.approx(good)

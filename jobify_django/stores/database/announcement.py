@@ -83,11 +83,17 @@ IF_THERE_IS_ROOM = f"""
              + {ANNOUNCED} + ?
              <= coalesce((SELECT maxsize FROM jobify_queue
                           WHERE name = ? AND maxsize BETWEEN 1 AND {MAX_MAXSIZE}), ?) END"""
-COUNT = """
+# Whether this transaction may have changed or removed jobs, which it alone sees so until its end. The server
+# may still hold such numbers of transactions of the session that ended in the last second.
+CHANGED = f"""
+           current_setting('track_counts') = 'off'
+           OR pg_stat_get_xact_tuples_updated({TABLE}) + pg_stat_get_xact_tuples_deleted({TABLE}) > 0"""
+COUNT = f"""
     SELECT (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
            (SELECT count(*) FROM jobify_job
             WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now),
-           (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'delayed')"""
+           (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'delayed'),
+{CHANGED}"""
 
 # One text for however many jobs, and one value a column.
 INSERT = """
@@ -121,15 +127,17 @@ class Announcing(Adding, Settling):
         table, live, order, old, others = db.execute(OTHERS, (class_of(queue.name), queue.name)).fetchone()
         self._tables[queue.name] = table
         maxsize = within(live, MAX_MAXSIZE) or queue.maxsize
-        book = None if old or full else self._book(queue.name)
+        # By this table, not by the last one: other threads may be in other schemas.
+        book = None if old or full else self._in_force(self._books.get((table, queue.name)))
         if book is not None and numbers[0] > book.first:
             ceiling = book.counted + numbers[-1] - book.first
             if ceiling <= maxsize:  # and the others are in it
                 return Room(live, order or None, ceiling - jobs, numbers)
         began = self.runtime.monotonic()
-        waiting, due, delayed = db.execute(COUNT, {"queue": queue.name, "now": now}).fetchone()
-        # What a caller's transaction has cancelled waits again, unannounced, if that is rolled back.
-        if not self.in_transaction():
+        values = {"queue": queue.name, "now": now}
+        waiting, due, delayed, changed = db.execute(COUNT, values).fetchone()
+        # A caller's transaction that has ended jobs sees fewer than others do, and may be rolled back.
+        if not old and not (changed and self.in_transaction()):
             # Those announced may have taken smaller numbers; delayed jobs come due without taking another.
             counted = waiting + delayed + int(others)
             self._keep_book(queue.name, Book(table, numbers[0] - 1, counted, live, order or ""), began)
@@ -140,7 +148,9 @@ class Announcing(Adding, Settling):
 
     def _book(self, queue: str) -> Book | None:
         """Return the book of a queue, if there is one that may still be used."""
-        book = self._books.get((self._tables.get(queue, 0), queue))
+        return self._in_force(self._books.get((self._tables.get(queue, 0), queue)))
+
+    def _in_force(self, book: Book | None) -> Book | None:
         return book if book is not None and self.runtime.monotonic() < book.until else None
 
     def _keep_book(self, queue: str, book: Book, began: float) -> None:

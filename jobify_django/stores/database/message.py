@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 NOT_PREPARED, PREPARED_ALREADY = "26000", "42P05"
 
+OTHER_COLUMNS = "0A000"
+"""What was prepared would return other types than then: somebody has altered a column since."""
+
 IDLE = 0
 """The status of a connection outside of a transaction, in libpq."""
 
@@ -109,10 +112,13 @@ class Messages:
                 cursor.execute(f"{begin}{'; '.join(texts)}{end}", arguments)
             except DjangoError as error:
                 state = sql_state(error)
-                if state not in (NOT_PREPARED, PREPARED_ALREADY):
+                stale = state == OTHER_COLUMNS and any(text.startswith("EXECUTE") for text in texts)
+                if not stale and state not in (NOT_PREPARED, PREPARED_ALREADY):
                     raise
                 _leave_transaction(cursor)
-                if state == NOT_PREPARED:
+                if stale:
+                    self._mishaps = MISHAPS  # sessions of a pooler may all have it
+                elif state == NOT_PREPARED:
                     self._mishaps += 1
                     session.prepared.clear()
                 else:

@@ -21,6 +21,9 @@ SHARE_OF_COUNTING = 0.01
 """The part of its time that a process counts at most while there is room. A count takes longer the more jobs
 wait, and the more dead rows a held snapshot keeps; its book is used the longer."""
 
+LONGEST_GOOD = 60.0
+"""Seconds a book is used at most: a count that took long may only have waited for a lock."""
+
 
 class Book(NamedTuple):
     """What a process knows of a queue from its last real count.
@@ -69,4 +72,4 @@ LIVE = """coalesce((SELECT concat(maxsize, ' ', "order") FROM jobify_queue WHERE
 
 def good_for(took: float) -> float:
     """Return how many seconds a book may be used whose count took so many."""
-    return max(GOOD_FOR, took / SHARE_OF_COUNTING)
+    return min(LONGEST_GOOD, max(GOOD_FOR, took / SHARE_OF_COUNTING))

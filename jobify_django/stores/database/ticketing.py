@@ -134,6 +134,8 @@ class Ticketing(Announcing, OneMessage):
         try:
             if book is not None and (found := self._send_by_book(push, book, cursor, wait, now)) is not None:
                 return found
+            # The ticket may have waited for a lock.
+            wait = min(wait, max(0.0, push.until - self.runtime.monotonic()))
             return self._send_counted(push, cursor, wait, now), False
         except BaseException:
             self._leave(cursor)
@@ -141,9 +143,14 @@ class Ticketing(Announcing, OneMessage):
 
     def _leave(self, cursor: CursorWrapper) -> None:
         """End the transaction that a message has begun and not ended."""
-        connection = cursor.db.connection
-        if connection is not None and connection.info.transaction_status != IDLE:
+        if cursor.db.connection is not None and not self._is_idle(cursor):
             self._roll_back(cursor)
+
+    @staticmethod
+    def _is_idle(cursor: CursorWrapper) -> bool:
+        """Whether the server has ended the transaction of the last message, whatever became of it."""
+        connection = cursor.db.connection
+        return connection is not None and connection.info.transaction_status == IDLE
 
     def _send_by_book(
         self, push: Push, book: Book, cursor: CursorWrapper, wait: float, now: float
@@ -177,7 +184,8 @@ class Ticketing(Announcing, OneMessage):
             else:
                 rows = self._messages.send(cursor, [announce, add], begin=TIMEOUT, before=(timeout,))
         except DjangoError as error:
-            if sql_state(error) != TIMED_OUT:
+            # If it is the notification that failed, the push may be stored: the next message finds it then.
+            if sql_state(error) != TIMED_OUT and not (notify and self._is_idle(cursor)):
                 raise
             self._leave(cursor)  # the next message waits for the lock as long as it may
         finally:
