@@ -421,5 +421,5 @@ def test_a_ticket_that_waited_for_a_lock_leaves_the_rest_of_the_wait_to_the_coun
 
 
 @pytest.mark.parametrize(("took", "good"), [(0.001, 5.0), (0.2, 20.0), (10.0, 60.0)])
-def test_a_count_is_used_the_longer_the_longer_it_took(took: float, good: float) -> None:
+def test_a_count_is_used_the_longer_the_longer_it_took(jobify: Configure, took: float, good: float) -> None:
     assert good_for(took) == pytest.approx(good)
