@@ -4,6 +4,7 @@ fewer jobs run at once."""
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import threading
 from collections import Counter
@@ -93,6 +94,27 @@ def test_a_job_that_comes_while_another_blocks_has_a_thread_that_slept(jobify: C
         until(lambda: shop.pool.workers.threads.idle == 3, "three idle threads")
         for _, gate in [held(), held(), held()]:
             gate.reached()
+
+
+@both
+def test_an_exception_that_reaches_a_thread_after_its_job_costs_no_thread(jobify: Configure) -> None:
+    asleep: SimpleQueue[int] = SimpleQueue()
+
+    class Telling(SimpleQueue):  # type: ignore[type-arg]
+        def get(self, *how: Any, **options: Any) -> Any:
+            asleep.put(threading.get_ident())
+            return super().get(*how, **options)
+
+    jobify.run_on(replace(MACHINE, queue=Telling))
+    jobify(WORKERS=2)
+    with at_work():
+        together = threading.Barrier(2, timeout=PATIENCE)
+        for _ in range(3):
+            jobs = [pushed(together.wait) for _ in range(2)]
+            assert {ended(job) for job in jobs} == {JobStatus.SUCCESSFUL}
+            for thread in {asleep.get(timeout=PATIENCE), asleep.get(timeout=PATIENCE)}:
+                throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
+                throw(ctypes.c_ulong(thread), ctypes.py_object(TimeoutError))
 
 
 @both

@@ -204,7 +204,7 @@ def _add_at_once(plan: PushPlan, specs: Sequence[JobSpec]) -> list[Job[Any]] | N
         return None
     if added.jobs and added.now:
         return [Job(plan.store, plan.queue.name, job, added.now) for job in added.jobs]
-    return _handles(plan, specs, (added.now,) * added.taken)
+    return _handles(plan, added.jobs or specs, (added.now,) * added.taken)
 
 
 def _handles(
