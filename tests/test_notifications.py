@@ -116,7 +116,8 @@ def test_what_a_thread_holds_back_is_told_at_the_end_and_no_other_thread_waits(
     ears.heard.clear()
     with store.notifying_last():
         note.push()
-        claim(store)
+        with store.notifying_last():
+            claim(store)
         assert not {("work", "default"), ("room", "default")} & set(ears.heard)
         elsewhere(note.push)
         assert ("work", "default") in ears.heard

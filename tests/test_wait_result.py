@@ -157,6 +157,15 @@ def test_a_wait_for_a_job_that_has_ended_returns_at_once(jobify: Configure) -> N
 
 
 @both
+@pytest.mark.parametrize("timeout", [1e12, float("inf")])
+def test_a_timeout_may_be_longer_than_any_lock_waits(jobify: Configure, waits: Waits, timeout: float) -> None:
+    job = note.push()
+    waits.start(job, timeout=timeout)
+    end(start()[0])
+    assert waits.finish() == [JobStatus.SUCCESSFUL]
+
+
+@both
 def test_a_wait_that_takes_too_long_says_so_and_the_job_goes_on(jobify: Configure) -> None:
     job = note.push()
     for timeout in (0, 0.01):

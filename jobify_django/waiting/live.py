@@ -11,6 +11,7 @@ import contextlib
 import math
 from asyncio import _get_running_loop
 from collections.abc import Callable, Generator
+from threading import TIMEOUT_MAX
 from typing import Any
 
 from jobify_django.job import JobRecord
@@ -85,7 +86,8 @@ def live_end(
             if worker_check is not None:
                 yield from worker_check.check()
                 pause = max(0.0, min(pause, worker_check.next_check - monotonic()))
-            yield Pause(None if pause == math.inf else pause)
+            # More than that no lock can wait, so nobody sees the end of it.
+            yield Pause(None if pause > TIMEOUT_MAX else pause)
     finally:
         live.remove_waker(waker)
     return record
