@@ -144,16 +144,16 @@ class Threads:
                     self._idle -= 1
                     return None
                 self._asleep += 1
+                self._lock.release()
                 try:
-                    self._lock.release()
                     self._wake_ups.get()
-                except BaseException as error:
+                except Exception as error:
                     # What a job's own time limit threw into its thread, too late: it comes with a wake-up,
                     # and whoever sent that counts on this thread.
                     logger.debug("an idle worker thread was interrupted: %r", error)
                 finally:
                     self._lock.acquire()
-                self._one_is_coming = False
+                    self._one_is_coming = False
                 slept = True
             running = self._line.popleft()
             self._wake_one_for_the_line()
