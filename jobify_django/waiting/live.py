@@ -11,13 +11,16 @@ import contextlib
 import math
 from asyncio import _get_running_loop
 from collections.abc import Callable, Generator
-from threading import TIMEOUT_MAX
 from typing import Any
 
 from jobify_django.job import JobRecord
 from jobify_django.stores.value import LiveJob
 from jobify_django.waiting.awaited import WorkerCheck, timed_out
 from jobify_django.waiting.waker import Pause, Steps, Waker
+
+LONGEST_PAUSE = 86_400.0
+"""Seconds of one pause at most, of which there may be many: a lock does not take as large a number as a timeout
+may be."""
 
 
 class EndFuture(asyncio.Future[None]):
@@ -86,8 +89,7 @@ def live_end(
             if worker_check is not None:
                 yield from worker_check.check()
                 pause = max(0.0, min(pause, worker_check.next_check - monotonic()))
-            # More than that no lock can wait, so nobody sees the end of it.
-            yield Pause(None if pause > TIMEOUT_MAX else pause)
+            yield Pause(min(pause, LONGEST_PAUSE))
     finally:
         live.remove_waker(waker)
     return record
