@@ -19,8 +19,8 @@ from jobify_django.waiting.awaited import WorkerCheck, timed_out
 from jobify_django.waiting.waker import Pause, Steps, Waker
 
 LONGEST_PAUSE = 86_400.0
-"""Seconds of one pause at most, of which there may be many: a lock does not take as large a number as a timeout
-may be."""
+"""Seconds of one pause at most, of which there may be many: a lock takes no number as large as a timeout may
+be."""
 
 
 class EndFuture(asyncio.Future[None]):
