@@ -186,7 +186,10 @@ class Lossy:
     def __call__(self, cursor: Any, statement: str, *values: Any) -> Any:
         answer = self._execute(cursor, statement, *values)
         # On PostgreSQL most are a transaction in one message.
-        message = statement.startswith(("BEGIN ", "SET ")) and "jobify_" in statement
+        message = (
+            statement.startswith(("BEGIN ISOLATION ", "SET LOCAL ", "SET TRANSACTION "))
+            and "jobify_" in statement
+        )
         if (statement == "COMMIT" or message) and Lossy.losses:
             Lossy.losses -= 1
             cursor.db.close()
