@@ -8,11 +8,12 @@ PY      = $(VENV)/bin/python
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup hooks test coverage demo lint format types imports docs wheel smoke release bench simulate mutants chaos
+.PHONY: help setup hooks test coverage demo lint format types imports docs wheel smoke release bench bench-peers
+.PHONY: growth longrun simulate mutants chaos
 .PHONY: ci clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.13 chooses the interpreter; ARGS='-k bound -x' goes to pytest, the demo or the benchmarks."
 
@@ -67,6 +68,17 @@ release: ## Build and try what would be uploaded (VERSION=0.2.0); it uploads not
 bench: $(VENV)/.ready-bench ## Run the benchmarks
 	@$(PY) -m benchmarks $(ARGS)
 
+growth: $(VENV)/.ready-growth ## Draw how it grows (SERVER=postgresql://... or SQLite; ARGS="pools --scale 0.1")
+	@$(PY) -m benchmarks.growth $(if $(SERVER),--server $(SERVER)) --images $(or $(IMAGES),docs/images) $(ARGS)
+
+longrun: $(PY) ## An hour at 500 jobs/s beside procrastinate and awa (SERVER=postgresql://...; ARGS="--seconds 60")
+	@$(PY) -m benchmarks.long_run $(if $(SERVER),--server $(SERVER)) $(ARGS)
+
+# Only the standard library is needed here: each contestant has an environment of its own below .venv-peers.
+bench-peers: ## Run Jobify beside its peers (STORE=postgresql ROUNDS=3 SCALE=1 ONLY="huey awa" ROWS="push both")
+	@$(PYTHON) -m benchmarks.peers --store $(or $(STORE),sqlite) --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1) \
+	  --only '$(ONLY)' --rows '$(ROWS)' $(if $(filter file,$(origin PYTHON)),,--python '$(PYTHON)') $(ARGS)
+
 simulate: $(VENV)/.ready-test ## Hunt for a seed that breaks the pools in simulated time (ARGS="--seed 17" replays one)
 	@$(PY) -m tests.simulation $(or $(ARGS),--seconds 60)
 
@@ -80,7 +92,7 @@ ci: ## Run what continuous integration runs
 	@.ci/run
 
 clean: ## Remove what these targets made
-	@rm -rf $(VENV) .ci/venv-* .ci/log dist build docs/_build .coverage .coverage.* htmlcov
+	@rm -rf $(VENV) .venv-peers .ci/venv-* .ci/log dist build docs/_build .coverage .coverage.* htmlcov
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -120,11 +119,11 @@ def _sqlite(alias: str, connection: Any) -> Iterator[CheckMessage]:
             hint=WAL_RECIPE,
             id="jobify.W003",
         )
-    elif not wal_is_safe(sqlite3.sqlite_version_info):
+    elif not wal_is_safe((driver := connection.Database).sqlite_version_info):
         # Information: there is no better mode to advise, for the rollback journal makes everybody wait, and
         # few can choose their SQLite.
         yield Info(
-            f"Database {alias!r} is right to use WAL, and SQLite {sqlite3.sqlite_version} has a bug in it "
+            f"Database {alias!r} is right to use WAL, and SQLite {driver.sqlite_version} has a bug in it "
             "that may damage a file when two connections checkpoint and a third writes in one moment. It is "
             "as rare as a failing disk.",
             hint="Keep WAL, and back the file up as against a failing disk. SQLite 3.51.3, 3.50.7 and 3.44.6 "

@@ -6,7 +6,6 @@ there is lost, without a word. SQLite itself looks only where a rollback journal
 
 from __future__ import annotations
 
-import sqlite3
 from os import listdir, stat
 from typing import Any, NamedTuple
 
@@ -18,6 +17,9 @@ Identity = tuple[int, int]
 
 NOTED = "jobify_file"
 """The attribute of Django's connection that holds its ``File``."""
+
+KEPT = "jobify_session"
+"""The attribute of Django's connection that holds what the store keeps with it."""
 
 WAL_HEADER = 32
 
@@ -63,10 +65,11 @@ def note(connection: BaseDatabaseWrapper, **kwargs: object) -> None:
     if connection.vendor != "sqlite" or raw is None:
         return
     path = raw.execute("PRAGMA database_list").fetchone()[2]
-    connection.__dict__[NOTED] = File(path, identity(path), *_beside(raw, path)) if path else None
+    connection.__dict__[NOTED] = File(path, identity(path), *_beside(connection, path)) if path else None
 
 
-def _beside(raw: Any, path: str) -> tuple[Identity | None, Identity | None]:
+def _beside(connection: Any, path: str) -> tuple[Identity | None, Identity | None]:
+    raw = connection.connection
     # A look opens the log, as the first statement would. Where somebody holds the file, that one waits, not
     # this.
     (timeout,) = raw.execute("PRAGMA busy_timeout").fetchone()
@@ -74,7 +77,7 @@ def _beside(raw: Any, path: str) -> tuple[Identity | None, Identity | None]:
     try:
         raw.execute("PRAGMA schema_version").fetchone()
         logs = raw.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    except sqlite3.Error:
+    except connection.Database.Error:  # sqlite3's: a process with another database does without that module
         return None, None
     finally:
         raw.execute(f"PRAGMA busy_timeout = {timeout}")

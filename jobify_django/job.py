@@ -29,7 +29,8 @@ class JobStatus(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen to the job by itself."""
-        return self in ENDED
+        # By identity: the hash of an enum's member is Python code.
+        return self is SUCCESSFUL or self is FAILED or self is CANCELLED
 
     @property
     def known(self) -> bool:

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from jobify_django.index import PartialIndex
 from jobify_django.job import JobStatus
 
 
@@ -55,23 +56,29 @@ class Job(models.Model):
             ("cancel_job", "Can cancel jobs"),
         ]
         indexes = [
-            models.Index(
-                fields=["queue", "order_key", "sequence"],
+            PartialIndex(
                 name="jobify_job_waiting",
-                condition=Q(status=JobStatus.WAITING.value),
+                fields=["queue", "order_key", "sequence"],
+                only=Q(status=JobStatus.WAITING.value),
+                whole=["queue", "status", "order_key", "sequence"],
             ),
-            models.Index(
-                fields=["queue", "eligible_at"],
+            PartialIndex(
                 name="jobify_job_delayed",
-                condition=Q(status=JobStatus.DELAYED.value),
+                fields=["queue", "eligible_at"],
+                only=Q(status=JobStatus.DELAYED.value),
+                whole=["queue", "status", "eligible_at"],
             ),
-            models.Index(
-                fields=["queue", "lease_until"],
+            PartialIndex(
                 name="jobify_job_running",
-                condition=Q(status=JobStatus.RUNNING.value),
+                fields=["queue"],
+                only=Q(status=JobStatus.RUNNING.value),
+                whole=["status", "lease_until"],
             ),
-            models.Index(
-                fields=["status", "ended_at"], name="jobify_job_ended", condition=Q(ended_at__isnull=False)
+            PartialIndex(
+                name="jobify_job_ended",
+                fields=["status", "ended_at"],
+                only=Q(ended_at__isnull=False),
+                whole=["status", "ended_at"],
             ),
         ]
 

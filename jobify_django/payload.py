@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+import json.encoder
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from jobify_django.exceptions import InvalidPayload
@@ -27,8 +28,29 @@ SHALLOW = 2 * MAX_DEPTH
 UNREADABLE = object()
 """Stands for the value of a text that cannot be read."""
 
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=True).encode
+SCALARS = frozenset({int, float, bool, type(None)})
+"""Types whose values read back from JSON as they were, if they can be written at all. So does a text that is
+ASCII; of others some do not: two halves of a surrogate pair read back as one character."""
+
+_standard = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=True)
+_encode = _standard.encode
 _plain = json.JSONEncoder(ensure_ascii=False).encode
+_read = json.JSONDecoder().raw_decode
+
+
+def _flat_encoder() -> Callable[[object], str]:
+    """Return an encoder for what cannot contain itself. The standard one makes a new one in C at each call:
+    two thirds of its time for a short value (3.9 against 1.1 microseconds)."""
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return _encode
+    write = make(
+        None, _standard.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False
+    )
+    return lambda value: "".join(write(value, 0))
+
+
+_encode_flat = _flat_encoder()
 
 
 def encode(value: object, *, root: str, limit: int, around: int = 0) -> str:
@@ -43,9 +65,12 @@ def encode(value: object, *, root: str, limit: int, around: int = 0) -> str:
     Raises ``InvalidPayload`` if the text would read back as anything else, is nested too deeply or too long.
     """
     try:
-        text = _encode(value)
-        read = json.loads(text)
-        good = bool(read == value) and not is_deep(text, read, around)
+        if _are_scalars((value,)):
+            text, good = _encode_flat(value), True
+        else:
+            text = _encode(value)
+            read = json.loads(text)
+            good = bool(read == value) and not is_deep(text, read, around)
     except Exception as error:  # whatever an object of a foreign class raises when it is looked at
         raise _explained(value, root, around, error) from error
     if not good:
@@ -64,6 +89,10 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> st
     if not args and not kwargs:
         return NO_ARGUMENTS
     try:
+        if _are_scalars(args) and (not kwargs or (_are_scalars(kwargs) and _are_scalars(kwargs.values()))):
+            text = _encode_flat((args, kwargs))
+            if len(text) <= limit:
+                return text
         text = _encode([args, kwargs])
         read = json.loads(text)
         same = read[0] == list(args) and read[1] == kwargs
@@ -74,6 +103,18 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> st
     encode(list(args), root="args", limit=limit, around=1)
     encode(kwargs, root="kwargs", limit=limit, around=1)
     return encode([list(args), kwargs], root="args and kwargs", limit=limit, around=2)
+
+
+def _are_scalars(values: Iterable[object]) -> bool:
+    """Whether none of these values needs a second look: each reads back as it was, or cannot be written."""
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            if not value.isascii():  # type: ignore[attr-defined]
+                return False
+        elif kind not in SCALARS:
+            return False
+    return True
 
 
 def _explained(value: object, root: str, around: int, error: Exception | None = None) -> InvalidPayload:
@@ -88,6 +129,14 @@ def _explained(value: object, root: str, around: int, error: Exception | None = 
 
 def decode(text: str, root: str = "result") -> Any:
     """Return the value of a text that ``encode`` made; raises ``InvalidPayload`` if it cannot be read."""
+    try:
+        # What ``encode`` wrote begins with the value and ends with it. ``loads`` looks for spaces around it,
+        # and takes three times as long; it decides about a text of another hand.
+        value, end = _read(text)
+        if end == len(text):
+            return value
+    except (ValueError, TypeError, RecursionError):
+        pass
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:

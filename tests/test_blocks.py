@@ -42,6 +42,8 @@ from tests.blocks.reading import (
 SHOWN = {"text": "a picture, or output", "{eval-rst}": "Sphinx", "{toctree}": "Sphinx", "{include}": "Sphinx"}
 """Languages of blocks that nobody pastes, and who reads them."""
 
+POSTGRESQL = "docs/howto/postgresql-for-dbas.md"
+
 OURS = re.compile(r"manage\.py\W+(runjobs|jobs)\b([^|&;\n]*)")
 CHOICE = """
 Mend the block, so that a reader can paste it as it stands. Or say in the line above its fence where it goes,
@@ -145,7 +147,12 @@ def trouble_with_toml(block: Block) -> str:
     return trouble_with_commands(block)
 
 
+def trouble_with_sql(block: Block) -> str:
+    return "" if block.page == POSTGRESQL else "tests/test_postgresql_page.py runs those of its page alone"
+
+
 CHECKS: dict[str, Any] = {
+    "sql": trouble_with_sql,
     "python": trouble_with_python,
     "console": trouble_with_console,
     "ini": trouble_with_ini,

@@ -192,10 +192,7 @@ def come_back(way: str, store: DatabaseStore) -> Callable[[], object]:
 @postgresql
 @database
 @pytest.mark.parametrize("way", ["retry", "release", "rescue"])
-def test_what_comes_back_in_an_open_transaction_is_in_every_ceiling(
-    jobify: Configure, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
+def test_what_comes_back_in_an_open_transaction_is_in_every_ceiling(jobify: Configure, way: str) -> None:
     jobify(MAXSIZE=60, PUSH_TIMEOUT=0)
     back = come_back(way, the_store())
     note.push_many([()] * 20)
@@ -216,9 +213,8 @@ def test_what_comes_back_in_an_open_transaction_is_in_every_ceiling(
 @postgresql
 @database
 def test_what_is_delayed_in_an_open_transaction_is_in_every_ceiling_once_it_is_due(
-    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+    jobify: Configure,
 ) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
     jobify(MAXSIZE=60, PUSH_TIMEOUT=0)
     store = the_store()
     note.push_many([()] * 20)
@@ -307,10 +303,7 @@ def test_who_shares_a_table_shares_its_bound_whatever_the_search_path(
 
 @postgresql
 @database
-def test_a_ceiling_of_one_schema_says_nothing_of_another(
-    jobify: Configure, schema: Schema, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobify_django.stores.database.announcement.COUNT_FREELY", 5)
+def test_a_ceiling_of_one_schema_says_nothing_of_another(jobify: Configure, schema: Schema) -> None:
     jobify(MAXSIZE=20, PUSH_TIMEOUT=0)
     with schema():
         note.push_many([()] * 19)

@@ -200,7 +200,7 @@ def test_a_database_in_memory_is_a_warning(settings: Any, another_database: Call
 def test_a_database_without_wal_is_a_warning_with_the_recipe(
     settings: Any, another_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 51, 3))
+    monkeypatch.setattr("sqlite3.dbapi2.sqlite_version_info", (3, 51, 3))
     settings.JOBIFY = {"DATABASE": another_database("jobs")}
     messages = found_in_database("jobs")
     assert list(messages) == ["jobify.W003"]
@@ -234,7 +234,7 @@ def test_an_sqlite_with_the_wal_reset_bug_is_no_reason_to_leave_wal(
     safe: bool,
 ) -> None:
     assert wal_is_safe(version) is safe
-    monkeypatch.setattr("sqlite3.sqlite_version_info", version)
+    monkeypatch.setattr("sqlite3.dbapi2.sqlite_version_info", version)
     settings.JOBIFY = {
         "DATABASE": another_database("jobs", OPTIONS={"init_command": "PRAGMA journal_mode=WAL"})
     }
@@ -249,7 +249,7 @@ def test_an_sqlite_with_the_wal_reset_bug_is_no_reason_to_leave_wal(
 def test_whatever_the_sqlite_the_advice_to_use_wal_is_one_that_stays(
     settings: Any, another_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 40, 1))  # Debian 12's
+    monkeypatch.setattr("sqlite3.dbapi2.sqlite_version_info", (3, 40, 1))  # Debian 12's
     settings.JOBIFY = {"DATABASE": another_database("jobs")}
     assert list(found_in_database("jobs")) == ["jobify.W003"]
     # Followed, it leads to nothing that "check --fail-level WARNING" would refuse for ever.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from jobify_django.runtime import MACHINE
 from jobify_django.stores.database import listener as module
 from jobify_django.stores.database.listener import DEBOUNCE, ECHO, WAIT, ListenDetector
 from jobify_django.stores.notifier import EVERY_KIND
+from jobify_django.testing.clock import FakeClock
 from tests.child import until
 
 
@@ -24,8 +26,11 @@ class Mouth:
     def execute(self, statement: str) -> None:
         assert statement == "LISTEN jobify"
 
+    def fileno(self) -> int:
+        return 0
+
     def notifies(self, *, timeout: float, stop_after: int) -> list[SimpleNamespace]:
-        self.waits.append(timeout)
+        assert timeout == 0
         got, self.payloads = self.payloads[:stop_after], self.payloads[stop_after:]
         return [SimpleNamespace(payload=payload) for payload in got]
 
@@ -39,6 +44,7 @@ def mouth(monkeypatch: pytest.MonkeyPatch) -> Mouth:
     driver = SimpleNamespace(connect=lambda **parameters: mouth)
     wrapper = SimpleNamespace(Database=driver, get_connection_params=dict)
     monkeypatch.setattr(module, "connections", {"default": wrapper})
+    monkeypatch.setattr(module, "wait_for_input", lambda socket, seconds: mouth.waits.append(seconds))
     return mouth
 
 
@@ -71,6 +77,27 @@ def test_words_heard_between_are_looked_for_again_too(mouth: Mouth) -> None:
     again: set[object] = set()
     until(lambda: again.update(listener()) or len(again) == 2, "the second looks", patience=10)
     assert again == {("work", "default"), ("room", "mail")}
+
+
+def test_it_hears_once_an_echo_has_come_back_and_until_one_does_not(
+    mouth: Mouth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock(1000.0)
+    listener = ListenDetector("default", lambda word: None, replace(MACHINE, monotonic=clock))
+    listener()
+    assert not listener.hears
+    mouth.payloads.append(f"{ECHO} ")
+    listener()
+    assert listener.hears
+    clock.now += module.TEST_EVERY
+    listener()  # which sends the next one
+    assert listener.hears
+    clock.now += module.ECHO_TIMEOUT + 1
+    listener()
+    assert not listener.hears
+    mouth.payloads.append(f"{ECHO} ")
+    listener()
+    assert listener.hears
 
 
 def test_a_word_of_its_own_tells_nobody_anything(mouth: Mouth) -> None:

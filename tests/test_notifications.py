@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from django.db import connection, transaction
@@ -13,13 +13,14 @@ from jobify_django import JobStatus, queue, task
 from jobify_django.exceptions import StoreError
 from jobify_django.job import JobSpec, new_id
 from jobify_django.outcome import succeeded
+from jobify_django.pool.workers import Workers
 from jobify_django.stores import watcher
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.notifier import Kind
 from tests.child import PATIENCE, until
 from tests.claims import claim
-from tests.workshop import Configure, at_work, both, database, memory, notice_nothing
+from tests.workshop import Configure, at_work, both, database, elsewhere, memory, notice_nothing
 
 KINDS: tuple[Kind, ...] = ("work", "room", "ended")
 
@@ -73,6 +74,57 @@ def test_what_this_process_does_is_told_at_once(jobify: Configure, ears: Ears) -
     assert ("ended", [job.id]) in ears.heard
 
 
+@database
+def test_a_claimed_job_starts_before_anybody_is_told_of_the_room(jobify: Configure) -> None:
+    started: list[int] = []
+    with at_work() as shop:
+
+        def note_started(queue: object) -> None:
+            if queue is not None:  # the first look at the store is about any
+                started.append(shop.pool.workers.started)
+
+        stop = the_store().listen("room", note_started)
+        note.push().wait(timeout=PATIENCE)
+        until(lambda: started, "the notification")
+        stop()
+    assert started[0] == 1
+
+
+@database
+def test_notifications_are_sent_although_what_was_claimed_cannot_be_started(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+
+    def bug(*arguments: object) -> NoReturn:
+        raise AssertionError("a bug of ours")
+
+    with monkeypatch.context() as patch, at_work():
+        stop = the_store().listen("room", lambda queue: queue and told.set())
+        patch.setattr(Workers, "start", bug)
+        note.push()
+        assert told.wait(PATIENCE)
+        stop()
+
+
+@database
+def test_what_a_thread_holds_back_is_told_at_the_end_and_no_other_thread_waits(
+    jobify: Configure, ears: Ears
+) -> None:
+    store = the_store()
+    until(lambda: connection.vendor == "mysql" or ears.heard, "the first look")
+    ears.heard.clear()
+    with store.notifying_last():
+        note.push()
+        with store.notifying_last():
+            claim(store)
+        assert not {("work", "default"), ("room", "default")} & set(ears.heard)
+        elsewhere(note.push)
+        assert ("work", "default") in ears.heard
+        ears.heard.clear()
+    assert {("work", "default"), ("room", "default")} <= set(ears.heard)
+
+
 @both
 def test_who_stops_listening_twice_stops_nobody_else(jobify: Configure) -> None:
     first, second = Ears(the_store()), Ears(the_store())
@@ -115,8 +167,8 @@ def test_one_thread_watches_and_only_while_somebody_listens(jobify: Configure) -
 def test_what_others_write_is_told(jobify: Configure, ears: Ears) -> None:
     until(lambda: ears.heard, "the first look")
     ears.heard.clear()
-    elsewhere = DatabaseStore("elsewhere")
-    elsewhere.tune(queue().settings, {"paused": True}, actor="", source="code")
+    another = DatabaseStore("elsewhere")
+    another.tune(queue().settings, {"paused": True}, actor="", source="code")
     # SQLite tells only that something was written; PostgreSQL tells what, and of which queue.
     sqlite = connection.vendor == "sqlite"
     told = [(kind, None) for kind in KINDS] if sqlite else [("work", "default"), ("room", "default")]
@@ -138,6 +190,32 @@ def test_a_watcher_that_fails_tries_again(jobify: Configure, monkeypatch: pytest
     monkeypatch.setattr(the_store(), "change_detector", failing)
     ears = Ears(the_store())
     until(lambda: ("work", None) in ears.heard, "a hint in spite of it")
+    ears.close()
+
+
+@noticing
+@database
+def test_who_hears_no_more_is_told_so_that_it_polls_soon(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks = threading.Event()
+
+    class Breaking:
+        hears = True
+
+        def __call__(self) -> tuple[()]:
+            if breaks.wait(0.01):
+                raise StoreError("away")
+            return ()
+
+    store = the_store()
+    monkeypatch.setattr(store, "change_detector", Breaking)
+    ears = Ears(store)
+    until(lambda: store.hears, "a watcher that hears")
+    assert ears.heard == []
+    breaks.set()
+    until(lambda: ears.heard, "the word")
+    assert ears.heard[0] == ("work", None)
     ears.close()
 
 

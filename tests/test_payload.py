@@ -40,6 +40,7 @@ TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 VALUES = st.recursive(
     SCALARS | TEXT, lambda inner: st.lists(inner) | st.dictionaries(st.text() | TEXT, inner), max_leaves=20
 )
+PAIR = "\ud83d\ude00"
 ANYTHING = st.recursive(
     SCALARS | st.floats() | st.binary() | st.decimals() | st.dates() | st.uuids() | st.fractions(),
     lambda inner: (
@@ -83,6 +84,29 @@ def test_a_json_value_reads_back_as_it_was(value: object) -> None:
 @given(st.lists(VALUES, max_size=3), st.dictionaries(st.text(), VALUES, max_size=3))
 def test_a_call_reads_back_as_it_was(args: list[Any], kwargs: dict[str, Any]) -> None:
     assert decode_call(encode_call(tuple(args), kwargs, LIMIT)) == (args, kwargs)
+
+
+@given(SCALARS | TEXT)
+def test_a_scalar_is_written_as_the_standard_library_writes_it(value: object) -> None:
+    assert encode(value, root="result", limit=LIMIT) == json.dumps(value)
+    assert encode_call((value,), {"a": value}, LIMIT) == json.dumps(
+        [[value], {"a": value}], separators=(",", ":")
+    )
+
+
+@pytest.mark.parametrize("call", [((PAIR,), {}), ((), {"a": PAIR}), ((), {PAIR: 1}), (([PAIR],), {})])
+def test_two_halves_of_a_pair_would_read_back_as_one_character(call: Any) -> None:
+    args, kwargs = call
+    with pytest.raises(InvalidPayload, match="does not equal what JSON reads back"):
+        encode_call(args, kwargs, LIMIT)
+    with pytest.raises(InvalidPayload, match="does not equal what JSON reads back"):
+        encode(PAIR, root="result", limit=LIMIT)
+
+
+def test_a_text_of_another_hand_may_have_spaces_around_it() -> None:
+    assert decode(" [1] \n") == [1]
+    with pytest.raises(InvalidPayload, match="cannot be read"):
+        decode("[1] 2")
 
 
 @given(ANYTHING)

@@ -15,7 +15,6 @@ from jobify_django.stores.database import DatabaseStore, mysql, postgresql, sqli
 from jobify_django.stores.database.claim import PEEK, Selection
 from jobify_django.stores.database.connection import translate
 from jobify_django.stores.database.query import QUEUES
-from jobify_django.stores.database.rescue import LEASES
 from jobify_django.stores.value import JobOrder, JobQuery
 from jobify_django.testing.conformance.ground import a_queue
 from tests.claims import claim as take
@@ -79,7 +78,7 @@ CLAIM = {
         "jobify_job_waiting",
         "Seq Scan on jobify_job",
     ),
-    "mysql": (mysql.NEXT % LINE.condition, [*LINE.values, 10], "jobify_job_line", "filesort"),
+    "mysql": (mysql.NEXT % LINE.condition, [*LINE.values, 10], "jobify_job_waiting", "filesort"),
 }
 
 
@@ -102,7 +101,7 @@ def test_a_look_finds_the_head_of_a_line_by_the_index_of_waiting_jobs(jobify: An
 
     found = plan(PEEK % ("", "SELECT ? AS queue, 0 AS skipped"), ["default"])
 
-    assert ("jobify_job_line" if connection.vendor == "mysql" else "jobify_job_waiting") in found
+    assert "jobify_job_waiting" in found
     assert "filesort" not in found
 
 
@@ -136,7 +135,7 @@ def test_queues_that_hold_jobs_are_found_without_a_look_at_those_that_ended(jobi
     assert set(DatabaseStore("large").queues()) == {"even", "odd"}
     if connection.vendor == "mysql":
         assert "Select tables optimized away" in found
-        assert re.search(r"ref \S*jobify_job_(line|due)\S* (jobify_job_line|jobify_job_due) ", found)
+        assert re.search(r"ref \S*jobify_job_(waiting|delayed)\S* jobify_job_(waiting|delayed) ", found)
     elif rows > 1_000 or connection.vendor == "sqlite":  # PostgreSQL reads a small table whole
         assert "jobify_job_waiting" in found
         assert not re.search(r"Seq Scan on jobify_job|SCAN jobify_job\b", found)
@@ -160,7 +159,7 @@ def test_the_newest_ends_are_found_by_the_index_of_jobs_that_ended(
 
     assert [job.sequence for job in found] == list(range(rows, 0, -10 if status else -1))[:10]
     for plain in plans:
-        assert ("jobify_job_ends" if connection.vendor == "mysql" else "jobify_job_ended") in plain
+        assert "jobify_job_ended" in plain
         assert "filesort" not in plain
 
 
@@ -199,14 +198,3 @@ def queried(query: JobQuery) -> tuple[Sequence[JobRecord], list[str]]:
     with connection.execute_wrapper(note):
         found = store.query(query)
     return found, [plan(statement, values) for statement, values in asked]
-
-
-def test_the_first_and_the_last_lease_are_looked_up_apart(jobify: Any) -> None:
-    if connection.vendor != "sqlite":
-        pytest.skip("the others find both ends in one SELECT too")
-
-    lines = [line for line in plan(LEASES, []).splitlines() if "jobify_job" in line]
-
-    # Both in one SELECT, SQLite would read every running row.
-    assert len(lines) == 2
-    assert all("SEARCH jobify_job" in line and "INDEX" in line for line in lines)

@@ -443,7 +443,8 @@ def test_every_loop_survives_a_store_that_is_away(
         for chore in ("sync", "heartbeat"):
             until(lambda chore=chore: trouble.met[chore] >= 2, f"two tries of {chore}")
         assert record(job).status is JobStatus.WAITING
-        trouble.break_down("claim", "rescue")  # nothing is rescued by a pool that cannot look
+        # A heartbeat that arrives tells that nothing is to be rescued.
+        trouble.break_down("claim", "rescue", "heartbeat")
         until(lambda: trouble.met["rescue"] >= 2, "two tries of rescue")
         trouble.clear()
         assert ended(job) is JobStatus.SUCCESSFUL

@@ -193,7 +193,7 @@ def test_a_producer_that_binds_on_the_server_is_heard(jobify: Configure, changed
     def say() -> None:
         try:
             with connections["default"].cursor() as cursor:
-                cursor.execute(listener.NOTIFY, ["work default"])
+                cursor.execute(listener.NOTIFY, [["work default"]])
         except BaseException as error:
             errors.append(error)
         finally:

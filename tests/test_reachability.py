@@ -98,7 +98,7 @@ def of_another_pool(store: Store, lease: float) -> str:
 def an_outage_of_a_minute(store: Store) -> None:
     """Let nobody reach the store for a minute of its clock."""
     # A pool that has not looked yet cannot know what was before, and charges.
-    until(lambda: trouble.done["sync"] >= 2, "two looks that go through")
+    until(lambda: trouble.done["heartbeat"] >= 2, "two looks that go through")
     trouble.break_down("claim", "settle", "renew", "heartbeat", "sync", "rescue", "prune")
     until(lambda: trouble.met["sync"] >= 2, "two looks that fail")
     clock = store.clock

@@ -14,7 +14,7 @@ from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.value import Demand, JobQuery, Lane
 from jobify_django.testing.conformance.ground import a_queue
 from tests.claims import POOL, claim, die
-from tests.test_lane import said
+from tests.test_lane import said, use
 from tests.workshop import database
 
 pytestmark = database
@@ -24,9 +24,9 @@ QUEUE = a_queue()
 
 @pytest.fixture
 def store(jobify: object) -> Store:
-    """A store that has been used: the queue's row is there, and a server's clock is known."""
+    """A store that has been used, see there."""
     store = DatabaseStore()
-    settle(store, running(store, 1))
+    use(store)
     return store
 
 

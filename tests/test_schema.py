@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.conf import settings as django_settings
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobify_django import models
+from jobify_django.job import JobSpec, new_id
 from jobify_django.stores import database
-from jobify_django.stores.database import columns, reading
-from jobify_django.stores.database.loading import complete
+from jobify_django.stores.database import DatabaseStore, columns, reading
+from jobify_django.stores.database.loading import STORAGE, complete
+from jobify_django.testing.conformance.ground import a_queue
+from tests.claims import POOL, claim
 from tests.schema import TABLES, Column, Schema, rows, schema
 from tests.test_router import ensure_connection
+from tests.workshop import Configure
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -35,27 +39,21 @@ NUMBERED = {("jobify_queuechange", "id")}
 PARTIAL = {
     "jobify_job_waiting": ("queue, order_key, sequence", "status = 'waiting'"),
     "jobify_job_delayed": ("queue, eligible_at", "status = 'delayed'"),
-    "jobify_job_running": ("queue, lease_until", "status = 'running'"),
+    "jobify_job_running": ("queue", "status = 'running'"),
     "jobify_job_ended": ("status, ended_at", "ended_at IS NOT NULL"),
 }
 WHOLE = {
-    "jobify_job_line": ("queue, status, order_key, sequence", ""),
-    "jobify_job_due": ("queue, status, eligible_at", ""),
-    "jobify_job_leases": ("status, lease_until", ""),
-    "jobify_job_ends": ("status, ended_at", ""),
+    "jobify_job_waiting": ("queue, status, order_key, sequence", ""),
+    "jobify_job_delayed": ("queue, status, eligible_at", ""),
+    "jobify_job_running": ("status, lease_until", ""),
+    "jobify_job_ended": ("status, ended_at", ""),
 }
 NEWEST = {"jobify_queuechange_newest": ("queue, id DESC", "")}
 INDEXES = {
     "sqlite": {**PARTIAL, **NEWEST},
-    "postgresql": {
-        **PARTIAL,
-        **NEWEST,
-        # Django's own: for LIKE, on each key that is text.
-        "jobify_job_id_6c733993_like": ("id varchar_pattern_ops", ""),
-        "jobify_queue_name_b67f8e0c_like": ("name varchar_pattern_ops", ""),
-        "jobify_pool_id_d1f424d4_like": ("id varchar_pattern_ops", ""),
-    },
-    "mysql": {**{name: (over, "") for name, (over, _) in PARTIAL.items()}, **WHOLE, **NEWEST},
+    # None of those for LIKE that Django makes for each key that is text.
+    "postgresql": {**PARTIAL, **NEWEST},
+    "mysql": {**WHOLE, **NEWEST},
 }
 """What databases search by: an index that goes missing makes claims slow, and nothing else tells of it."""
 
@@ -221,8 +219,13 @@ def test_all_that_statements_name_is_there() -> None:
 
 
 NUMBERS = {"jobify_job_number"}
-OTHER_LIBRARIES = {"sqlite": NUMBERS | set(WHOLE), "postgresql": set(WHOLE), "mysql": NUMBERS}
-"""Names of what other databases have."""
+LIKE = {"jobify_job_id_6c733993_like", "jobify_queue_name_b67f8e0c_like", "jobify_pool_id_d1f424d4_like"}
+OTHER_LIBRARIES: Mapping[str, set[str]] = {
+    "sqlite": NUMBERS | LIKE,
+    "postgresql": LIKE,
+    "mysql": NUMBERS | LIKE,
+}
+"""Names of what other databases have, and of what is dropped."""
 
 
 def test_numbers_begin_at_1_and_are_given_out_one_by_one() -> None:
@@ -235,3 +238,64 @@ def test_numbers_begin_at_1_and_are_given_out_one_by_one() -> None:
     )
     # A larger cache would give numbers to sessions in advance, and so start jobs in another order.
     assert (start, step, cache, cycle, owner) == (1, 1, 1, False, None)
+
+
+def options() -> list[str] | None:
+    ((found,),) = rows(connection, "SELECT reloptions FROM pg_class WHERE oid = 'jobify_job'::regclass")
+    return found
+
+
+def test_dead_rows_do_not_wait_until_they_are_a_fifth_of_all_jobs() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("about autovacuum")
+    assert options() == [
+        "fillfactor=85",
+        "autovacuum_vacuum_scale_factor=0.01",
+        "autovacuum_vacuum_threshold=1000",
+    ]
+
+
+def test_what_was_set_since_is_left_alone() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("about autovacuum")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE jobify_job SET (autovacuum_vacuum_scale_factor = 0.05)")
+        cursor.execute("CREATE INDEX jobify_job_id_6c733993_like ON jobify_job (id varchar_pattern_ops)")
+    try:
+        complete("default")
+        assert "autovacuum_vacuum_scale_factor=0.05" in (options() or [])
+        assert "jobify_job_id_6c733993_like" in schema().indexes["jobify_job"]
+    finally:
+        with connection.cursor() as cursor:
+            # PostgreSQL puts what is set to the end.
+            cursor.execute("ALTER TABLE jobify_job RESET (autovacuum_vacuum_scale_factor)")
+            cursor.execute("ALTER TABLE jobify_job RESET (autovacuum_vacuum_threshold, fillfactor)")
+            cursor.execute(f"ALTER TABLE jobify_job SET ({STORAGE})")
+            cursor.execute("DROP INDEX jobify_job_id_6c733993_like")
+
+
+@pytest.mark.parametrize("jobify", ["database"], indirect=True)
+def test_a_renewal_writes_no_index(jobify: Configure) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("about HOT updates")
+    store = DatabaseStore()
+    specs = [JobSpec(new_id(), "a.task", "[[],{}]") for _ in range(5)]
+    assert store.add(a_queue(), specs).taken == 5
+    held = {one.id: one.attempt for one in claim(store, 5)}
+
+    with transaction.atomic():  # what is counted in one, nobody collects before its end
+        before = updates()
+        assert not store.renew(POOL, held, 60.0).lost
+        after = updates()
+
+    assert [now - then for now, then in zip(after, before, strict=True)] == [5, 5]
+
+
+def updates() -> tuple[int, int]:
+    """Return how many rows of the table this transaction has updated, and how many of them HOT."""
+    ((all_of_them, hot),) = rows(
+        connection,
+        "SELECT pg_stat_get_xact_tuples_updated('jobify_job'::regclass), "
+        "pg_stat_get_xact_tuples_hot_updated('jobify_job'::regclass)",
+    )
+    return all_of_them, hot

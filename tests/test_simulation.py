@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from jobify_django.outcome import Outcome
 from jobify_django.pool.completer import Completer
+from tests.simulation.luck import Luck
 from tests.simulation.mutants import BLIND_SPOTS, MUTANTS
 from tests.simulation.options import STORES
 from tests.simulation.planting import PACKAGE, misfits, planted
 from tests.simulation.simulation import Simulation
 from tests.simulation.story import about
+from tests.simulation.view import Fault
 from tests.simulation.world import Violation
 
 ROOT = Path(__file__).parent.parent
@@ -145,3 +148,31 @@ def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(Violation):
         hunt()
+
+
+@pytest.mark.parametrize("store", ["memory on threads", "database"])
+def test_no_outcome_waits_longer_than_5_ms_for_others(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where no call takes time, what passes between a job's end and the turn that stores it is only a wait for
+    # others: they share a commit, and nobody may pay more for it.
+    monkeypatch.setattr(Luck, "fault", lambda self, process, verb: Fault())
+    add, take = Completer.add, Completer.take
+    ended: dict[int, float] = {}
+    waited: list[float] = []
+
+    def noting(self: Completer, outcome: Outcome) -> None:
+        ended[id(outcome)] = world.now
+        add(self, outcome)
+
+    def noted(self: Completer) -> list[Outcome]:
+        taken = take(self)
+        waited.extend(world.now - ended.pop(id(outcome)) for outcome in taken)
+        return taken
+
+    monkeypatch.setattr(Completer, "add", noting)
+    monkeypatch.setattr(Completer, "take", noted)
+    for seed in range(10):
+        simulation = Simulation(seed, store=store, profile="calm")
+        world = simulation.world
+        simulation.run()
+    assert len(waited) > 100
+    assert 0 < max(waited) <= 0.005

@@ -13,14 +13,16 @@ import pytest
 from django.contrib.auth.models import Group
 from django.db import connection, connections, transaction
 
-from jobify_django import JobStatus, StoreBusy, StoreError, queue, task
+from jobify_django import JobStatus, QueueFull, StoreBusy, StoreError, queue, task
 from jobify_django.exceptions import StoreUnmigrated
+from jobify_django.job import JobSpec, new_id
 from jobify_django.models import Job as Row
 from jobify_django.models import Queue as QueueRow
 from jobify_django.outcome import succeeded
 from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import sqlite, sqlite_transaction
+from jobify_django.stores.database import sqlite, sqlite_session, sqlite_transaction
+from jobify_django.testing.conformance.ground import a_queue
 from tests.child import PATIENCE, until
 from tests.claims import claim as take
 from tests.workshop import Configure, at_work, database
@@ -124,6 +126,160 @@ def test_the_projects_own_timeout_is_left_as_it_was(jobify: Configure) -> None:
         note.push()
         (after,) = cursor.execute("PRAGMA busy_timeout").fetchone()
     assert before == after == 20_000
+
+
+def test_a_push_that_met_a_writer_leaves_no_transaction_open(
+    jobify: Configure, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note.push()
+    monkeypatch.setattr("jobify_django.stores.database.connection.LONGEST_LOCK_WAIT", 0.0)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy):
+        note.push()
+    assert not connection.connection.in_transaction
+    other.execute("INSERT INTO auth_group (name) VALUES ('theirs')")
+    other.execute("COMMIT")
+    note.push()
+    assert Group.objects.filter(name="theirs").exists()
+
+
+def test_a_writer_between_a_pushs_read_and_its_first_write_is_no_error(
+    jobify: Configure, other: sqlite3.Connection
+) -> None:
+    note.push()
+    note.push()
+    other.execute("UPDATE jobify_queue SET waiting = 7, sequence = 70")
+    meddled: list[str] = []
+
+    def meddle(statement: str) -> None:
+        if not meddled and statement.lstrip().startswith("SELECT"):
+            meddled.append(statement)
+            other.execute("UPDATE jobify_queue SET waiting = waiting + 1, sequence = sequence + 1")
+
+    connection.connection.set_trace_callback(meddle)
+    job = note.push()
+    connection.connection.set_trace_callback(None)
+    assert meddled
+    assert Row.objects.get(id=job.id).sequence == 72
+    assert QueueRow.objects.get().waiting == 9
+
+
+# What a connection knows of a queue's row, and need not read again
+
+
+@pytest.fixture
+def looks(jobify: Configure) -> Iterator[list[str]]:
+    """The reads of a queue's row by this thread's connection, once a push has made it known."""
+    jobify(MAXSIZE=4)
+    note.push()
+    note.push()
+    seen: list[str] = []
+
+    def see(statement: str) -> None:
+        if "SELECT maxsize" in statement:
+            seen.append(statement)
+
+    connection.connection.set_trace_callback(see)
+    yield seen
+    connection.connection.set_trace_callback(None)
+
+
+def test_a_row_that_nobody_changed_is_not_read_again(looks: list[str]) -> None:
+    before = max(Row.objects.values_list("sequence", flat=True))
+    job = note.push()
+    assert looks == []
+    assert Row.objects.get(id=job.id).sequence == before + 1
+    assert QueueRow.objects.get().waiting == 3
+
+
+def by_another_connection(other: sqlite3.Connection, sql: str) -> None:
+    other.execute(sql)
+
+
+def by_this_one(other: sqlite3.Connection, sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+def by_this_one_in_a_transaction(other: sqlite3.Connection, sql: str) -> None:
+    with transaction.atomic():
+        by_this_one(other, sql)
+
+
+def by_this_one_beside_a_push(other: sqlite3.Connection, sql: str) -> None:
+    with transaction.atomic():
+        note.using(delay=600).push()
+        by_this_one(other, sql)
+
+
+@pytest.mark.parametrize(
+    "change", [by_another_connection, by_this_one, by_this_one_in_a_transaction, by_this_one_beside_a_push]
+)
+def test_a_row_that_was_changed_is_read_again(
+    looks: list[str],
+    other: sqlite3.Connection,
+    change: Callable[[sqlite3.Connection, str], None],
+) -> None:
+    change(other, "UPDATE jobify_queue SET waiting = 4, sequence = sequence + 10")
+    with pytest.raises(QueueFull):
+        note.using(timeout=0).push()
+    change(other, "UPDATE jobify_queue SET maxsize = 9, \"order\" = 'lifo'")
+    before = QueueRow.objects.get().sequence
+    job = Row.objects.get(id=note.push().id)
+    assert (job.sequence, job.order_key) == (before + 1, -(before + 1))
+
+
+def test_what_was_rolled_back_is_known_to_nobody(looks: list[str]) -> None:
+    with transaction.atomic():
+        note.push()
+        note.push()
+        transaction.set_rollback(True)
+    note.push()
+    note.push()
+    with pytest.raises(QueueFull):
+        note.using(timeout=0).push()
+    assert QueueRow.objects.get().waiting == 4
+
+
+def test_what_the_pools_of_this_thread_start_makes_room(looks: list[str]) -> None:
+    note.push()
+    note.push()
+    with pytest.raises(QueueFull):
+        note.using(timeout=0).push()
+    take(the_store(), 2)
+    note.push()
+    note.push()
+    with pytest.raises(QueueFull):
+        note.using(timeout=0).push()
+
+
+def test_a_delayed_job_that_is_due_counts_in_a_row_that_is_known(
+    looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note.using(delay=5).push()
+    note.using(delay=3).push()
+    note.push()
+    now = MACHINE.clock()
+    monkeypatch.setattr(the_store(), "clock", lambda: now + 4)
+    with pytest.raises(QueueFull):
+        note.using(timeout=0).push()
+    monkeypatch.setattr(the_store(), "clock", lambda: now)
+    note.push()
+
+
+def test_a_job_that_is_there_already_is_added_once(looks: list[str]) -> None:
+    spec = JobSpec(new_id(), note.name, "[[],{}]")
+    for _ in range(2):
+        added = the_store().add(a_queue(), [spec])
+        assert (added.taken, added.depth) == (1, 3)
+    assert QueueRow.objects.get().waiting == 3
+
+
+def test_a_row_is_known_for_a_second(looks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    later = MACHINE.monotonic() + sqlite_session.KNOWN_FOR + 1
+    monkeypatch.setattr(the_store(), "runtime", replace(MACHINE, monotonic=lambda: later))
+    note.push()
+    assert len(looks) == 1
 
 
 # The project's transactions are deferred, as Django's are by default

@@ -327,13 +327,13 @@ def matches(query: JobQuery, record: JobRecord) -> bool:
 
 
 @pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No count of waiting jobs takes long: after some that do, which depends on the machine, PostgreSQL
-    answers a push with the most that can wait instead."""
-    monkeypatch.setattr("jobify_django.stores.database.announcement.SLOW_COUNT", math.inf)
+def counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every push counts: from an earlier count PostgreSQL answers one with the most that can wait instead."""
+    monkeypatch.setattr("jobify_django.stores.database.ticket.GOOD_FOR", 0.0)
+    monkeypatch.setattr("jobify_django.stores.database.ticket.SHARE_OF_COUNTING", math.inf)
 
 
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("counting")
 @pytest.mark.parametrize(
     "make",
     [

@@ -1,12 +1,16 @@
-"""A system that refuses threads: what was claimed is handed back, and fewer jobs run at once."""
+"""How jobs come to their threads; and a system that refuses threads: what was claimed is handed back, and
+fewer jobs run at once."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import pytest
@@ -64,6 +68,78 @@ def record(job: Job[Any]) -> Any:
 def ended(job: Job[Any]) -> JobStatus:
     job.wait(timeout=PATIENCE)
     return job.status
+
+
+@both
+def test_jobs_that_block_all_run_at_once_also_on_threads_that_slept(jobify: Configure) -> None:
+    jobify(WORKERS=6)
+    with at_work() as shop:
+        for _ in range(3):
+            together = threading.Barrier(6, timeout=PATIENCE)
+            jobs = [pushed(together.wait) for _ in range(6)]
+            assert {ended(job) for job in jobs} == {JobStatus.SUCCESSFUL}
+            until(lambda: shop.pool.workers.threads.idle == 6, "six idle threads")
+
+
+@both
+def test_a_job_that_comes_while_another_blocks_has_a_thread_that_slept(jobify: Configure) -> None:
+    jobify(WORKERS=3)
+    with at_work() as shop:
+        pairs = [held() for _ in range(3)]
+        for _, gate in pairs:
+            gate.reached()
+        for job, gate in pairs:
+            gate.open()
+            ended(job)
+        until(lambda: shop.pool.workers.threads.idle == 3, "three idle threads")
+        for _, gate in [held(), held(), held()]:
+            gate.reached()
+
+
+@both
+def test_an_exception_that_reaches_a_thread_after_its_job_costs_no_thread(jobify: Configure) -> None:
+    asleep: SimpleQueue[int] = SimpleQueue()
+
+    class Telling(SimpleQueue):  # type: ignore[type-arg]
+        def get(self, *how: Any, **options: Any) -> Any:
+            asleep.put(threading.get_ident())
+            return super().get(*how, **options)
+
+    jobify.run_on(replace(MACHINE, queue=Telling))
+    jobify(WORKERS=2)
+    with at_work():
+        together = threading.Barrier(2, timeout=PATIENCE)
+        for _ in range(3):
+            jobs = [pushed(together.wait) for _ in range(2)]
+            assert {ended(job) for job in jobs} == {JobStatus.SUCCESSFUL}
+            for thread in {asleep.get(timeout=PATIENCE), asleep.get(timeout=PATIENCE)}:
+                throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
+                throw(ctypes.c_ulong(thread), ctypes.py_object(TimeoutError))
+
+
+@both
+def test_whoever_hands_jobs_to_threads_wakes_one_of_them_at_most(jobify: Configure) -> None:
+    woken: Counter[str] = Counter()
+
+    class Counting(SimpleQueue):  # type: ignore[type-arg]
+        def put(self, *item: Any) -> None:
+            woken[threading.current_thread().name] += 1
+            super().put(*item)
+
+    jobify.run_on(replace(MACHINE, queue=Counting))
+    jobify(WORKERS=6)
+    together = threading.Barrier(6, timeout=PATIENCE)
+    with at_work() as shop:
+        first = [pushed(together.wait) for _ in range(6)]
+        assert {ended(job) for job in first} == {JobStatus.SUCCESSFUL}
+        until(lambda: shop.pool.workers.threads.idle == 6, "six idle threads")
+        before = shop.pool.turns
+        woken.clear()
+        second = [pushed(together.wait) for _ in range(6)]
+        assert {ended(job) for job in second} == {JobStatus.SUCCESSFUL}
+        by_workers = sum(number for name, number in woken.items() if name.startswith("jobify-worker"))
+        assert sum(woken.values()) - by_workers <= shop.pool.turns - before
+        assert sum(woken.values()) >= 1
 
 
 @both

@@ -19,7 +19,7 @@ from jobify_django.stores.memory import MemoryStore
 from jobify_django.stores.value import PoolQueue, PoolRecord, Rescued
 from tests.child import PATIENCE, until
 from tests.claims import claim, die
-from tests.workshop import Configure, at_work, both, do, faulty, held, named, pushed, trouble
+from tests.workshop import Configure, Workshop, at_work, both, do, faulty, held, named, pushed, trouble
 
 
 @faulty
@@ -149,3 +149,74 @@ def test_the_jobs_of_a_pool_that_nobody_remembers_are_rescued(jobify: Configure)
     die(store)
     store.retire("dead-pool")
     assert [one.id for one in store.rescue()] == [spec.id]
+
+
+# What an idle pool asks for
+
+
+def idle(shop: Workshop) -> None:
+    until(lambda: trouble.done["heartbeat"] and shop.pool.completer.empty, "a pool with nothing to do")
+
+
+@pytest.fixture
+def beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats come fast, and neither a look nor a notification tells of anything."""
+    monkeypatch.setattr(upkeep, "HEARTBEAT_EVERY", 0.02)
+    monkeypatch.setattr(upkeep, "RESCUE_EVERY", 3600.0)
+    monkeypatch.setattr("jobify_django.pool.turn.POLL", 3600.0)
+
+
+def test_a_pool_without_jobs_hears_of_tuning_by_its_heartbeats(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch, beats: None
+) -> None:
+    jobify(STORE="tests.workshop.FaultyMemory")
+    trouble.break_down("sync")
+    with at_work() as shop:
+        idle(shop)
+        store = queue().store
+        with monkeypatch.context() as deaf:
+            deaf.setattr(store.notifier, "publish", lambda kind, about: None)
+            store.tune(queue().settings, {"workers": 3}, actor="", source="code")
+        until(lambda: shop.pool.slots["default"].size == 3, "the tuned value")
+
+
+def test_a_pool_whose_leases_are_short_looks_often_all_the_same(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "TUNE_EVERY", 0.02)
+    jobify(STORE="tests.workshop.FaultyMemory", LEASE=1)
+    with at_work() as shop:
+        idle(shop)
+        goal = trouble.done["sync"] + 3
+        until(lambda: trouble.done["sync"] >= goal, "looks beside the heartbeats")
+
+
+def test_a_pool_that_cannot_report_itself_looks_all_the_same(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch, beats: None
+) -> None:
+    monkeypatch.setattr(upkeep, "TUNE_EVERY", 0.02)
+    jobify(STORE="tests.workshop.FaultyMemory")
+    with at_work() as shop:
+        idle(shop)
+        trouble.break_down("heartbeat")
+        goal = trouble.done["sync"] + 3
+        until(lambda: trouble.done["sync"] >= goal, "looks instead of the heartbeats")
+        trouble.clear()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("lease", [-1.0, 10_000.0], ids=["over", "too long"])
+def test_a_heartbeat_that_tells_of_a_lease_to_be_mended_calls_the_rescue(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch, beats: None, lease: float
+) -> None:
+    jobify(STORE="tests.workshop.FaultyDatabase", LEASE=1)
+    with at_work() as shop:
+        idle(shop)
+        # A pool that has just started leaves the others a third of the lease; from then on beats look for it.
+        goal = trouble.done["heartbeat"] + 40
+        until(lambda: trouble.done["heartbeat"] >= goal, "as many heartbeats as take longer than that")
+        looked = trouble.done["rescue"]
+        queue().store.add(queue().settings, [JobSpec(new_id(), "no.task", "[[],{}]")])
+        # The pool that is alive may have it for a moment: it does not know the task.
+        until(lambda: claim(queue().store, pool="dead-pool", lease=lease), "the claim")
+        until(lambda: trouble.done["rescue"] > looked, "the rescue")

@@ -28,11 +28,11 @@ from jobify_django.job import Claim, JobError
 from jobify_django.outcome import succeeded
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
+from jobify_django.stores.memory.row import Row
 from jobify_django.testing.conformance.ground import outcome
-from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
 from tests.claims import claim, die
-from tests.workshop import Configure, at_work, both, database, held, memory, notice_nothing, pushed
+from tests.workshop import Configure, at_work, awaiting, both, database, held, memory, notice_nothing, pushed
 
 
 @task
@@ -45,7 +45,7 @@ def the_store() -> Store:
 
 
 def watched() -> int:
-    return the_store().process_local(ResultWaits).waiting
+    return awaiting(the_store())
 
 
 def start(jobs: int = 1) -> list[Claim]:
@@ -154,6 +154,15 @@ def test_a_wait_for_a_job_that_has_ended_returns_at_once(jobify: Configure) -> N
 
 
 # How a wait can end otherwise
+
+
+@both
+@pytest.mark.parametrize("timeout", [1e12, float("inf")])
+def test_a_timeout_may_be_longer_than_any_lock_waits(jobify: Configure, waits: Waits, timeout: float) -> None:
+    job = note.push()
+    waits.start(job, timeout=timeout)
+    end(start()[0])
+    assert waits.finish() == [JobStatus.SUCCESSFUL]
 
 
 @both
@@ -328,12 +337,12 @@ async def test_a_cancelled_wait_is_no_longer_waited_for(jobify: Configure) -> No
         await job.wait(timeout=0.01)
 
 
-@both
-async def test_ten_thousand_waits_cost_one_query_a_poll(
+@database
+async def test_a_thousand_waits_cost_one_query_a_poll(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobify(MAXSIZE=20_000)
-    count = 10_000 if not the_store().blocking else 1_000
+    count = 1_000
     jobs = await note.apush_many([(value,) for value in range(count)])
     asked: list[int] = []
     get = the_store().get
@@ -359,6 +368,104 @@ async def test_ten_thousand_waits_cost_one_query_a_poll(
         wait.cancel()
     await asyncio.gather(*waits, return_exceptions=True)
     assert watched() == 0
+
+
+@memory
+async def test_ten_thousand_waits_for_live_jobs_ask_nothing(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobify(MAXSIZE=20_000)
+    jobs = await note.apush_many([(value,) for value in range(10_000)])
+    waits = [asyncio.ensure_future(job.wait(timeout=PATIENCE)) for job in jobs]
+    await asyncio.sleep(0)
+    assert watched() == len(jobs)
+    asked: list[Any] = []
+    monkeypatch.setattr(the_store(), "query", asked.append)
+    claims = await sync_to_async(start)(len(jobs))
+    await sync_to_async(the_store().settle)([succeeded(started, "1") for started in claims])
+    await asyncio.gather(*waits)
+    assert [await job for job in jobs] == [1] * len(jobs)
+    assert not asked
+    assert watched() == 0
+
+
+@memory
+async def test_an_end_just_before_a_wait_is_in_place_is_not_missed(
+    jobify: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_waker = Row.add_waker
+
+    def end_first(row: Row, waker: Any) -> None:
+        end(start()[0], result="3")
+        add_waker(row, waker)
+
+    monkeypatch.setattr(Row, "add_waker", end_first)
+    job = await note.apush()
+    async with asyncio.timeout(PATIENCE):
+        assert await job == 3
+    other = await note.apush()
+    await asyncio.to_thread(other.wait, timeout=PATIENCE)
+    assert other.result() == 3
+    assert watched() == 0
+
+
+@memory
+async def test_a_job_that_is_retried_as_it_ends_is_waited_for_on(jobify: Configure) -> None:
+    job = await note.apush()
+    wait = asyncio.ensure_future(job.wait(timeout=PATIENCE))
+    await asyncio.sleep(0)
+    end(start()[0], JobStatus.FAILED)
+    assert the_store().retry([job.id])  # before the wait has looked
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not wait.done()
+    end(start()[0], result="2")
+    await wait
+    assert job.result() == 2
+
+
+@memory
+def test_waits_on_several_loops_and_threads_are_each_woken_where_they_are(
+    jobify: Configure, waits: Waits
+) -> None:
+    job = note.push()
+
+    def on_a_loop(found: list[Any]) -> None:
+        async def main() -> None:
+            found.append(await job)
+
+        asyncio.run(main())
+
+    found: list[Any] = []
+    loops = [threading.Thread(target=on_a_loop, args=(found,)) for _ in range(3)]
+    for thread in loops:
+        thread.start()
+    until(lambda: watched() == len(loops), "the waits on the loops")
+    waits.start(job, timeout=PATIENCE)
+    end(start()[0], result="5")
+    for thread in loops:
+        thread.join(PATIENCE)
+    assert found == [5] * len(loops)
+    assert waits.finish() == [JobStatus.SUCCESSFUL]
+    assert watched() == 0
+
+
+@memory
+def test_a_loop_that_was_closed_under_its_wait_keeps_nobody_from_the_end(
+    jobify: Configure, waits: Waits
+) -> None:
+    job = note.push()
+    gone = asyncio.new_event_loop()
+    wait = gone.create_task(job.await_end())
+    gone.call_soon(gone.stop)
+    gone.run_forever()
+    gone.close()
+    assert watched() == 1
+    waits.start(job, timeout=PATIENCE)
+    end(start()[0])
+    assert waits.finish() == [JobStatus.SUCCESSFUL]
+    assert not wait.done()
+    del wait
 
 
 # Looking and acting

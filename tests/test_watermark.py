@@ -16,7 +16,7 @@ from jobify_django.job import Claim, JobSpec, new_id
 from jobify_django.outcome import succeeded
 from jobify_django.runtime import MACHINE, Runtime
 from jobify_django.stores.base import Store
-from jobify_django.stores.database import DatabaseStore, postgresql, watermark
+from jobify_django.stores.database import DatabaseStore, exchange, watermark
 from jobify_django.stores.database.connection import Connection
 from jobify_django.stores.database.watermark import Watermark, Watermarks
 from tests.child import PATIENCE, until
@@ -40,6 +40,9 @@ def note(value: int = 0) -> None: ...
 class Always(Watermarks):
     """Watermarks of every queue, which are as high as they can be at every claim."""
 
+    def __contains__(self, queue: str) -> bool:
+        return True
+
     def of(self, queue: str, db: Connection) -> Watermark | None:
         self.claimed(queue, NEVER)
         super().of(queue, db)  # only those whose number is known from a look before are not late
@@ -55,7 +58,7 @@ def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def by_the_watermark(alias: str, runtime: Runtime = MACHINE) -> DatabaseStore:
     """Return a store whose claims go by the watermarks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgresql, "Watermarks", Always)
+        patch.setattr(exchange, "Watermarks", Always)
         return DatabaseStore(alias, runtime)
 
 
@@ -193,7 +196,7 @@ def test_slow_claims_go_by_the_watermark_as_long_as_there_is_much_to_pass_by(
 ) -> None:
     jobify(MAXSIZE=100_000)
     made: list[Watermarks] = []
-    monkeypatch.setattr(postgresql, "Watermarks", lambda *given: made.append(Watermarks(*given)) or made[-1])
+    monkeypatch.setattr(exchange, "Watermarks", lambda *given: made.append(Watermarks(*given)) or made[-1])
     store = DatabaseStore("database")
     (watermarks,) = made
     monkeypatch.setattr(watermark, "MANY_DEAD", 400)

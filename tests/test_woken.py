@@ -18,7 +18,7 @@ from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
 from tests.claims import claim, release
 from tests.test_push_wait import Pushes
-from tests.workshop import Configure, Workshop, at_work, both, database, notice_nothing
+from tests.workshop import Configure, Workshop, at_work, awaiting, both, database, notice_nothing
 
 NEVER = 3600.0
 LONGER = 2 * PATIENCE
@@ -53,7 +53,7 @@ def the_store() -> Store:
 
 
 def watched() -> int:
-    return the_store().process_local(ResultWaits).waiting
+    return awaiting(the_store())
 
 
 def start(lease: float = 60.0) -> Claim:

@@ -29,6 +29,7 @@ from jobify_django.stores.base import Store
 from jobify_django.stores.database import DatabaseStore
 from jobify_django.stores.memory import MemoryStore
 from jobify_django.task import Task
+from jobify_django.waiting.result import ResultWaits
 from tests.child import PATIENCE, until
 
 # The stores a test runs on: parameters of the fixture ``jobify``
@@ -76,6 +77,12 @@ class Configure:
         self._runtime = runtime
         for name in {queue.store for queue in get_settings().queues.values()}:
             stores.put(import_string(BUILT_IN.get(name, name))(name, runtime=runtime))
+
+
+def awaiting(store: Store) -> int:
+    """Return how many waits of this process for the end of jobs are in place."""
+    alone = store.wakers if isinstance(store, MemoryStore) else 0
+    return store.process_local(ResultWaits).waiting + alone
 
 
 # Jobs that do what a test says

@@ -13,6 +13,7 @@ from pathlib import Path
 from jobify_django.log import get_log, quoted
 from jobify_django.management.child import HEARTBEAT, ParentLink
 from jobify_django.pool import Service
+from jobify_django.pool.pool import Pool
 from jobify_django.repeated_failure import RepeatedFailure
 
 logger = get_log("jobify.worker")
@@ -21,7 +22,7 @@ EVERY = 1.0
 
 
 class Heartbeat(ABC):
-    """Shows each second that in it the event loop and every pool's claim loop have turned.
+    """Shows each second that in it the event loop has turned, and each pool's claim loop if a turn was due.
 
     A database that is away doesn't stop the loops, so it doesn't stop the heartbeat: a restart would not
     bring it back.
@@ -40,10 +41,14 @@ class Heartbeat(ABC):
         seen: Sequence[int] = ()
         while True:
             turns = [pool.turns for pool in service.pools]
-            if not seen or all(now != then for now, then in zip(turns, seen, strict=True)):
+            if not seen or all(map(_turns, service.pools, turns, seen)):
                 seen = turns
                 self.show()
             await asyncio.sleep(EVERY)
+
+
+def _turns(pool: Pool, turns: int, seen: int) -> bool:
+    return turns != seen or pool.rests
 
 
 class ParentHeartbeat(Heartbeat):

@@ -3,6 +3,7 @@
 from django.db import migrations, models
 from django.db.models import Q
 
+from jobify_django.index import PartialIndex
 from jobify_django.migrations._operations import SQLOn
 
 
@@ -70,27 +71,32 @@ class Migration(migrations.Migration):
                 ],
                 "default_permissions": ("view",),
                 # Each knows the jobs of one status alone: it stays small, however many have ended. MariaDB
-                # and MySQL have no partial indexes, and make whole ones of these.
+                # and MySQL find the jobs of one status only where it is a column of a whole index.
+                # No partial one has a column that a renewal changes, so renewals can be HOT.
                 "indexes": [
-                    models.Index(
-                        fields=["queue", "order_key", "sequence"],
+                    PartialIndex(
                         name="jobify_job_waiting",
-                        condition=Q(status="waiting"),
+                        fields=["queue", "order_key", "sequence"],
+                        only=Q(status="waiting"),
+                        whole=["queue", "status", "order_key", "sequence"],
                     ),
-                    models.Index(
-                        fields=["queue", "eligible_at"],
+                    PartialIndex(
                         name="jobify_job_delayed",
-                        condition=Q(status="delayed"),
+                        fields=["queue", "eligible_at"],
+                        only=Q(status="delayed"),
+                        whole=["queue", "status", "eligible_at"],
                     ),
-                    models.Index(
-                        fields=["queue", "lease_until"],
+                    PartialIndex(
                         name="jobify_job_running",
-                        condition=Q(status="running"),
+                        fields=["queue"],
+                        only=Q(status="running"),
+                        whole=["status", "lease_until"],
                     ),
-                    models.Index(
-                        fields=["status", "ended_at"],
+                    PartialIndex(
                         name="jobify_job_ended",
-                        condition=Q(ended_at__isnull=False),
+                        fields=["status", "ended_at"],
+                        only=Q(ended_at__isnull=False),
+                        whole=["status", "ended_at"],
                     ),
                 ],
             },
@@ -101,22 +107,6 @@ class Migration(migrations.Migration):
             "postgresql",
             ["CREATE SEQUENCE IF NOT EXISTS jobify_job_number"],
             ["DROP SEQUENCE IF EXISTS jobify_job_number"],
-        ),
-        # MariaDB and MySQL find the jobs of one status only where it is a column of the index.
-        SQLOn(
-            "mysql",
-            [
-                "CREATE INDEX jobify_job_line ON jobify_job (queue, status, order_key, sequence)",
-                "CREATE INDEX jobify_job_due ON jobify_job (queue, status, eligible_at)",
-                "CREATE INDEX jobify_job_leases ON jobify_job (status, lease_until)",
-                "CREATE INDEX jobify_job_ends ON jobify_job (status, ended_at)",
-            ],
-            [
-                "DROP INDEX jobify_job_line ON jobify_job",
-                "DROP INDEX jobify_job_due ON jobify_job",
-                "DROP INDEX jobify_job_leases ON jobify_job",
-                "DROP INDEX jobify_job_ends ON jobify_job",
-            ],
         ),
         migrations.CreateModel(
             name="Queue",
@@ -201,5 +191,17 @@ class Migration(migrations.Migration):
                 "constraints": [],
             },
             bases=("jobify_django.queue",),
+        ),
+        # The same as in stores/database/loading.py, which has the reasons.
+        SQLOn(
+            "postgresql",
+            [
+                "DROP INDEX IF EXISTS jobify_job_id_6c733993_like",
+                "DROP INDEX IF EXISTS jobify_queue_name_b67f8e0c_like",
+                "DROP INDEX IF EXISTS jobify_pool_id_d1f424d4_like",
+                "ALTER TABLE jobify_job SET "
+                "(fillfactor = 85, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000)",
+            ],
+            [],
         ),
     ]

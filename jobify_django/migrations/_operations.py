@@ -11,7 +11,7 @@ class SQLOn(Operation):
     """Runs statements on one kind of database, wherever the table of jobs belongs.
 
     They run at the migration's end, as those that make the indexes of its tables do: so come ours after
-    them, and of two indexes that would do, MariaDB takes the older one.
+    them.
 
     Args:
         vendor: ``postgresql``, ``mysql`` (MariaDB too) or ``sqlite``.

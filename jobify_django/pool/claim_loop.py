@@ -21,6 +21,7 @@ class ClaimLoop(ABC):
         turn: one turn; returns the seconds after which the next is due.
         close: called once, in the same thread, when it is stopped.
         died: called if a turn raises, which none should; then none follows.
+        gathering: whether more outcomes may follow soon, so that it pays to wait for them.
         runtime: the machine it runs on.
     """
 
@@ -28,6 +29,7 @@ class ClaimLoop(ABC):
     turn: Callable[[], float]
     close: Callable[[], None]
     died: Callable[[BaseException], None]
+    gathering: Callable[[], bool]
     runtime: Runtime
 
     running = False
@@ -41,8 +43,8 @@ class ClaimLoop(ABC):
     def wake(self) -> None:
         """Run a turn soon; any thread may call it."""
 
-    def wake_soon(self) -> None:
-        """Run a turn within ``GATHER`` seconds: by then there may be more outcomes for it."""
+    def wake_for_outcome(self) -> None:
+        """Run a turn for an outcome: within ``GATHER`` seconds while ``gathering``, otherwise soon."""
         self.wake()
 
     @abstractmethod
@@ -51,7 +53,7 @@ class ClaimLoop(ABC):
 
 
 GATHER = 0.001
-"""Seconds an outcome waits for others, while other workers are busy. With ten workers and short jobs this
+"""Seconds an outcome waits for those of the jobs that started with it. With ten workers and short jobs this
 makes one commit of ten, and leaves the database to the producers meanwhile."""
 
 
@@ -60,21 +62,26 @@ class ThreadClaimLoop(ClaimLoop):
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._alarm = self.runtime.event()
-        self._alarm.set()
-        self._urgent = self.runtime.event()
-        self._urgent.set()
+        # Set when a turn is to come, and when it is not to wait for more outcomes.
+        self._alarm, self._urgent = self.runtime.event(), self.runtime.event()
+        self._woken = False
         self._stopping = False
         self._closed = asyncio.Event()
+        self.wake()
         self.runtime.thread(target=self._run, name="jobify-pool", daemon=True).start()
         self.running = True
 
     def wake(self) -> None:
+        self._woken = True
         self._urgent.set()
         self._alarm.set()
 
-    def wake_soon(self) -> None:
-        self._alarm.set()
+    def wake_for_outcome(self) -> None:
+        if not self.gathering():
+            self._urgent.set()
+        # If it is set, the turn that clears it is yet to take the outcomes.
+        if not self._alarm.is_set():
+            self._alarm.set()
 
     async def stop(self, timeout: float) -> bool:
         self._stopping = True
@@ -102,12 +109,30 @@ class ThreadClaimLoop(ClaimLoop):
     def _turn_until_stopped(self) -> None:
         pause = 0.0
         while not self._stopping:
-            if self._alarm.wait(pause):
-                self._urgent.wait(GATHER)
+            self._wait(pause)
             self._alarm.clear()
             self._urgent.clear()
+            self._woken = False
             if not self._stopping:
                 pause = self.turn()
+                self._gather_again()
+
+    def _wait(self, seconds: float) -> None:
+        # Short jobs that have just started end meanwhile: one wake-up for all, and none for the first.
+        if self.gathering() and (self._urgent.wait(min(GATHER, seconds)) or self._alarm.is_set()):
+            return
+        if self._alarm.wait(seconds) and self.gathering():
+            self._urgent.wait(GATHER)
+
+    def _gather_again(self) -> None:
+        """Let the outcomes that came during a turn wait for those of the jobs that it started.
+
+        The last job of those before was urgent. Without this, the jobs that start together would never end
+        together again.
+        """
+        if not self._woken and self.gathering():
+            # If the last of them ends just now, nothing is lost: the alarm is set, and then nothing waits.
+            self._urgent.clear()
 
 
 class AsyncClaimLoop(ClaimLoop):
@@ -117,6 +142,7 @@ class AsyncClaimLoop(ClaimLoop):
         self._loop = asyncio.get_running_loop()
         self._thread = self.runtime.thread_id()
         self._timer: asyncio.TimerHandle | None = None
+        self._next_at = 0.0
         self._due = False
         self._stopped = False
         self.running = True
@@ -147,8 +173,6 @@ class AsyncClaimLoop(ClaimLoop):
         self._due = False
         if self._stopped:
             return
-        if self._timer is not None:
-            self._timer.cancel()
         try:
             pause = self.turn()
         except KeyboardInterrupt:
@@ -157,4 +181,21 @@ class AsyncClaimLoop(ClaimLoop):
             self._due = True  # no further turn
             self.died(error)
             return
-        self._timer = self._loop.call_later(pause, self._wake_here)
+        self._next_at = self._loop.time() + pause
+        # A timer that is due before stays, and goes on when it is: under load there is one a second.
+        if self._timer is None or self._timer.when() > self._next_at:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._next_at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._stopped:
+            return
+        if self._loop.time() < self._next_at:
+            self._set_timer()
+        else:
+            self._wake_here()

@@ -49,12 +49,17 @@ class Unfinished(NamedTuple):
     context: Context
 
 
-def run_job(running: RunningJob) -> Outcome | Unfinished:
+def run_job(running: RunningJob, *, tidy: bool = False) -> Outcome | Unfinished:
     """Run a job in this thread, in a context and with database connections of its own.
+
+    Args:
+        running: the job.
+        tidy: another job has ended on this thread just now, so its connections are tidy.
 
     Returns an ``Unfinished`` for ``arun_job`` if what it called is an ``async def`` after all.
     """
-    tidy_connections(running.claim, before=True)
+    if not tidy:
+        tidy_connections(running.claim, before=True)
     # A new one: no language, time zone or variable of another job.
     context = Context()
     outcome: Outcome | Unfinished

@@ -74,14 +74,15 @@ class Pool:
         self.completer = Completer()
         self._phases = Phases()
         make = ThreadClaimLoop if store.blocking else AsyncClaimLoop
-        self._claim_loop = make(store.open, self.step, self._close, self.on_death, runtime)
+        self._claim_loop = make(
+            store.open, self.step, self._close, self.on_death, lambda: self.workers.gathering, runtime
+        )
         self.workers = Workers(
             self.id,
             self.slots,
             fixed=workers,
             completer=self.completer,
             claim_loop=self._claim_loop,
-            gathers=store.blocking,
             phases=self._phases,
             changed=self._on_change,
             tasks=tasks,
@@ -100,6 +101,8 @@ class Pool:
             quiet=quiet,
         )
         self.turns = 0
+        self._expects_work = True
+        self._next_turn = 0.0
         self._turned_in = Phase.CLAIMING
         self._upkeep = Upkeep(
             self.id,
@@ -256,19 +259,30 @@ class Pool:
         """Run one turn, and return the seconds after which the next is due unless something wakes the
         loop."""
         self.turns += 1
+        self._next_turn = 0.0
         phase = self._phases.now
-        pause = self._turn.run(phase)
+        expected, self._expects_work = self._expects_work, False
+        pause = self._turn.run(phase, expected=expected)
         self._turned_in = max(phase, self._turned_in)
         if self.completer.empty:
             self._progress.set()
+        self._next_turn = self.store.runtime.monotonic() + pause
         return pause
+
+    @property
+    def rests(self) -> bool:
+        """Whether its last turn has ended, and the next one is not due yet."""
+        return self.store.runtime.monotonic() < self._next_turn
 
     def wake(self) -> None:
         """Make the next turn come at once."""
         self._claim_loop.wake()
 
     def _on_notification(self, queue: object) -> None:
-        if queue is None or queue in self.slots:
+        # Of a queue whose workers are all busy nothing can start: one that becomes idle wakes the loop.
+        if any(slots.idle for name, slots in self.slots.items() if queue is None or queue == name):
+            if queue is not None:  # or else it only says that anything may have changed
+                self._expects_work = True
             self._claim_loop.wake()
 
     def _on_change(self) -> None:

@@ -7,10 +7,8 @@ its third crash.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jobify_django.outcome import CRASH_LIMIT
-from jobify_django.pool.slots import ProcessSlots, RunningJob
+from jobify_django.pool.slots import ProcessSlots
 from jobify_django.stores.value import Quarantine
 
 QUARANTINE = 5.0
@@ -37,13 +35,16 @@ class QuarantineRule:
     @property
     def seconds_alone(self) -> float:
         """Seconds for which nothing may start, because a job in quarantine has just started."""
-        began = [job.began for job in self._quarantined()]
+        if not (quarantined := self._slots.quarantined):
+            return 0.0
+        began = [job.began for job in list(quarantined)]
         return max(0.0, max(began) + QUARANTINE - self._monotonic()) if began else 0.0
 
     @property
     def choice(self) -> Quarantine:
         """What a claim is to do with the next job in quarantine."""
-        if any(job.claim.crashes >= CRASH_LIMIT - 1 for job in self._quarantined()):
+        quarantined = self._slots.quarantined
+        if quarantined and any(job.claim.crashes >= CRASH_LIMIT - 1 for job in list(quarantined)):
             # The next crash fails that one, whoever is to blame; and it may run for long.
             return "skip"
         now = self._monotonic()
@@ -62,6 +63,3 @@ class QuarantineRule:
 
     def _deferred_lately(self, now: float) -> bool:
         return now - self._deferred_at < QUARANTINE / 2
-
-    def _quarantined(self) -> Sequence[RunningJob]:
-        return [job for slots in self._slots.values() for job in slots.quarantined()]

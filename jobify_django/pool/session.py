@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from django.db import connections
@@ -19,12 +19,14 @@ from django.db.backends.signals import connection_created
 from django.utils.functional import cached_property
 
 from jobify_django.current import current
-from jobify_django.file import NOTED
+from jobify_django.file import KEPT, NOTED
 
+# What a push prepares is left: its name is made from its text, so it is the same whoever says it.
 STATEMENT = re.compile(
     r"""(?:^|;|\*/)\s*
         (?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b|STATEMENT\b) | RESET\b | USE\b | PRAGMA\b.*=
-         | ATTACH\b | LISTEN\b | PREPARE\b | CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP | LOCK\s+TABLES\b)""",
+         | ATTACH\b | LISTEN\b | PREPARE\s+(?!jobify_) | CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP
+         | LOCK\s+TABLES\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
 CALLS = ("set_config(", "advisory_lock(", "advisory_lock_shared(", "get_lock(", ":=")
@@ -67,6 +69,7 @@ WORKING = frozenset(
         "commit_on_exit",
         "run_on_commit",
         NOTED,
+        KEPT,
     }
 )
 """What Django itself changes on a wrapper at work, and what we note there."""
@@ -98,28 +101,38 @@ def end_session(connection: BaseDatabaseWrapper) -> None:
             raw.close()
 
 
-_fresh: dict[tuple[type, str], Mapping[str, Any]] = {}
-"""The attributes of a wrapper that nobody has used yet."""
+class Fresh:
+    """What a wrapper has that nobody has used yet."""
+
+    def __init__(self, made: BaseDatabaseWrapper) -> None:
+        own = {name: value for name, value in vars(made).items() if name not in WORKING}
+        self.plain = [(name, value) for name, value in own.items() if isinstance(value, PLAIN)]
+        self.other = [(name, type(value)) for name, value in own.items() if not isinstance(value, PLAIN)]
+        self.names = {*WORKING, *own}
+        """Attributes that are no change by being there."""
+
+
+_fresh: dict[tuple[type, str], Fresh] = {}
 
 
 def _other_attributes(connection: BaseDatabaseWrapper) -> bool:
-    kind = type(connection)
+    kind, present = type(connection), vars(connection)
     fresh = _fresh.get((kind, connection.alias))
     if fresh is None:
         made = connections.create_connection(connection.alias)
-        fresh = _fresh[kind, connection.alias] = dict(vars(made))
-    for name, value in vars(connection).items():
-        if name in WORKING:
-            continue
-        if name not in fresh:
-            # A cached property was only asked for.
+        fresh = _fresh[kind, connection.alias] = Fresh(made)
+    for name, before in fresh.plain:
+        value = present.get(name, before)
+        if value is not before and value != before:
+            return True
+    for name, its_type in fresh.other:
+        if name in present and type(present[name]) is not its_type:
+            return True
+    for name in present:
+        if name not in fresh.names:
             if not isinstance(getattr(kind, name, None), cached_property):
                 return True
-        elif isinstance(value, PLAIN) or isinstance(fresh[name], PLAIN):
-            if value != fresh[name]:
-                return True
-        elif type(value) is not type(fresh[name]):
-            return True
+            fresh.names.add(name)  # it was only asked for
     return False
 
 

@@ -94,12 +94,15 @@ class ProcessSlots(dict[str, "Slots"]):
     Attributes:
         runtime: the machine they run on.
         lock: one for all of them: whether a job may wait can depend on another queue's workers.
+        quarantined: those of the jobs that run which ran when a process died. Hardly ever is there one, and
+            each turn asks.
     """
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__()
         self.runtime = runtime
         self.lock = runtime.lock()
+        self.quarantined: dict[RunningJob, None] = {}
 
 
 class Slots:
@@ -120,7 +123,6 @@ class Slots:
         self.runtime = of_process.runtime
         self.monotonic = self.runtime.monotonic
         self._running: dict[RunningJob, None] = {}
-        self._quarantined: dict[RunningJob, None] = {}
         of_process[settings.name] = self
 
     @property
@@ -137,10 +139,6 @@ class Slots:
         """Return the jobs that run."""
         return list(self._running)
 
-    def quarantined(self) -> Iterable[RunningJob]:
-        """Return those of the jobs that run which ran when a process died."""
-        return list(self._quarantined)
-
     def youngest(self) -> RunningJob | None:
         """Return the job that started last, of those that run."""
         try:
@@ -154,7 +152,7 @@ class Slots:
         # By itself, not by its id: a job that was lost may come back here while the old attempt still runs.
         self._running[running] = None
         if claim.crashes:
-            self._quarantined[running] = None
+            self.of_process.quarantined[running] = None
         return running
 
     def holds(self, running: RunningJob) -> bool:
@@ -167,4 +165,4 @@ class Slots:
         # The task's context holds this object: the cycle would leave every job to the garbage collector.
         running.task = None
         self._running.pop(running, None)
-        self._quarantined.pop(running, None)
+        self.of_process.quarantined.pop(running, None)

@@ -28,6 +28,10 @@ from jobify_django.stores.value import Claimed, Demand, Lane
 POLL = 1.0
 """Seconds after which a pool asks its store for jobs although no notification came."""
 
+POLL_WHILE_HEARING = 5.0
+"""The same where nothing waits, and the store is known to notice what others change: then the look is for a
+notification that was lost, as by a process that was killed between its commit and its word."""
+
 
 @dataclass(eq=False)
 class Turn:
@@ -54,33 +58,43 @@ class Turn:
         longest_pause = min(queue.lease for queue in self.queues.values()) / 3
         self._backoff = Backoff(self.store.alias, longest_pause, self.store.runtime)
         self._reply_may_be_lost = False
+        # What was wanted last, and the lanes for it: under an even load it is the same from turn to turn.
+        self._wanted: Mapping[str, int] = {}
+        self._lanes: Mapping[str, Lane] = {}
 
-    def run(self, phase: Phase) -> float:
-        """Do one turn, and return the seconds until the next one, if nothing wakes the loop before."""
+    def run(self, phase: Phase, *, expected: bool = True) -> float:
+        """Do one turn, and return the seconds until the next one, if nothing wakes the loop before.
+
+        Args:
+            phase: what the pool does.
+            expected: whether there is probably something to claim.
+        """
         # How many requests there were to know when the pool has run all it can; 0: nobody waits for that.
         requests = self.idle_check.requests
         outcomes = self.completer.take()
-        demand = self._demand(phase)
-        try:
-            claimed = self._exchange(demand, outcomes)
-        except BaseException as error:
-            self.completer.put_back(outcomes)
-            if not isinstance(error, Exception):
-                raise
-            return self._back_off(error)
-        if self._backoff.pause:
-            self._backoff.recovered()
-        self.workers.apply(claimed.states)
-        if claimed.claims:
-            self.budget.spend(self.workers.start(claimed.claims))
-        self._reply_may_be_lost = False
+        demand = self._demand(phase, expected=expected)
+        # The claimed jobs start before anybody is notified of room, or of how others ended.
+        with self.store.notifying_last():
+            try:
+                claimed = self._exchange(demand, outcomes)
+            except BaseException as error:
+                self.completer.put_back(outcomes)
+                if not isinstance(error, Exception):
+                    raise
+                return self._back_off(error)
+            if self._backoff.pause:
+                self._backoff.recovered()
+            self.workers.apply(claimed.states)
+            if claimed.claims:
+                self.budget.spend(self.workers.start(claimed.claims))
+            self._reply_may_be_lost = False
         if outcomes:
             self._forget_and_report(outcomes, claimed.refused)
         if claimed.deferred:
             self.quarantine.note_deferred()
         if requests:
             self._note_idle(requests, demand, claimed)
-        return self._pause(claimed)
+        return self._pause(claimed, awaited=bool(requests))
 
     def end(self) -> None:
         """Store the outcomes, and claim nothing: the pool stops, and this is its last exchange."""
@@ -89,14 +103,18 @@ class Turn:
         self._forget_and_report(outcomes, refused)
         self._reconcile()
 
-    def _demand(self, phase: Phase) -> Demand:
+    def _demand(self, phase: Phase, *, expected: bool) -> Demand:
         # ``seconds_alone`` is how many seconds a job in quarantine that has started is still to run alone.
         wants = {} if phase is not Phase.CLAIMING or self.quarantine.seconds_alone else self._wants()
-        lanes = {
-            name: Lane(want, self.queues[name].lease, self.queues[name].max_running)
-            for name, want in wants.items()
-        }
-        return Demand(self.pool, lanes, self.workers.unknown_tasks, self.quarantine.choice)
+        if wants != self._wanted:
+            self._wanted, self._lanes = (
+                wants,
+                {
+                    name: Lane(want, self.queues[name].lease, self.queues[name].max_running)
+                    for name, want in wants.items()
+                },
+            )
+        return Demand(self.pool, self._lanes, self.workers.unknown_tasks, self.quarantine.choice, expected)
 
     def _wants(self) -> Mapping[str, int]:
         """Return how many jobs of each queue may start: one for each idle worker, within the limits."""
@@ -150,10 +168,11 @@ class Turn:
             requests, None if busy else demand.lanes, spent=self.budget.spent and nothing_held
         )
 
-    def _pause(self, claimed: Claimed) -> float:
+    def _pause(self, claimed: Claimed, *, awaited: bool) -> float:
         # Not shorter when every worker got a job: more may wait, but a worker that becomes idle wakes the
         # loop.
-        pause = POLL if claimed.next_due is None else min(POLL, claimed.next_due)
+        poll = POLL_WHILE_HEARING if claimed.empty and not awaited and self.store.hears else POLL
+        pause = poll if claimed.next_due is None else min(poll, claimed.next_due)
         if claimed.deferred:
             # A job in quarantine is first, and this pool may not start it yet; another pool may before.
             return min(pause, CHECK_AGAIN)

@@ -22,11 +22,11 @@ from jobify_django.pool.report import report_rescued
 from jobify_django.pool.workers import Workers
 from jobify_django.repeated_failure import RepeatedFailure
 from jobify_django.stores.base import Store
-from jobify_django.stores.value import PoolRecord
+from jobify_django.stores.value import PoolRecord, Synced
 
 logger = get_log("jobify.worker")
 
-HEARTBEAT_EVERY = 2.5
+HEARTBEAT_EVERY = 2.0
 TUNE_EVERY = 1.0
 RESCUE_EVERY = 2.5
 REPAIR_EVERY = 30.0
@@ -64,14 +64,19 @@ class Upkeep:
         self._alarm = runtime.event()
         lease = min(queue.lease for queue in self.queues.values())
         self._heartbeat = Chore(self._report, HEARTBEAT_EVERY)
-        self._reachability = Reachability(max(lease / 3, 2 * TUNE_EVERY), longest_lease(self.queues) / 3)
+        self._rescuing = Chore(self._rescue, RESCUE_EVERY)
+        gap = max(lease / 3, 2 * TUNE_EVERY)
+        self._reachability = Reachability(gap, longest_lease(self.queues) / 3)
+        # Else heartbeats alone would not tell of an outage that leases run out in.
+        self._told_for = 1.5 * HEARTBEAT_EVERY if gap >= 1.5 * HEARTBEAT_EVERY else 0.0
+        self._told_until = 0.0
         self._chores = [
             # First: once the store is back, other pools soon rescue jobs whose leases have run out.
             Chore(self._renew, lease / 3, first=lease / 3),
             self._heartbeat,
             Chore(self._follow_tuning, TUNE_EVERY),
             Chore(lambda: self._lag.check(), TUNE_EVERY),
-            Chore(self._rescue, RESCUE_EVERY),
+            self._rescuing,
             Chore(self._reorder, TUNE_EVERY),
             Chore(self._repair, REPAIR_EVERY, first=REPAIR_EVERY),
             Chore(self._prune, PRUNE_EVERY, first=RESCUE_EVERY),
@@ -190,12 +195,35 @@ class Upkeep:
 
     def _report(self) -> None:
         # This thread goes on while the claim loop hangs; it must not report the pool as alive then.
-        if self._turn_monitor.check(self.turns()):
-            self.store.heartbeat(self.record())
+        if not self._turn_monitor.check(self.turns()):
+            return
+        synced = self.store.heartbeat(self.record())
+        # If it fails, that may be for a full disk: the next chore tells whether the store can be reached.
+        self._reachability.reached(self.store.clock())
+        self._take_over(synced)
+        now = self._monotonic()
+        self._told_until = now + self._told_for
+        if synced.leases is not None:
+            self._note_leases(*synced.leases, now)
+
+    def _note_leases(self, first: float | None, last: float | None, now: float) -> None:
+        """Look for jobs to rescue only if there is a lease that ``rescue`` would do something about."""
+        time = self.store.clock()
+        if (first is not None and first < time) or (last is not None and last > time + self._max_lease_left):
+            self._rescuing.due = min(self._rescuing.due, now)
+        elif not self._reachability.wait(time):
+            self._reachability.rescued_all()
+            self._rescuing.due = now + self._rescuing.every
 
     def _follow_tuning(self) -> None:
+        # Heartbeats, and the looks of the claim loop, tell a pool without jobs all that this would.
+        if self.completer.empty and self._monotonic() < self._told_until:
+            return
         with self._noting_reachability():
             synced = self.store.sync("" if self.completer.empty else self.pool, list(self.queues))
+        self._take_over(synced)
+
+    def _take_over(self, synced: Synced) -> None:
         self.workers.apply(synced.states)
         self._cancel(synced.cancel_requested)
 
@@ -209,13 +237,17 @@ class Upkeep:
             raise
         self._reachability.reached(self.store.clock())
 
+    @property
+    def _max_lease_left(self) -> float:
+        return LEASES_APART * longest_lease(self.queues)
+
     def _rescue(self) -> float | None:
         if wait := self._reachability.wait(self.store.clock()):
             return wait
         batch = self.store.rescue(
             limit=RESCUE_BATCH,
             outage=self._reachability.outage,
-            max_lease_left=LEASES_APART * longest_lease(self.queues),
+            max_lease_left=self._max_lease_left,
         )
         for rescued in batch:
             report_rescued(rescued)

@@ -24,6 +24,10 @@ from jobify_django.stores.value import QueueState
 
 logger = get_log("jobify.worker")
 
+SHORT = 0.005
+"""Seconds from its claim to its end within which a job was short: those that were claimed with it are perhaps
+as short. Other jobs give their workers free at once."""
+
 
 @dataclass(eq=False)
 class Workers:
@@ -35,8 +39,6 @@ class Workers:
     """Jobs of each queue to run at once; given, it stands above settings and live tuning."""
     completer: Completer
     claim_loop: ClaimLoop
-    gathers: bool
-    """Whether outcomes wait a moment for others, to share a commit."""
     phases: Phases
     changed: Callable[[], None]
     """Called when live values were taken over."""
@@ -48,6 +50,9 @@ class Workers:
         self.threads = Threads(self._ended, self._continue_on_loop, self.runtime)
         self.started = 0
         self._unknown: set[str] = set()
+        # Those that run still of the jobs that were started last. No lock: see ``Completer``.
+        self._batch: dict[RunningJob, None] = {}
+        self._short = True
 
     def open(self) -> None:
         """Be ready. The running event loop is the one ``async def`` jobs run on."""
@@ -59,6 +64,12 @@ class Workers:
     def unknown_tasks(self) -> set[str]:
         """The names of tasks whose jobs were claimed and handed back, because this process has none such."""
         return {name for name in self._unknown if self.tasks.get(name) is None}
+
+    @property
+    def gathering(self) -> bool:
+        """Whether more outcomes may follow soon: those of the jobs that were started last, if these are
+        short."""
+        return self._short and bool(self._batch)
 
     def apply(self, states: Mapping[str, QueueState]) -> None:
         """Take over live values: more workers start at once, surplus ones end with their job."""
@@ -100,7 +111,8 @@ class Workers:
                 running.stop_reason = "release"  # unrun: it would only be interrupted
             refused: list[RunningJob] = []
         else:
-            refused = [running for running in on_thread if not self.threads.run(running)]
+            self._batch = dict.fromkeys((*on_loop, *on_thread))
+            refused = list(self.threads.run(on_thread)) if on_thread else []
             self._start_on_loop(on_loop)
         if refused:
             # As under a limit of memory or of processes.
@@ -125,7 +137,7 @@ class Workers:
     def _hand_back_unstarted(self, jobs: Sequence[RunningJob], reason: str) -> None:
         """Hand back jobs that could not be started."""
         for running in jobs:
-            running.slots.leave(running)
+            self._leave(running)
             self.completer.forget(running.claim.id, running.claim.attempt)
         self._hand_back([running.claim for running in jobs], reason)
 
@@ -193,16 +205,17 @@ class Workers:
 
     def _drop(self, running: RunningJob) -> None:
         """Free the worker of a job that ended without an outcome."""
-        running.slots.leave(running)
+        self._leave(running)
         if running.stop_reason == "lost":
             self.completer.forget(running.claim.id, running.claim.attempt)
         self.claim_loop.wake()
 
     def _ended(self, running: RunningJob, outcome: Outcome) -> None:
-        running.slots.leave(running)
+        self._leave(running)
+        self._short = running.seconds < SHORT
         self.completer.add(outcome)
-        # Without a commit to share there is nothing to gather outcomes for.
-        if self.gathers and any(slots.busy for slots in self.slots.values()):
-            self.claim_loop.wake_soon()
-        else:
-            self.claim_loop.wake()
+        self.claim_loop.wake_for_outcome()
+
+    def _leave(self, running: RunningJob) -> None:
+        running.slots.leave(running)
+        self._batch.pop(running, None)

@@ -5,14 +5,19 @@ must share the caller's transaction. Time, randomness, locks and threads are tho
 store was made with.
 
 **Round trips.** The memory store makes none. In a database, a method that only reads is one statement; so is
-a ``claim`` or a ``rescue`` that finds nothing to do. ``stats`` is three, and so is a ``query`` for the
-newest ends of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A method that changes
-something is a transaction of three to nine statements, its begin and its commit included. On a server each
-statement is a round trip, and on PostgreSQL each notification sent to other processes is one more. Up to 500
-jobs that are alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one,
-which is no round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` read before
-they begin a transaction; ``cancel`` and ``retry`` take one for each 1,000 jobs, and a ``tune`` that changes
-the order one for each 5,000.
+a ``claim`` or a ``rescue`` that finds nothing to do; and a ``heartbeat`` is one on PostgreSQL, and two on
+MariaDB and MySQL, each a transaction by itself. ``stats`` is three, and so is a ``query`` for the newest ends
+of all statuses; ``queues`` goes from queue to queue on MariaDB and MySQL. A method that changes something is
+a transaction of three to nine statements, its begin and its commit included. On a server each statement is a
+round trip, and on PostgreSQL each notification sent to other processes is one more (one for all of a block of
+``notifying_last``). There, with psycopg 3, a transaction is one message where it can be: an ``add`` (near the
+bound two, with the notification if that is due), and a ``claim``, a ``settle`` of outcomes that end their
+jobs and a ``renew`` of up to 500 jobs each; ``claim`` takes the longer way besides where a job is due, where
+one in quarantine is first in its queue, and always for a limit or unknown tasks. Up to 500 jobs that are
+alike take as many statements as one job, with two exceptions: SQLite inserts jobs one by one, which is no
+round trip there, and MariaDB and MySQL end them one by one. ``prune`` and ``rescue`` read before they begin a
+transaction; ``cancel`` and ``retry`` take one for each 1,000 jobs, and a ``tune`` that changes the order one
+for each 5,000.
 
 **Threads.** A method runs on the thread that calls it. ``listen`` starts a thread if the store is ``shared``.
 It checks what other processes have written, and ends soon after nobody listens any more. A process with a
@@ -40,6 +45,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -110,6 +116,13 @@ class Store(ABC):
         if found is None:
             found = self._process_local.setdefault((kind, args), kind(self.runtime, *args))
         return found  # type: ignore[no-any-return]
+
+    def notifying_last(self) -> AbstractContextManager[object]:
+        """Return a block at whose end, however it ends, the notifications of what this thread changed in it
+        are sent, all at once: a claimed job need not wait for them. A store whose notifications cost nothing
+        sends them at once.
+        """
+        return nullcontext()
 
     # The life of a job: add -> claim -> (renew) -> settle
 
@@ -307,8 +320,12 @@ class Store(ABC):
         return 0
 
     @abstractmethod
-    def heartbeat(self, pool: PoolRecord) -> None:
-        """Record that a pool is alive, which queues it serves, and with how many workers."""
+    def heartbeat(self, pool: PoolRecord) -> Synced:
+        """Record that a pool is alive, which queues it serves, and with how many workers.
+
+        Returns what ``sync`` does for the pool and its queues, and perhaps whether there is anything to
+        rescue: so a pool that has nothing to do asks for nothing else.
+        """
 
     @abstractmethod
     def retire(self, pool: str) -> None:
@@ -319,6 +336,12 @@ class Store(ABC):
         """Return the pools that are alive."""
 
     # Waking. Any notification may be lost: with every one lost, polling still finds the work.
+
+    @property
+    def hears(self) -> bool:
+        """Whether this process has lately been seen to notice what others change, within moments: then it
+        polls only for a notification that was lost."""
+        return self._watcher.hears
 
     def listen(self, kind: Kind, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` at each notification of this kind, of any process, until the returned function is

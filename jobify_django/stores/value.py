@@ -16,16 +16,31 @@ from jobify_django.outcome import Outcome
 from jobify_django.runtime import Runtime
 
 
+class LiveJobWaker(Protocol):
+    """What ends one wait for a live job."""
+
+    def wake(self) -> None:
+        """Let the wait look at the job again. Any thread may call it, and it raises nothing."""
+
+
 class LiveJob(Protocol):
-    """A job that can be read without asking its store."""
+    """A job that can be read without asking its store, and that tells its end."""
 
     id: str
     task: str
     arguments: str
     priority: int
+    status: JobStatus
 
     def record(self) -> JobRecord:
         """Return the job as it is now."""
+
+    def add_waker(self, waker: LiveJobWaker) -> None:
+        """Wake a wait after each end of the job, until ``remove_waker``. It is not told of an end before the
+        call: one that looks at ``status`` after the call misses none."""
+
+    def remove_waker(self, waker: LiveJobWaker) -> None:
+        """Wake this wait no more."""
 
 
 class Added(NamedTuple):
@@ -107,12 +122,14 @@ class Demand(NamedTuple):
         lanes: for each queue, what may be taken of it.
         unknown_tasks: names of tasks that the pool cannot run; their jobs are passed over.
         quarantine: what becomes of a job in quarantine that could start now and is first in its queue.
+        expected: whether there is probably something to claim; otherwise a store had better look first.
     """
 
     pool: str
     lanes: Mapping[str, Lane]
     unknown_tasks: Collection[str] = ()
     quarantine: Quarantine = "alone"
+    expected: bool = True
 
 
 class Claimed(NamedTuple):
@@ -126,6 +143,8 @@ class Claimed(NamedTuple):
             one. A job that is due already and was not claimed does not count.
         deferred: whether nothing was started because a job in quarantine is first in its queue and was to
             wait.
+        empty: whether nothing waits that could be started here, as far as the store knows for certain. Then
+            only a change gives the pool something to do, or the time of a delayed job.
     """
 
     claims: Sequence[Claim] = ()
@@ -133,6 +152,7 @@ class Claimed(NamedTuple):
     states: Mapping[str, QueueState] = MappingProxyType({})
     next_due: float | None = None
     deferred: bool = False
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +165,15 @@ class Renewed:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """What ``sync`` found: queues' live values, and the pool's running jobs that somebody asked to cancel."""
+    """What ``sync`` found: queues' live values, and the pool's running jobs that somebody asked to cancel.
+
+    A ``heartbeat`` also tells when the first and the last lease of all running jobs end, on the store's
+    clock; both are ``None`` where none runs. Without ``leases`` it has not looked.
+    """
 
     states: Mapping[str, QueueState] = field(default_factory=dict)
     cancel_requested: Collection[str] = ()
+    leases: tuple[float | None, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +216,7 @@ class PoolRecord:
 
 
 POOL_ALIVE = 7.5
-"""A pool that reported itself within this many seconds counts as alive; it reports every 2.5 s. A report from
+"""A pool that reported itself within this many seconds counts as alive; it reports every 2 s. A report from
 further in the future than that comes from a clock that was wrong, and says nothing."""
 
 

@@ -47,7 +47,13 @@ class Watcher:
         self._lock = runtime.lock()
         self._watching: object | None = None
         """Stands for the thread that watches."""
+        self._detector: ChangeDetector | None = None
         self._no_thread, self._away = RepeatedFailure(runtime), RepeatedFailure(runtime)
+
+    @property
+    def hears(self) -> bool:
+        """Whether others' changes are noticed within moments, as far as the change detector knows."""
+        return bool(getattr(self._detector, "hears", False))
 
     def watch(self, store: Watched) -> None:
         """Begin, unless it watches already; it ends by itself when there are no listeners any more."""
@@ -104,6 +110,7 @@ class Watcher:
         change_detector = store.change_detector()
         if change_detector is None:
             return False
+        self._detector = change_detector
         try:
             while not self._is_done(store, watching):
                 for kind, queue in change_detector():
@@ -111,6 +118,9 @@ class Watcher:
                 if self._away.recovered():
                     logger.debug("store %s: watching for changes again", quoted(store.alias))
         finally:
+            heard, self._detector = self.hears, None
+            if heard:
+                store.notifier.publish("work", None)  # or a pool would go on as if it were told of work
             close = getattr(change_detector, "close", None)
             if close is not None:
                 close()

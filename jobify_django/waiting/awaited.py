@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from jobify_django.current import CHECK_WORKERS_EVERY, CurrentJob
-from jobify_django.exceptions import JobNotFound, WaitDeadlock
+from jobify_django.exceptions import JobNotFound, WaitDeadlock, WaitTimeout
 from jobify_django.job import RUNNING, JobRecord
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import LiveJob
@@ -63,6 +63,11 @@ def not_found(id: str, elsewhere: str = "") -> JobNotFound:
         f"the store holds no job {id}: its transaction is not committed or was rolled back, or it ended and "
         f"was pruned (JOBIFY['RETENTION']){elsewhere}."
     )
+
+
+def timed_out(id: str, timeout: float | None) -> WaitTimeout:
+    """Return the error of a wait that was to last no longer than so many seconds."""
+    return WaitTimeout(f"job {id} had not ended after {timeout:g} s; it goes on.")
 
 
 class WorkerCheck:

@@ -1,5 +1,5 @@
 """Waiting for jobs to end. One of the waiting callers asks the store for all of them, and no wait times out
-without having asked once more itself."""
+without having asked once more itself. (A live job needs nobody to ask: ``jobify_django.waiting.live``.)"""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from functools import partial
 from typing import cast
 
 from jobify_django.current import current
-from jobify_django.exceptions import WaitTimeout
 from jobify_django.job import JobRecord
 from jobify_django.runtime import Runtime
 from jobify_django.stores.base import Store
 from jobify_django.stores.value import LiveJob
-from jobify_django.waiting.awaited import Awaited, WorkerCheck
+from jobify_django.waiting.awaited import Awaited, WorkerCheck, timed_out
+from jobify_django.waiting.live import live_end
 from jobify_django.waiting.waitlist import Ticket, WaitList
 from jobify_django.waiting.waker import BlockingCall, Pause, Steps, Waker
 
@@ -22,7 +22,7 @@ from jobify_django.waiting.waker import BlockingCall, Pause, Steps, Waker
 def until_ended(
     store: Store, id: str, live: LiveJob | None, timeout: float | None, waker: Waker
 ) -> Steps[JobRecord]:
-    """Return the job's record once it has ended. A ``live`` one is read instead of the store.
+    """Return the job's record once it has ended. A ``live`` one is waited for instead of asking the store.
 
     Raises ``WaitTimeout`` after ``timeout`` seconds, ``JobNotFound`` if the store does not hold the job, and
     ``WaitDeadlock`` if no worker could run it meanwhile: none sees it, or each of them waits.
@@ -33,19 +33,27 @@ def until_ended(
         return record
     job = current.get()
     if job is None or timeout == 0:  # 0 only looks
-        return (yield from ResultWait(waker, awaited, timeout).steps())
+        return (yield from _end_of(awaited, timeout, waker))
     worker_check = WorkerCheck(awaited, record.queue, job)
     left = job.begin_wait(record.queue, anyway=True)
     try:
         if not left:
             yield from worker_check.assert_others()
-        return (yield from ResultWait(waker, awaited, timeout, worker_check).steps())
+        return (yield from _end_of(awaited, timeout, waker, worker_check))
     finally:
         job.end_wait()
 
 
+def _end_of(
+    awaited: Awaited, timeout: float | None, waker: Waker, worker_check: WorkerCheck | None = None
+) -> Steps[JobRecord]:
+    if awaited.live is None:
+        return ResultWait(waker, awaited, timeout, worker_check).steps()
+    return live_end(awaited.live, timeout, waker, awaited.store.runtime.monotonic, worker_check)
+
+
 class ResultWait(Ticket):
-    """One wait for one job's end."""
+    """One wait for one job's end, as its store tells it."""
 
     __slots__ = (
         "_checked",
@@ -123,7 +131,7 @@ class ResultWait(Ticket):
         # The one that asks for all may be unable to.
         if not self._checked and (ended := (yield from self.awaited.ended())) is not None:
             return ended
-        raise WaitTimeout(f"job {self.awaited.id} had not ended after {self._timeout:g} s; it goes on.")
+        raise timed_out(self.awaited.id, self._timeout)
 
 
 class ResultWaits(WaitList[ResultWait]):
@@ -148,8 +156,7 @@ class ResultWaits(WaitList[ResultWait]):
         with self._lock:
             for id in ids:
                 for wait in self._by_id.get(id, ()):
-                    live = wait.awaited.live
-                    record = records.get(id) if live is None else live.record()
+                    record = records.get(id)
                     if record is None or record.status.ended:
                         wait.done, wait.record = True, record
                         wait.waker.wake()

@@ -207,7 +207,9 @@ def test_a_host_that_is_cut_off_says_so_where_the_connection_has_a_limit(
 def test_a_host_that_freezes_in_the_middle_of_a_claim_keeps_no_job(
     runjobs: Runjobs, first: Host, second: Host, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    frozen = runjobs(second, TEST_APPS="tests.servers.freezing.Freezing")
+    # With a limit a claim is a transaction of several messages; otherwise there is no middle to freeze in.
+    capped = json.dumps({"LEASE": LEASE, "MAX_RUNNING": 2})
+    frozen = runjobs(second, TEST_APPS="tests.servers.freezing.Freezing", TEST_JOBIFY=capped)
     book = Book(tmp_path / "book", first, environment)
     until(lambda: is_stopped(frozen.pid), "the claim")
     runjobs(first)

@@ -107,8 +107,8 @@ MUTANTS = (
     ),
     Mutant(
         "an end wakes nobody who waits for it (memory)",
-        "stores.memory.store.MemoryStore.settle",
-        'self.notifier.publish("ended", ended)',
+        "stores.memory.store.MemoryStore._tell_ends",
+        "row.wake_all()",
         "pass",
     ),
     # Leases
@@ -165,8 +165,8 @@ MUTANTS = (
     Mutant(
         "due jobs do not count for the bound (database)",
         "stores.database.sqlite.SQLiteStore._room",
-        "waiting + due",
-        "waiting",
+        "row.due is not None and row.due <= now",
+        "False",
     ),
     Mutant(
         "a cancelled job still counts (database)",
@@ -213,7 +213,7 @@ MUTANTS = (
     ),
     Mutant(
         "a paused queue lets pools turn in a circle (database)",
-        "stores.database.claim._claimed",
+        "stores.database.claim.claimed_of",
         "peek.due > now",
         "True",
     ),
@@ -240,6 +240,30 @@ MUTANTS = (
         "pool.claim_loop.ThreadClaimLoop._turn_until_stopped",
         "pause = self.turn()",
         "pause = self.turn(); self._alarm.clear(); self._urgent.clear()",
+    ),
+    Mutant(
+        "an outcome rings nobody once another has rung",
+        "pool.claim_loop.ThreadClaimLoop.wake_for_outcome",
+        "self._urgent.set()",
+        "pass",
+    ),
+    Mutant(
+        "outcomes of a turn's time are stored apart from those of the jobs that it started",
+        "pool.claim_loop.ThreadClaimLoop._gather_again",
+        "not self._woken and self.gathering()",
+        "False",
+    ),
+    Mutant(
+        "a thread that takes a job wakes none for the next one",
+        "pool.threads.Threads._next",
+        "self._wake_one_for_the_line()",
+        "pass",
+    ),
+    Mutant(
+        "notifications are lost where what was claimed cannot be started (database)",
+        "stores.database.transaction.Transactions.notifying_last",
+        "self._after_commit(...)",
+        "pass",
     ),
     # Quarantine
     Mutant(
@@ -346,6 +370,9 @@ MUTANTS = (
 
 BLIND_SPOTS = (
     "tests/test_woken.py",
+    "tests/test_claim_loop.py",
+    "tests/test_threads.py::test_jobs_that_block_all_run_at_once_also_on_threads_that_slept",
+    "tests/test_notifications.py::test_notifications_are_sent_although_what_was_claimed_cannot_be_started",
     "tests/test_retried_order.py",
     "tests/test_deferred_push.py",
     "tests/test_pool.py::test_a_job_that_a_stopping_pool_hands_back_is_not_reported_lost",

@@ -72,6 +72,7 @@ class View(Store):
             before, seen = seen, writes.total() - writes[process]
             return () if seen == before else EVERY_KIND
 
+        look.hears = True  # type: ignore[attr-defined]
         return look
 
     def in_transaction(self) -> bool:

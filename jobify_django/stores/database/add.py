@@ -74,7 +74,7 @@ class Adding(Transactions):
                     raise Contended(Added(0, room.depth, maxsize, (), order, now))
                 return Added(0, room.depth, maxsize, (), order, now)
         jobs = [
-            _new(queue.name, order, spec, number, now, at)
+            new_job(queue.name, order, spec, number, now, at)
             for spec, at, number in zip(specs[:fitting], due, room.numbers, strict=False)
         ]
         fresh = self._insert(db, queue.name, jobs)
@@ -113,7 +113,8 @@ def _fitting(db: Connection, room: int, specs: Sequence[JobSpec], now: float) ->
     return len(specs)
 
 
-def _new(queue: str, order: Order, spec: JobSpec, number: int, now: float, at: float) -> NewJob:
+def new_job(queue: str, order: Order, spec: JobSpec, number: int, now: float, at: float) -> NewJob:
+    """Return the row of a job that is pushed ``now``, eligible ``at`` a moment, under this number."""
     s = spec
     status = "delayed" if at > now else "waiting"
     key = order_key(order, s.priority, number)

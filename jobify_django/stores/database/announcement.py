@@ -17,8 +17,9 @@ announcement of a refused push would stand until that transaction ends. The keys
 the connection finds it, so tables of one name in several schemas have bounds of their own.
 
 **Counting.** A count takes longer the more jobs wait, and the more dead rows a held snapshot keeps. Whatever
-makes a job takes a number from one sequence first, so what was counted, and the numbers taken since, is a
-ceiling; as long as that fits, a queue whose count took long need not be counted again.
+makes a job takes a number from one sequence *after* it is announced, so what was counted, and the numbers
+taken since, is a ceiling; as long as that fits, nobody need count again: see ``ticket``. ``ticketing``
+says the same in one message, where the driver can.
 """
 
 from __future__ import annotations
@@ -31,28 +32,32 @@ from django.db import transaction
 
 from jobify_django.conf import MAX_MAXSIZE, QueueSettings
 from jobify_django.stores.database.add import Adding, Room
-from jobify_django.stores.database.columns import INTO_JOB, NEW_JOB, NewJob
-from jobify_django.stores.database.connection import Connection, Row, by_rows
+from jobify_django.stores.database.columns import INTO_JOB, JOB, NewJob
+from jobify_django.stores.database.connection import Connection, Row, array, chunks
 from jobify_django.stores.database.reading import within
 from jobify_django.stores.database.settle import Settling
+from jobify_django.stores.database.ticket import Book, good_for
 
 MOST_ANNOUNCED = 4095
 """Jobs that one announcement can speak for: twelve bits of its key."""
 
-COUNT_FREELY = 2_000
-"""A queue with at most so many waiting jobs has them counted at every push: that takes half a millisecond."""
+MOST_INSERTED = 5_000
+"""Jobs that one statement inserts."""
 
-SLOW_COUNT, SLOW_COUNTS = 0.002, 3
-"""After so many counts in a row that took longer than so many seconds, a queue is not counted at every push
-any more. Dead rows make a count slow, too: see ``watermark``."""
+TYPES = {
+    **dict.fromkeys(("priority", "flags"), "integer"),
+    **dict.fromkeys(("sequence", "order_key"), "bigint"),
+    **dict.fromkeys(("pushed_at", "eligible_at"), "double precision"),
+}
+"""The types of a new job's columns that are no text."""
 
 # The table that the connection's search_path leads to now: found anew by each statement.
 TABLE = "'jobify_job'::regclass::oid"
 CLASS = f"{TABLE}::int4 # ?"
-# Shared, so it blocks nobody; the key's number tells two announcements of one transaction apart. The jobs'
-# numbers are taken after the announcement is made (they depend on it), which the ceiling relies on.
 # Always empty. Its transaction has a number from then on, before it reads the queue's order: see ``LATE``.
 BEGUN = "left(pg_current_xact_id()::text, 0)"
+# Shared, so it blocks nobody; the key's number tells two announcements of one transaction apart. The jobs'
+# numbers are taken after the announcement is made (they depend on it), which the ceiling relies on.
 ANNOUNCE = f"""
     SELECT {TABLE}::bigint,
            ARRAY(SELECT nextval('jobify_job_number') FROM generate_series(1, ? + length(a.made)))
@@ -64,7 +69,7 @@ ANNOUNCED = f"""(
         SELECT coalesce(sum(l.objid::bigint & 4095), 0) FROM pg_locks l
         WHERE l.locktype = 'advisory' AND l.classid = ({CLASS})::oid AND l.objsubid = 2 AND l.granted
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND l.pid <> pg_backend_pid())"""
+          AND l.pid IS DISTINCT FROM pg_backend_pid())"""
 OTHERS = f"""
     SELECT {TABLE}::bigint, q.maxsize, q."order",
            current_setting('transaction_isolation') <> 'read committed', {ANNOUNCED}
@@ -78,13 +83,26 @@ IF_THERE_IS_ROOM = f"""
              + {ANNOUNCED} + ?
              <= coalesce((SELECT maxsize FROM jobify_queue
                           WHERE name = ? AND maxsize BETWEEN 1 AND {MAX_MAXSIZE}), ?) END"""
-COUNT = """
+# Whether this transaction may have changed or removed jobs, which it alone sees so until its end. The server
+# may still hold such numbers of transactions of the session that ended in the last second.
+CHANGED = f"""
+           current_setting('track_counts') = 'off'
+           OR pg_stat_get_xact_tuples_updated({TABLE}) + pg_stat_get_xact_tuples_deleted({TABLE}) > 0"""
+COUNT = f"""
     SELECT (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'waiting'),
            (SELECT count(*) FROM jobify_job
             WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now),
-           (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'delayed')"""
+           (SELECT count(*) FROM jobify_job WHERE queue = :queue AND status = 'delayed'),
+{CHANGED}"""
 
-INSERT = f"INSERT {INTO_JOB} VALUES %s ON CONFLICT (id) DO NOTHING RETURNING id"
+# One text for however many jobs, and one value a column.
+INSERT = """
+    INSERT {} SELECT {} FROM unnest({}) AS new ({}) ON CONFLICT (id) DO NOTHING RETURNING id""".format(
+    INTO_JOB,
+    ", ".join(column.new.replace("?", name) for name, column in JOB.items() if column.new),
+    ", ".join(f"?::{TYPES.get(name, 'text')}[]" for name in NewJob._fields),
+    ", ".join(NewJob._fields),
+)
 
 
 class Announcing(Adding, Settling):
@@ -93,23 +111,53 @@ class Announcing(Adding, Settling):
     def _set_up(self) -> None:
         super()._set_up()
         self._numbers = itertools.count()
-        self._counted: dict[tuple[int, str], tuple[int, int, int]] = {}
+        self._books: dict[tuple[int, str], Book] = {}
         self._tables: dict[str, int] = {}
+
+    def close(self) -> None:
+        # A server that comes back from a copy may give numbers out again.
+        self._books.clear()
+        super().close()
 
     def _room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int) -> Room:
         numbers = self._announce(db, queue, jobs, now, least if self.in_transaction() else 0)
         if full := not numbers:
             _, numbers = db.execute(NUMBERS, (jobs,)).fetchone()
         # A caller's transaction of another level counts what was committed when it began, instead of now.
-        table, live, order, old, others = db.execute(OTHERS, (_class(queue.name), queue.name)).fetchone()
-        where = self._tables[queue.name], _ = table, queue.name
+        table, live, order, old, others = db.execute(OTHERS, (class_of(queue.name), queue.name)).fetchone()
+        self._tables[queue.name] = table
         maxsize = within(live, MAX_MAXSIZE) or queue.maxsize
-        depth = None if old or full else self._ceiling(where, numbers)
-        if depth is None or depth + others + jobs > maxsize:
-            depth = self._count(db, where, now, int(others), numbers, keep=not old)
+        # By this table, not by the last one: other threads may be in other schemas.
+        book = None if old or full else self._in_force(self._books.get((table, queue.name)))
+        if book is not None and numbers[0] > book.first:
+            ceiling = book.counted + numbers[-1] - book.first
+            if ceiling <= maxsize:  # and the others are in it
+                return Room(live, order or None, ceiling - jobs, numbers)
+        began = self.runtime.monotonic()
+        values = {"queue": queue.name, "now": now}
+        waiting, due, delayed, changed = db.execute(COUNT, values).fetchone()
+        # A caller's transaction that has ended jobs sees fewer than others do, and may be rolled back.
+        if not old and not (changed and self.in_transaction()):
+            # Those announced may have taken smaller numbers; delayed jobs come due without taking another.
+            counted = waiting + delayed + int(others)
+            self._keep_book(queue.name, Book(table, numbers[0] - 1, counted, live, order or ""), began)
         # What is not announced must not be added, whatever room there is by now.
+        depth = int(waiting + due)
         reserved = max(int(others), maxsize - depth) if full else int(others)
         return Room(live, order or None, depth, numbers, reserved)
+
+    def _book(self, queue: str) -> Book | None:
+        """Return the book of a queue, if there is one that may still be used."""
+        return self._in_force(self._books.get((self._tables.get(queue, 0), queue)))
+
+    def _in_force(self, book: Book | None) -> Book | None:
+        return book if book is not None and self.runtime.monotonic() < book.until else None
+
+    def _keep_book(self, queue: str, book: Book, began: float) -> None:
+        """Keep a book whose count ``began`` then, on the monotonic clock."""
+        now = self.runtime.monotonic()
+        self._tables[queue] = book.table
+        self._books[book.table, queue] = book._replace(until=now + good_for(now - began))
 
     def _announce(
         self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int
@@ -130,7 +178,7 @@ class Announcing(Adding, Settling):
         check = self._values_of_check(queue, now, least) if least else ()
         table, numbers = self._lock_keys(db, queue.name, announced, jobs, check)
         if inside and numbers:
-            transaction.on_commit(_Announcement(queue.name, table, announced), using=self._database)
+            transaction.on_commit(Announcement(queue.name, table, announced), using=self._database)
         return numbers
 
     def _lock_keys(
@@ -142,7 +190,7 @@ class Announcing(Adding, Settling):
             part = min(MOST_ANNOUNCED, announced - start)
             wanted = max(0, min(jobs - start, part))
             statement = ANNOUNCE % (IF_THERE_IS_ROOM if check else "")
-            made = db.execute(statement, (wanted, _class(queue), self._key(part), *check)).fetchone()
+            made = db.execute(statement, (wanted, class_of(queue), self._key(part), *check)).fetchone()
             if made is None:
                 return 0, ()
             table, some = made
@@ -152,40 +200,12 @@ class Announcing(Adding, Settling):
 
     def _values_of_check(self, queue: QueueSettings, now: float, least: int) -> Row:
         name = queue.name
-        counted, first, _ = self._counted.get((self._tables.get(name, 0), name), (0, 0, 0))
-        # Where a count is cheap, nothing is left to the ceiling, which may be another table's.
-        ceiling = counted - first if counted > COUNT_FREELY else 1 << 60
-        return (ceiling, least, queue.maxsize, name, name, now, _class(name), least, name, queue.maxsize)
+        book = self._book(name)
+        ceiling = 1 << 60 if book is None else book.counted - book.first
+        return (ceiling, least, queue.maxsize, name, name, now, class_of(name), least, name, queue.maxsize)
 
     def _key(self, jobs: int) -> int:
         return (next(self._numbers) & 0x7FFFF) << 12 | jobs
-
-    def _ceiling(self, where: tuple[int, str], numbers: Sequence[int]) -> int | None:
-        """The most jobs that can wait, by the last count and the numbers taken since."""
-        counted, first, slow = self._counted.get(where, (0, 0, 0))
-        cheap = counted <= COUNT_FREELY and slow < SLOW_COUNTS
-        if cheap or numbers[0] <= first:
-            return None
-        return counted + numbers[-1] - first
-
-    def _count(
-        self,
-        db: Connection,
-        where: tuple[int, str],
-        now: float,
-        others: int,
-        numbers: Sequence[int],
-        *,
-        keep: bool,
-    ) -> int:
-        began = self.runtime.monotonic()
-        waiting, due, delayed = db.execute(COUNT, {"queue": where[1], "now": now}).fetchone()
-        if keep:
-            # Those announced may have taken smaller numbers; delayed jobs come due without taking another.
-            _, _, slow = self._counted.get(where, (0, 0, 0))
-            slow = slow + 1 if self.runtime.monotonic() - began > SLOW_COUNT else 0
-            self._counted[where] = (waiting + delayed + others, numbers[0] - 1, slow)
-        return int(waiting + due)
 
     def _note_waiting(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
         # Announced and not used up by pushes; the numbers come after it, as a push's do. Delayed jobs take
@@ -193,24 +213,27 @@ class Announcing(Adding, Settling):
         jobs = waiting + delayed
         self._lock_keys(db, queue, jobs, jobs)
 
-    def _announced(self, queue: str) -> list[_Announcement]:
+    def _announced(self, queue: str) -> list[Announcement]:
         """What this transaction has announced, for the table of the last one. As long as its lock is held it
         is found among the callbacks, for Django drops it from there where a savepoint is rolled back."""
         callbacks = (callback for _, callback, *_ in self._wrapper.run_on_commit)
-        mine = [one for one in callbacks if isinstance(one, _Announcement) and one.queue == queue]
+        mine = [one for one in callbacks if isinstance(one, Announcement) and one.queue == queue]
         return [one for one in mine if one.table == mine[-1].table]
 
     def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
-        fresh = {id for (id,) in by_rows(db, INSERT, NEW_JOB, jobs)}
+        fresh: set[str] = set()
+        for part in chunks(jobs, MOST_INSERTED):
+            columns = [array(values) for values in zip(*part, strict=True)]
+            fresh.update(id for (id,) in db.execute(INSERT, columns).fetchall())
         if announced := self._announced(queue):
             announced[-1].used += len(fresh)
         return fresh
 
     def _lock_claims(self, db: Connection, queue: str) -> None:
-        db.execute(f"SELECT pg_advisory_xact_lock({CLASS}, 0)", (_class(f"turn.{queue}"),)).fetchone()
+        db.execute(f"SELECT pg_advisory_xact_lock({CLASS}, 0)", (class_of(f"turn.{queue}"),)).fetchone()
 
 
-class _Announcement:
+class Announcement:
     """How many jobs of a queue the open transaction has announced, and how many of them it has pushed."""
 
     def __init__(self, queue: str, table: int, jobs: int) -> None:
@@ -223,7 +246,7 @@ class _Announcement:
         """Do nothing at the commit."""
 
 
-def _class(queue: str) -> int:
+def class_of(queue: str) -> int:
     """Return what makes the first half of the keys of a queue's announcements, together with its table's
     number: a signed 32 bit number.
 

@@ -35,7 +35,8 @@ WAIT = 0.25
 
 POLL_AFTER_WRITE = 0.1
 """Seconds in which a watcher that was told of a write looks again and again: SQLite writes first and commits
-then, and the kernel tells of several writes as one."""
+then, and the kernel tells of several writes as one. Once it has seen a commit it looks less and less often:
+what it waits for then is only a second one that was told of together with the first."""
 
 COMMIT_TIME = 0.0003
 """Seconds in which most transactions have committed after their first write."""
@@ -64,12 +65,15 @@ class FileChangeDetector:
         self._seen: object = None
         self._changed = False
         self._changed_at = self._busy_until = self._poll_until = 0.0
-        self._pause = POLL
+        self._pause = self._longest_pause = POLL
 
     @property
     def watches(self) -> bool:
         """Whether the kernel tells of writes to the file, and is believed; otherwise it goes by the clock."""
         return self._watch is not None
+
+    hears = True
+    """What one look misses the next one finds: they ask the file itself."""
 
     def __call__(self) -> Collection[Notification]:
         """Wait, look, and return notifications of all that may have changed."""
@@ -117,17 +121,19 @@ class FileChangeDetector:
         if written:
             self._poll_soon()
         elif not changed:
-            self._pause = min(self._pause * 2, POLL)
+            self._pause = min(self._pause * 2, self._longest_pause)
         elif not polling and not watch.wait(0.0):
             # A file system that does not tell, a log that is another file now, or a slow disk.
             logger.debug("the kernel did not tell of a write; looking every %g s for now", QUIET_POLL)
             self.close()
             self._watch_from = self._monotonic() + WATCH_AGAIN_AFTER
+        if changed:
+            self._longest_pause = WAIT
         return changed
 
     def _poll_soon(self) -> None:
         self._poll_until = self._monotonic() + POLL_AFTER_WRITE
-        self._pause = COMMIT_TIME
+        self._pause, self._longest_pause = COMMIT_TIME, POLL
 
 
 class InotifyWatch:

@@ -70,12 +70,16 @@ class Claiming(Settling):
     """The verb ``claim``."""
 
     def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
-        if not outcomes:
+        expected = bool(outcomes) or demand.expected
+        found = self._claim_at_once(demand, outcomes) if expected else None
+        if found is None and not outcomes:
             now = self.clock()
             peeks = self._read(partial(self._peek, demand))
             if not any(peek.claimable(demand, now) for peek in peeks):
-                return _claimed(peeks, now)
-        claimed, settled = self._write(partial(self._claim, demand, outcomes))
+                return claimed_of(peeks, now)._replace(empty=True)
+            if not expected:
+                found = self._claim_at_once(demand, outcomes)
+        claimed, settled = found or self._write(partial(self._claim, demand, outcomes))
         self._notify_settled(settled)
         self._notify_room(claim.queue for claim in claimed.claims)
         limited = {name for name, lane in demand.lanes.items() if lane.max_running is not None}
@@ -99,7 +103,7 @@ class Claiming(Settling):
         }
         alone = [Selection(queue, 1, unknown_tasks, head) for queue in room if (head := heads[queue])]
         if alone and demand.quarantine == "defer":
-            return _claimed(peeks, now, refused=settled.refused, deferred=True), settled
+            return claimed_of(peeks, now, refused=settled.refused, deferred=True), settled
 
         def start(selection: Selection) -> list[Claim]:
             return self._start(db, demand.pool, selection, now, now + demand.lanes[selection.queue].lease)
@@ -109,7 +113,7 @@ class Claiming(Settling):
         claims = claims or [
             claim for queue, want in room.items() for claim in start(Selection(queue, want, unknown_tasks))
         ]
-        return _claimed(peeks, now, claims, settled.refused), settled
+        return claimed_of(peeks, now, claims, settled.refused), settled
 
     def _peek(self, demand: Demand, db: Connection) -> list[Peek]:
         unknown_tasks = sorted(demand.unknown_tasks)
@@ -148,6 +152,10 @@ class Claiming(Settling):
 
     # What databases do in their own ways
 
+    def _claim_at_once(self, demand: Demand, outcomes: Sequence[Outcome]) -> tuple[Claimed, Settled] | None:
+        """Do what ``claim`` is to do in one step; ``None``, having done nothing, where it takes more."""
+        return None
+
     def _start(
         self, db: Connection, pool: str, selection: Selection, now: float, until: float
     ) -> list[Claim]:
@@ -170,7 +178,7 @@ class Claiming(Settling):
         to do where only one transaction writes at a time."""
 
 
-def _claimed(
+def claimed_of(
     peeks: Sequence[Peek],
     now: float,
     claims: Sequence[Claim] = (),
@@ -178,6 +186,7 @@ def _claimed(
     *,
     deferred: bool = False,
 ) -> Claimed:
+    """Return what a claim gave, of queues as it found them."""
     states = {peek.state.queue: peek.state for peek in peeks}
     # A job that is due and was not taken waits for something else than time: its queue is paused, say.
     dues = [peek.due - now for peek in peeks if peek.due is not None and peek.due > now]

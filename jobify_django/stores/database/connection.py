@@ -95,6 +95,18 @@ def translate(statement: str) -> str:
     return re.sub(r"(?<!:):([a-z]+)", r"%(\1)s", statement).replace("?", "%s")
 
 
+def array(values: Iterable[Any]) -> str:
+    """Return texts and numbers as the text of one array of PostgreSQL's: a statement has one value then,
+    however many they are, and so one text. Drivers take ten times as long for a list."""
+    return f"{{{','.join(map(_element, values))}}}"
+
+
+def _element(value: Any) -> str:
+    if isinstance(value, str):
+        return '"{}"'.format(value.replace("\\", "\\\\").replace('"', '\\"'))
+    return "NULL" if value is None else str(value)
+
+
 def placeholders(values: Collection[Any]) -> str:
     """Return ``(?, ?, ...)``."""
     return f"({', '.join('?' * len(values))})"
@@ -133,6 +145,12 @@ def by_rows(
 def lock_wait(seconds: float | None) -> float:
     """Return how long a call may wait for others' locks, of what its caller allows."""
     return LONGEST_LOCK_WAIT if seconds is None else min(LONGEST_LOCK_WAIT, max(SHORTEST_LOCK_WAIT, seconds))
+
+
+def sql_state(error: BaseException) -> str:
+    """Return the code that PostgreSQL has given an error of Django's; an empty text without one."""
+    cause = error.__cause__
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
 
 
 def autocommits(wrapper: BaseDatabaseWrapper) -> bool:

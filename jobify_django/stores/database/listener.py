@@ -1,14 +1,15 @@
 """Notifications between processes by PostgreSQL's LISTEN and NOTIFY.
 
-They only save time: a pool polls all the same. A pooler in transaction mode accepts LISTEN and delivers
-nothing. So the listener sends itself an echo now and then; if it does not arrive, that is logged, and the
-listener polls.
+They only save time: a pool polls all the same, though less often while the listener is known to get them. A
+pooler in transaction mode accepts LISTEN and delivers nothing. So the listener sends itself an echo now and
+then; if it does not arrive, that is logged, and the listener polls.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection
+import select
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from django.db import connections
@@ -36,13 +37,15 @@ DEBOUNCE = 0.01
 """Seconds in which a process sends the same notification once. A listener passes each on a second time after
 them, for the ones that were left out."""
 
-NOTIFY = f"SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', %s)"
+NOTIFY = f"""
+    SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', payload)
+    FROM unnest(%s::text[]) payload"""
 """A NOTIFY takes a lock on the whole database while it commits: it must not wait for the disk then.
 
 One statement, a transaction by itself: with ``server_side_binding`` the server takes no more than one.
 """
 
-NOTIFY_AT_COMMIT = "SELECT pg_notify(%s, %s)"
+NOTIFY_AT_COMMIT = f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest(%s::text[]) payload"
 
 
 class NotifySender:
@@ -58,20 +61,34 @@ class NotifySender:
         self._runtime = runtime
         self._sent_at: dict[str, float] = {}
 
-    def send(self, kind: str, queue: str = "", *, at_commit: bool = False) -> None:
-        """Send a notification, unless the same was sent a moment ago. Errors are ignored: it may be lost.
+    def is_due(self, payload: str, ahead: float = 0.0) -> bool:
+        """Return whether a notification is to be sent in so many seconds; if so, the same is not due again
+        for a moment."""
+        now = self._runtime.monotonic() + ahead
+        if now - self._sent_at.get(payload, 0.0) < DEBOUNCE:
+            return False
+        self._sent_at[payload] = now
+        return True
 
-        With ``at_commit`` it is part of the caller's transaction, and the server sends it at the commit.
+    def forget(self, payload: str) -> None:
+        """Let a notification be due again that told of nothing."""
+        self._sent_at.pop(payload, None)
+
+    def send(self, changes: Iterable[tuple[str, str]], *, at_commit: bool = False) -> None:
+        """Send notifications in one statement, but none that was sent a moment ago. Errors are ignored: they
+        may be lost.
+
+        Args:
+            changes: of each its kind, and the queue, or an empty text.
+            at_commit: they are part of the caller's transaction, and the server sends them at the commit.
         """
-        payload = f"{kind} {queue}"
+        payloads = [f"{kind} {queue}" for kind, queue in changes]
         if not at_commit:  # nobody knows how long it is until the commit
-            now = self._runtime.monotonic()
-            if now - self._sent_at.get(payload, 0.0) < DEBOUNCE:
-                return
-            self._sent_at[payload] = now
-        send, values = (NOTIFY_AT_COMMIT, [CHANNEL, payload]) if at_commit else (NOTIFY, [payload])
+            payloads = [payload for payload in payloads if self.is_due(payload)]
+        if not payloads:
+            return
         with contextlib.suppress(Exception), connections[self._alias].cursor() as cursor:
-            cursor.execute(send, values)
+            cursor.execute(NOTIFY_AT_COMMIT if at_commit else NOTIFY, [payloads])
 
 
 class ListenDetector:
@@ -92,6 +109,7 @@ class ListenDetector:
         self._echo_sent_at: float | None = None
         self._next_test = 0.0
         self._gets_nothing = False
+        self._has_heard = False
         # What was sent before it listened, it has missed.
         self._missed: Collection[Notification] = EVERY_KIND
 
@@ -99,6 +117,11 @@ class ListenDetector:
         wrapper: Any = connections[self._alias]
         self._raw = wrapper.Database.connect(**wrapper.get_connection_params(), autocommit=True)
         self._raw.execute(f"LISTEN {CHANNEL}")
+
+    @property
+    def hears(self) -> bool:
+        """Whether notifications arrive: the last echo has, or is still expected."""
+        return self._has_heard and not self._gets_nothing
 
     def __call__(self) -> Collection[Notification]:
         """Wait for notifications, a second at most, and return them."""
@@ -109,7 +132,8 @@ class ListenDetector:
         wait = POLL_WITHOUT_LISTEN if self._gets_nothing else WAIT
         if self._repeat_at:
             wait = min(wait, DEBOUNCE)
-        payloads = [notice.payload for notice in self._raw.notifies(timeout=wait, stop_after=1)]
+        wait_for_input(self._raw.fileno(), wait)
+        payloads = [notice.payload for notice in self._raw.notifies(timeout=0.0, stop_after=1)]
         received = {notification for payload in payloads if (notification := self._read(payload)) is not None}
         now = self._runtime.monotonic()
         due = {notification for notification, at in self._repeat_at.items() if at <= now}
@@ -122,6 +146,7 @@ class ListenDetector:
         kind, _, queue = payload.partition(" ")
         if kind == ECHO:
             self._echo_sent_at = None
+            self._has_heard = True
             if self._gets_nothing:
                 self._gets_nothing = False
                 logger.info("event=hearing: LISTEN works again")
@@ -151,3 +176,13 @@ class ListenDetector:
     def close(self) -> None:
         """Close the connection."""
         self._raw.close()
+
+
+def wait_for_input(socket: int, seconds: float) -> None:
+    """Wait until something can be read from a socket: psycopg's own wait looks ten times a second."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(socket, select.POLLIN)
+        poll.poll(seconds * 1000)
+    else:
+        select.select([socket], [], [], seconds)

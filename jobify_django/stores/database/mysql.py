@@ -187,6 +187,8 @@ class MySQLStore(ServerTransactions, DatabaseStore):
 
     # Where SQL differs
 
+    _beat = f"{columns.NEW_POOL} ON DUPLICATE KEY UPDATE seen_at = VALUES(seen_at), queues = VALUES(queues)"
+
     def _ensure_queue(self, db: Connection, queue: str) -> None:
         db.execute(
             self._with_lock_timeout(db, f"{columns.NEW_QUEUE} ON DUPLICATE KEY UPDATE name = name"), (queue,)
@@ -195,10 +197,6 @@ class MySQLStore(ServerTransactions, DatabaseStore):
     def _lock_claims(self, db: Connection, queue: str) -> None:
         # A row of its own: a push may hold the queue's row for as long as its transaction takes.
         self._locked_queue(db, f":{queue}"[:64])
-
-    def _heartbeat(self, db: Connection, values: Sequence[object]) -> None:
-        changed = "seen_at = VALUES(seen_at), queues = VALUES(queues)"
-        db.execute(f"{columns.NEW_POOL} ON DUPLICATE KEY UPDATE {changed}", values)
 
     def _start(
         self, db: Connection, pool: str, selection: Selection, now: float, until: float

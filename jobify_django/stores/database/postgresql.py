@@ -10,21 +10,20 @@ from typing import Any
 from django.db import Error as DjangoError
 
 from jobify_django.job import Claim
-from jobify_django.stores.database.announcement import TABLE, Announcing
+from jobify_django.stores.database.announcement import TABLE
 from jobify_django.stores.database.claim import DUE, Selection
 from jobify_django.stores.database.columns import CLAIM, to_claim
-from jobify_django.stores.database.connection import Connection, Held, by_rows, placeholders
+from jobify_django.stores.database.connection import Connection, placeholders, sql_state
+from jobify_django.stores.database.exchange import Exchanging
 from jobify_django.stores.database.listener import ListenDetector, NotifySender
-from jobify_django.stores.database.server import SILENCE_TIMEOUT, ServerTransactions
-from jobify_django.stores.database.settle import End
+from jobify_django.stores.database.pools import BEAT, LEASES, synced, what_to_know
+from jobify_django.stores.database.server import SILENCE_TIMEOUT, STATEMENT_TIMEOUT
 from jobify_django.stores.database.store import DatabaseStore
+from jobify_django.stores.database.ticketing import Ticketing
 from jobify_django.stores.database.watchdog import watchdog
-from jobify_django.stores.database.watermark import PARTS, WITHIN, Watermarks
+from jobify_django.stores.database.watermark import PARTS, WITHIN
 from jobify_django.stores.notifier import ChangeDetector
-from jobify_django.stores.value import Diagnosis
-
-STATEMENT_TIMEOUT = 15
-"""Seconds a statement in a transaction of our own may take."""
+from jobify_django.stores.value import Diagnosis, PoolRecord, Synced
 
 DEADLINE = 20.0
 """Seconds a transaction of our own may take; then the server has gone, whatever the socket says."""
@@ -56,28 +55,10 @@ START = f"""
     SET status = 'running', attempt = attempt + 1, pool = ?, started_at = ?, lease_until = ?
     FROM next WHERE j.id = next.id
     RETURNING order_key, sequence, {CLAIM.replace("id,", "j.id,", 1)}"""
-# Spelt so that PostgreSQL finds by its id what is looked for by its id. When its statistics have seen no
-# running job it takes the index of running jobs for empty; but a held snapshot fills that with dead entries.
-RUNNING = "status || '' = 'running'"
-# Jobs of one pool are renewed by one thread and ended by another. In whatever order the rest of a statement
-# goes through them, it locks them in this one, so that neither waits for what the other waits for.
-HELD = "ORDER BY j.id FOR NO KEY UPDATE OF j"
-RENEW = f"""
-    WITH held AS MATERIALIZED (
-        SELECT id FROM jobify_job j WHERE (id, attempt) IN (%s) AND pool = ? AND {RUNNING} {HELD})
-    UPDATE jobify_job j SET lease_until = ?
-    FROM held WHERE j.id = held.id
-    RETURNING j.id, cancel_requested"""
-END_ROW = "(?, ?, ?, ?::double precision, ?, ?::integer)"
-END = f"""
-    WITH held AS MATERIALIZED (
-        SELECT v.* FROM jobify_job j, (VALUES %s) v (status, result, error, ended_at, id, attempt)
-        WHERE j.id = v.id AND j.attempt = v.attempt AND j.{RUNNING} {HELD})
-    UPDATE jobify_job j
-    SET status = held.status, result = held.result, error = held.error, ended_at = held.ended_at,
-        lease_until = NULL
-    FROM held WHERE j.id = held.id
-    RETURNING j.id, j.attempt"""
+NOW = "extract(epoch FROM clock_timestamp())"
+BEAT_INSIDE = f"WITH beat AS ({BEAT}) "
+# A transaction by itself, which need not wait for the disk: a heartbeat is out of date in seconds anyway.
+BEAT_APART = f"WITH beat AS ({BEAT} WHERE set_config('synchronous_commit', 'off', true) <> '') "
 # Whether a transaction is open that has a smaller number than the mark, and jobs or announcements here. Only
 # such a one can have read the order that was in force before.
 LATE = f"""
@@ -96,7 +77,7 @@ SNAPSHOTS = """
     ORDER BY xact_start LIMIT 5"""
 
 
-class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
+class PostgreSQLStore(Exchanging, Ticketing, DatabaseStore):
     """Jobs in a PostgreSQL database."""
 
     # One round trip. READ COMMITTED whatever the project uses: each statement sees what is committed then.
@@ -112,17 +93,13 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         "keepalives_count": 3,
         "tcp_user_timeout": 20_000,
     }
-    _select_time = "SELECT extract(epoch FROM clock_timestamp())"
+    _select_time = f"SELECT {NOW}"
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._watermarks = Watermarks(self.runtime)
         self._notify_sender = NotifySender(self._database, self.runtime)
 
     # A job's way
-
-    def _skip_peek(self, queue: str) -> bool:
-        return queue in self._watermarks
 
     def _first_in_quarantine(self, db: Connection, queue: str, unknown_tasks: Sequence[str]) -> str:
         watermark = self._watermarks.of(queue, db)
@@ -152,11 +129,13 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         # RETURNING keeps no order.
         return [to_claim(claim) for _, _, *claim in sorted(rows)]
 
-    def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
-        return dict(by_rows(db, RENEW, "(?, ?)", held, after=(pool, until)))
-
-    def _end(self, db: Connection, ends: Sequence[End]) -> set[tuple[str, int]]:
-        return {(id, attempt) for id, attempt in by_rows(db, END, END_ROW, ends)}
+    def _heartbeat(self, db: Connection, pool: PoolRecord, values: Sequence[object]) -> Synced:
+        beat = BEAT_INSIDE if self.in_transaction() else BEAT_APART
+        select, known = what_to_know(pool.id, pool.queues, (*LEASES, NOW))
+        began = self.runtime.monotonic()
+        rows = db.execute(beat + select, (*values, *known)).fetchall()
+        self._server_clock.note(began, next(row[-1] for row in rows if row[-1] is not None))
+        return synced(rows, pool.queues)
 
     # A changed order
 
@@ -176,20 +155,20 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
         return (f"{begin}; SET LOCAL lock_timeout = '{max(1, int(lock_timeout * 1000))}ms'",)
 
     def _collided(self, error: DjangoError) -> bool:
-        return _code(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
+        return sql_state(error) in (DEADLOCK, SERIALIZATION, LOCK_TIMEOUT)
 
     def _lacks_tables(self, error: DjangoError) -> bool:
-        return _code(error) in (NO_TABLE, NO_COLUMN)
+        return sql_state(error) in (NO_TABLE, NO_COLUMN)
 
     def change_detector(self) -> ChangeDetector | None:
         wrapper: Any = self._wrapper
         if wrapper.Database.__name__ != "psycopg":
             return None
-        return ListenDetector(self._database, self._notify_others, self.runtime)
+        return ListenDetector(self._database, lambda echo: self._notify_others([(echo, "")]), self.runtime)
 
-    def _notify_others(self, kind: str, queue: str = "") -> None:
+    def _notify_others(self, changes: Sequence[tuple[str, str]]) -> None:
         with self._deadline():
-            self._notify_sender.send(kind, queue, at_commit=self.in_transaction())
+            self._notify_sender.send(changes, at_commit=self.in_transaction())
 
     def diagnose(self) -> Sequence[Diagnosis]:
         found = self._read(lambda db: db.execute(SNAPSHOTS, (OLD_SNAPSHOT,)).fetchall())
@@ -204,8 +183,3 @@ class PostgreSQLStore(Announcing, ServerTransactions, DatabaseStore):
 
     def _deadline(self) -> AbstractContextManager[object]:
         return watchdog.limit(self._wrapper.connection, DEADLINE)
-
-
-def _code(error: BaseException) -> str:
-    cause = error.__cause__
-    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""

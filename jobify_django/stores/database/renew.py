@@ -16,8 +16,11 @@ class Renewing(Transactions):
         if not held:
             return Renewed()
         jobs = sorted(held.items())
-        found = self._write(lambda db: self._renew(db, pool, jobs, self.clock() + lease))
+        found = self._renew_all(pool, jobs, lease)
         return Renewed([id for id in held if id not in found], [id for id, cancel in found.items() if cancel])
+
+    def _renew_all(self, pool: str, held: Held, lease: float) -> dict[str, bool]:
+        return self._write(lambda db: self._renew(db, pool, held, self.clock() + lease))
 
     def _renew(self, db: Connection, pool: str, held: Held, until: float) -> dict[str, bool]:
         """Extend leases; return for each job still held whether it is asked to cancel."""

@@ -8,14 +8,10 @@ from functools import partial
 from jobify_django.outcome import expired
 from jobify_django.stores.database.columns import RECORD, to_record
 from jobify_django.stores.database.connection import Connection, change_by_ids
-from jobify_django.stores.database.pools import PoolRegistry
+from jobify_django.stores.database.pools import LEASES, PoolRegistry
 from jobify_django.stores.database.settle import Returned, Settling
 from jobify_django.stores.value import Rescued
 
-# Two SELECTs, each one look-up in the index: SQLite reads all running rows for both in one.
-LEASES = """
-    SELECT (SELECT min(lease_until) FROM jobify_job WHERE status = 'running'),
-           (SELECT max(lease_until) FROM jobify_job WHERE status = 'running')"""
 EXPIRED = f"""
     SELECT {RECORD} FROM jobify_job WHERE status = 'running' AND lease_until < ?
     ORDER BY lease_until LIMIT ?"""
@@ -34,7 +30,7 @@ class Rescuing(Settling, PoolRegistry):
         max_lease_left: float | None = None,
     ) -> Sequence[Rescued]:
         now = self.clock()
-        first, last = self._read(lambda db: db.execute(LEASES).fetchone())
+        first, last = self._read(lambda db: db.execute(f"SELECT {', '.join(LEASES)}").fetchone())
         if max_lease_left is not None and last is not None and last > now + max_lease_left:
             self._write(partial(self._shorten_leases, max_lease_left))
         if first is None or first >= now:

@@ -17,7 +17,13 @@ from django.db.transaction import TransactionManagementError
 
 from jobify_django.exceptions import StoreBusy, StoreError, StoreUncertain
 from jobify_django.runtime import MACHINE, Runtime
-from jobify_django.stores.database.connection import Connection, Statements, lock_wait, translate, unmigrated
+from jobify_django.stores.database.connection import (
+    Connection,
+    Statements,
+    lock_wait,
+    translate,
+    unmigrated,
+)
 from jobify_django.stores.database.transaction import Contended, Transactions
 
 T = TypeVar("T")
@@ -30,6 +36,9 @@ TRIES_INSIDE = 5
 
 FIRST_SLEEP = 0.005
 LONGEST_SLEEP = 0.2
+
+STATEMENT_TIMEOUT = 15
+"""Seconds a statement in a transaction of our own may take, where the server keeps to that."""
 
 SILENCE_TIMEOUT = 15
 """Seconds a transaction of ours may wait for its next statement. A host that freezes or is cut off before the
@@ -69,6 +78,9 @@ class ServerTransactions(Transactions):
         if self.in_transaction():
             return self._in_callers_transaction(work)
         return self._with_retries(partial(self._on_cursor, work, self._deadline), may_repeat=True)
+
+    def _do_apart(self, work: Callable[[Connection], T]) -> T:
+        return self._read(work)  # without a round trip to begin, and another one to commit
 
     def _write(
         self, work: Callable[[Connection], T], *, may_repeat: bool = False, lock_timeout: float | None = None
@@ -121,7 +133,7 @@ class ServerTransactions(Transactions):
                 cursor.execute("COMMIT")
             except DjangoError as error:
                 if self._broken(error):
-                    raise _Uncertain from error
+                    raise Uncertain from error
                 raise
             return value
 
@@ -139,10 +151,10 @@ class ServerTransactions(Transactions):
             except Contended:
                 if tried == TRIES:
                     raise
-            except (_Uncertain, DjangoError) as caught:
-                error = caught.__cause__ if isinstance(caught, _Uncertain) else caught
+            except (Uncertain, DjangoError) as caught:
+                error = caught.__cause__ if isinstance(caught, Uncertain) else caught
                 assert isinstance(error, DjangoError)
-                uncertain = uncertain or (error if isinstance(caught, _Uncertain) else None)
+                uncertain = uncertain or (error if isinstance(caught, Uncertain) else None)
                 broken = self._broken(error)
                 if broken:
                     self.close()  # the next call gets a new one
@@ -241,11 +253,20 @@ class ServerClock:
         while len(readings) < MEASURE_TIMES and not (readings and readings[-1].error < PRECISE_READING / 2):
             began = monotonic()
             (now,) = db.execute(self._select).fetchone()
-            ended = monotonic()
-            error = (ended - began) / 2
-            readings.append(Reading(error, float(now) - began - error, ended))
-        self._measured = readings[-1].at
-        new = min(readings)
+            readings.append(self._read(began, now))
+        self._take(min(readings))
+
+    def note(self, began: float, now: float) -> None:
+        """Note what a statement that began then, and has just ended, has read along: then nobody need ask."""
+        self._take(self._read(began, now))
+
+    def _read(self, began: float, now: float) -> Reading:
+        ended = self._runtime.monotonic()
+        error = (ended - began) / 2
+        return Reading(error, float(now) - began - error, ended)
+
+    def _take(self, new: Reading) -> None:
+        self._measured = self._runtime.monotonic()
         if self.reading is None or new.replaces(self.reading):
             self.reading = new
 
@@ -264,8 +285,8 @@ class Reading(NamedTuple):
         return self.error <= error or abs(self.ahead - old.ahead) > self.error + error
 
 
-class _Uncertain(Exception):
-    """The reply to a COMMIT was lost; the cause says how."""
+class Uncertain(Exception):
+    """The connection broke while a commit was under way; the cause says how."""
 
 
 def _line(error: Exception) -> str:

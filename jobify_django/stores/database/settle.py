@@ -75,9 +75,12 @@ class Settling(Transactions):
     def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         if not outcomes:
             return ()
-        settled = self._write(partial(self._settle, outcomes))
+        settled = self._settle_all(outcomes)
         self._notify_settled(settled)
         return settled.refused
+
+    def _settle_all(self, outcomes: Sequence[Outcome]) -> Settled:
+        return self._write(partial(self._settle, outcomes))
 
     def _settle(self, outcomes: Sequence[Outcome], db: Connection) -> Settled:
         if not outcomes:

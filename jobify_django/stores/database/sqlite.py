@@ -11,20 +11,22 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from jobify_django.conf import QueueSettings
+from jobify_django.conf import MAX_MAXSIZE, QueueSettings
 from jobify_django.exceptions import StoreError
 from jobify_django.file import moved
-from jobify_django.job import Claim
-from jobify_django.stores.database.add import Room
+from jobify_django.job import Claim, JobSpec
+from jobify_django.stores.database.add import Room, new_job
 from jobify_django.stores.database.change_detector import FileChangeDetector, InotifyWatch
 from jobify_django.stores.database.claim import Selection
 from jobify_django.stores.database.columns import CLAIM, INTO_JOB, NEW_JOB, NewJob, to_claim
 from jobify_django.stores.database.connection import Connection, Held, Row, by_rows
+from jobify_django.stores.database.reading import order_from, timestamp_or_none, within
 from jobify_django.stores.database.settle import End
+from jobify_django.stores.database.sqlite_session import QueueRow, Session
 from jobify_django.stores.database.sqlite_transaction import SQLiteTransactions, raw_connection
 from jobify_django.stores.database.store import DatabaseStore
 from jobify_django.stores.notifier import ChangeDetector
-from jobify_django.stores.value import Diagnosis
+from jobify_django.stores.value import Added, Diagnosis
 
 LARGE_LOG = 64 * 2**20
 """Bytes of a write-ahead log that are worth a word."""
@@ -32,9 +34,9 @@ LARGE_LOG = 64 * 2**20
 # Statuses stand in the text of statements, not as parameters: only then does SQLite use a partial index.
 ROOM = """
     SELECT maxsize, "order", sequence, waiting,
-           (SELECT count(*) FROM jobify_job
-            WHERE queue = :queue AND status = 'delayed' AND eligible_at <= :now)
-    FROM jobify_queue WHERE name = :queue"""
+           (SELECT min(eligible_at) FROM jobify_job WHERE queue = q.name AND status = 'delayed')
+    FROM jobify_queue q WHERE name = ?"""
+DUE = "SELECT count(*) FROM jobify_job WHERE queue = ? AND status = 'delayed' AND eligible_at <= ?"
 INSERT = f"INSERT {INTO_JOB} VALUES {NEW_JOB} ON CONFLICT (id) DO NOTHING"
 ADDED = "UPDATE jobify_queue SET waiting = waiting + ?, sequence = ? WHERE name = ?"
 COUNT = "UPDATE jobify_queue SET waiting = waiting + ? WHERE name = ?"
@@ -68,18 +70,50 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
 
     # The bound
 
+    def _add(
+        self, queue: QueueSettings, specs: Sequence[JobSpec], all_or_nothing: bool, db: Connection
+    ) -> Added:
+        row = db.rows.get(queue.name) if len(specs) == 1 and isinstance(db, Session) else None
+        if isinstance(db, Session) and row and (added := self._add_one(db, queue, row, specs[0])):
+            return added
+        return super()._add(queue, specs, all_or_nothing, db)
+
+    def _add_one(self, db: Session, queue: QueueSettings, row: QueueRow, spec: JobSpec) -> Added | None:
+        """Add a job to a queue whose row is known, in half the time; ``None`` for what is not that simple."""
+        now = self.clock()
+        maxsize, order = row.maxsize or queue.maxsize, row.order or queue.order
+        number, waiting = row.sequence + 1, row.waiting + 1
+        job = new_job(queue.name, order, spec, number, now, spec.eligible_at(now))
+        if job.status != "waiting" or waiting > maxsize or (row.due is not None and row.due <= now):
+            return None
+        if not db.execute(INSERT, job).rowcount:
+            return None
+        db.execute(ADDED, (1, number, queue.name))
+        db.note(queue.name, QueueRow(row.maxsize, row.order, number, waiting, row.due))
+        return Added(1, waiting, maxsize, (), order, now)
+
     def _room(self, db: Connection, queue: QueueSettings, jobs: int, now: float, least: int) -> Room:
-        found = db.execute(ROOM, {"queue": queue.name, "now": now}).fetchone()
-        if found is None:
-            self._ensure_queue(db, queue.name)
-            return Room(None, None, 0, count(1))
-        maxsize, order, sequence, waiting, due = found
-        return Room(maxsize, order or None, waiting + due, count(sequence + 1))
+        row = db.rows.get(queue.name) if isinstance(db, Session) else None
+        if row is None:
+            found = db.execute(ROOM, (queue.name,)).fetchone()
+            if found is None:
+                self._ensure_queue(db, queue.name)
+                return Room(None, None, 0, count(1))
+            row = _row(*found)
+            if isinstance(db, Session):
+                db.note(queue.name, row)
+        waiting = row.waiting
+        if row.due is not None and row.due <= now:
+            waiting += db.execute(DUE, (queue.name, now)).fetchone()[0]
+        return Room(row.maxsize, row.order, waiting, count(row.sequence + 1))
 
     def _insert(self, db: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
         fresh = [job for job in jobs if db.execute(INSERT, job).rowcount]
         waiting = sum(job.status == "waiting" for job in fresh)
         db.execute(ADDED, (waiting, jobs[-1].sequence, queue))
+        # A delayed job may be the next one that is due: then the row is read anew.
+        if isinstance(db, Session) and waiting == len(fresh) and (row := db.rows.get(queue)):
+            db.note(queue, row._replace(sequence=jobs[-1].sequence, waiting=row.waiting + waiting))
         return {job.id for job in fresh}
 
     def _note_waiting(self, db: Connection, queue: str, waiting: int, delayed: int = 0) -> None:
@@ -152,3 +186,9 @@ class SQLiteStore(SQLiteTransactions, DatabaseStore):
                 "end the long reader (a backup, a shell), then PRAGMA wal_checkpoint(TRUNCATE)",
             )
         ]
+
+
+def _row(maxsize: object, order: object, sequence: int, waiting: int, due: object) -> QueueRow:
+    return QueueRow(
+        within(maxsize, MAX_MAXSIZE), order_from(order), sequence, waiting, timestamp_or_none(due)
+    )

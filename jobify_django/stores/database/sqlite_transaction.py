@@ -1,4 +1,4 @@
-"""SQLite's transactions: short IMMEDIATE ones of our own, and our own lock timeout when the file is locked.
+"""SQLite's transactions: short ones of our own, and our own lock timeout when the file is locked.
 
 They use the Django connection of the calling thread, below Django's cursors: a push costs a few statements
 of a few microseconds each, and the wrappers around a cursor cost more than that.
@@ -30,6 +30,7 @@ from jobify_django.stores.database.connection import (
     unmigrated,
 )
 from jobify_django.stores.database.replaced_file import ReplacedFile
+from jobify_django.stores.database.sqlite_session import Session, session_of
 from jobify_django.stores.database.transaction import Transactions
 
 T = TypeVar("T")
@@ -73,37 +74,54 @@ class SQLiteTransactions(Transactions):
         limit = lock_wait(lock_timeout)
         try:
             raw = raw_connection(wrapper)
-            db = _statements(wrapper, raw, self.runtime)
             if raw.in_transaction or not (wrapper.autocommit or wrapper.in_atomic_block):
                 self._take_lock(raw, wrapper, limit)
-                return _with_readable_text(raw, partial(work, db))
-            return _with_readable_text(raw, partial(self._transact, work, db, raw, wrapper, limit))
+                return _with_readable_text(raw, partial(work, _statements(wrapper, raw, self.runtime)))
+            return _with_readable_text(raw, partial(self._transact, work, wrapper, raw, limit))
         except (sqlite3.Error, DjangoError) as error:
             self._raise_store_error(error, limit)
 
     def _transact(
         self,
         work: Callable[[Connection], T],
-        db: Connection,
-        raw: sqlite3.Connection,
         wrapper: BaseDatabaseWrapper,
+        raw: sqlite3.Connection,
         limit: float,
     ) -> T:
-        until = self.runtime.monotonic() + limit
+        now = self.runtime.monotonic()
         if not self._mutex.acquire(timeout=limit):
             raise self._busy(limit)
         try:
-            self._begin(raw, wrapper, until - self.runtime.monotonic())
-            try:
-                value = work(db)
-                self._with_retries(partial(raw.execute, "COMMIT"), limit)
-            except BaseException:
-                if raw.in_transaction:
-                    raw.execute("ROLLBACK")
-                raise
-            return value
+            session = session_of(wrapper, raw)
+            if session.logs:
+                try:
+                    return self._commit(work, wrapper, session, partial(session.begin, now))
+                except (sqlite3.OperationalError, DjangoError) as error:
+                    if not _locked(error):
+                        raise
+            left = now + limit - self.runtime.monotonic()
+            return self._commit(work, wrapper, session, partial(self._begin, session, wrapper, left))
         finally:
             self._mutex.release()
+
+    def _commit(
+        self,
+        work: Callable[[Connection], T],
+        wrapper: BaseDatabaseWrapper,
+        session: Session,
+        begin: Callable[[], None],
+    ) -> T:
+        try:
+            begin()
+            value = work(_statements(wrapper, session, self.runtime))
+            session.execute("COMMIT")
+        except BaseException:
+            session.forget()
+            if session.raw.in_transaction:
+                session.execute("ROLLBACK")
+            raise
+        session.keep()
+        return value
 
     def in_transaction(self) -> bool:
         return _in_transaction(self._wrapper)
@@ -128,12 +146,14 @@ class SQLiteTransactions(Transactions):
             self._replaced_file.check()
         return wrapper
 
-    def _begin(self, raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper, limit: float) -> None:
-        raw.execute("PRAGMA busy_timeout = 0")
+    def _begin(self, session: Session, wrapper: BaseDatabaseWrapper, limit: float) -> None:
+        """Begin a transaction that has the write lock."""
+        session.forget()
+        session.execute("PRAGMA busy_timeout = 0")
         try:
-            self._with_retries(partial(raw.execute, "BEGIN IMMEDIATE"), limit)
+            self._with_retries(partial(session.execute, "BEGIN IMMEDIATE"), limit)
         finally:
-            raw.execute(f"PRAGMA busy_timeout = {_timeout(wrapper)}")
+            session.execute(f"PRAGMA busy_timeout = {_timeout(wrapper)}")
 
     @staticmethod
     def _take_lock(raw: sqlite3.Connection, wrapper: BaseDatabaseWrapper, limit: float) -> None:
@@ -223,10 +243,12 @@ def raw_connection(wrapper: BaseDatabaseWrapper) -> sqlite3.Connection:
     return raw  # type: ignore[no-any-return]
 
 
-def _statements(wrapper: BaseDatabaseWrapper, raw: sqlite3.Connection, runtime: Runtime) -> Connection:
+def _statements(
+    wrapper: BaseDatabaseWrapper, plain: Connection | sqlite3.Connection, runtime: Runtime
+) -> Connection:
     if wrapper.execute_wrappers:  # the project looks at each statement, and may refuse it
         return Statements(wrapper.cursor(), translate, runtime)
-    connection: Any = raw
+    connection: Any = plain
     return connection  # type: ignore[no-any-return]
 
 

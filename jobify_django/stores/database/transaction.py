@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ from jobify_django.stores.database.connection import Connection, autocommits, un
 from jobify_django.stores.notifier import Kind
 
 T = TypeVar("T")
+Change = tuple[Kind, Any]
+"""The kind of a notification, and what it is about."""
 
 logger = get_log("jobify.store")
 
@@ -46,6 +49,8 @@ class Transactions(Store):
     def _set_up(self) -> None:
         """Make what this store keeps for itself, once its database is known."""
         self._notify_failures = RepeatedFailure(self.runtime)
+        # By thread: the notifications that it sends last. Each thread has to do with its own entry alone.
+        self._held_back: dict[int, list[Change]] = {}
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads, and return its value; raises ``StoreError``."""
@@ -70,6 +75,11 @@ class Transactions(Store):
         transaction can only be rolled back.
         """
         raise NotImplementedError
+
+    def _do_apart(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work``, of which each statement may be committed by itself, and done twice; raises
+        ``StoreError``."""
+        return self._write(work, may_repeat=True)
 
     def in_transaction(self) -> bool:
         wrapper = self._wrapper
@@ -117,11 +127,36 @@ class Transactions(Store):
             self._after_commit(partial(self._notify, "ended", ids))
 
     def _notify(self, kind: Kind, about: Any) -> None:
-        self.notifier.publish(kind, about)
-        self._notify_others(kind, about if isinstance(about, str) else "")
+        held_back = self._held_back.get(self.runtime.thread_id())
+        if held_back is None:
+            self._publish([(kind, about)])
+        else:
+            held_back.append((kind, about))
 
-    def _notify_others(self, kind: str, queue: str = "") -> None:
-        """Notify other processes of a change that is committed. Most databases have another way, or none."""
+    @contextlib.contextmanager
+    def notifying_last(self) -> Iterator[None]:
+        thread = self.runtime.thread_id()
+        if thread in self._held_back:  # the outer block's end tells of this one too
+            yield
+            return
+        held_back = self._held_back[thread] = []
+        try:
+            yield
+        finally:
+            del self._held_back[thread]
+            if held_back:
+                self._after_commit(partial(self._publish, held_back))
+
+    def _publish(self, changes: Sequence[Change]) -> None:
+        for kind, about in changes:
+            self.notifier.publish(kind, about)
+        self._notify_others(
+            list(dict.fromkeys((kind, about if isinstance(about, str) else "") for kind, about in changes))
+        )
+
+    def _notify_others(self, changes: Sequence[tuple[str, str]]) -> None:
+        """Notify other processes of changes that are committed: their kinds, and the queues or empty texts.
+        Most databases have another way, or none."""
 
     def _after_commit(self, call: Callable[[], None]) -> None:
         """Run ``call`` when the open ``atomic`` commits, or now if there is none; what it raises is logged.

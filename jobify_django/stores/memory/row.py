@@ -6,15 +6,16 @@ from operator import attrgetter
 
 from jobify_django.job import DELAYED, RUNNING, WAITING, Claim, Interruption, JobError, JobRecord, JobSpec
 from jobify_django.outcome import NextState, Outcome
+from jobify_django.stores.value import LiveJobWaker
 
 # One call in C; the names stand in the value's class alone.
 _as_record = attrgetter(*JobRecord._fields)
 
 
 class Row:
-    """A job in memory: the columns of a ``JobRecord``, and its order key."""
+    """A job in memory: the columns of a ``JobRecord``, its order key, and who waits for its end."""
 
-    __slots__ = (*JobRecord._fields, "order_key")
+    __slots__ = (*JobRecord._fields, "order_key", "wakers")
 
     def __init__(self, spec: JobSpec, queue: str, sequence: int, key: int, now: float) -> None:
         self.id, self.task, self.arguments, self.priority, delay, at, self.flags, self.extra = spec
@@ -34,6 +35,8 @@ class Row:
         self.result: str | None = None
         self.error: JobError | None = None
         self.history: tuple[Interruption, ...] = ()
+        # Who waits for its end, in the order they came. No lock: each step is one operation on the dict.
+        self.wakers: dict[LiveJobWaker, None] = {}
 
     def __lt__(self, other: object) -> bool:
         return False  # heaps compare rows only where key and sequence are the same row's
@@ -78,4 +81,17 @@ class Row:
 
     def record(self) -> JobRecord:
         """Return the job as it is now."""
-        return JobRecord._make(_as_record(self))
+        return tuple.__new__(JobRecord, _as_record(self))
+
+    def add_waker(self, waker: LiveJobWaker) -> None:
+        """Wake a wait after each end of the job."""
+        self.wakers[waker] = None
+
+    def remove_waker(self, waker: LiveJobWaker) -> None:
+        """Wake this wait no more."""
+        self.wakers.pop(waker, None)
+
+    def wake_all(self) -> None:
+        """Wake all that wait for its end, which is noted already; called without the store's lock."""
+        for waker in tuple(self.wakers):
+            waker.wake()

@@ -97,8 +97,13 @@ class MemoryStore(Store):
                 if all_or_nothing and fitting < len(specs):
                     return Added(0, line.waiting, maxsize, (), order, now)
                 specs = specs[:fitting]
-            jobs = [self._find(spec.id) or self._enter(line, spec, order, now) for spec in specs]
-            added = Added(len(jobs), line.waiting, maxsize, jobs, order, now)
+            live, ended = self._live, self._ended
+            jobs = [
+                live.get(spec.id) or ended.get(spec.id) or self._enter(line, spec, order, now)
+                for spec in specs
+            ]
+            # By hand: for every job, and twice as fast.
+            added = tuple.__new__(Added, (len(jobs), line.waiting, maxsize, jobs, order, now))
         if jobs:
             self.notifier.publish("work", queue.name)
         return added
@@ -107,24 +112,25 @@ class MemoryStore(Store):
         refused = self.settle(outcomes) if outcomes else ()
         now = self.clock()
         states: dict[str, QueueState] = {}
-        until: dict[str, float] = {}
-        dues: list[float] = []
+        next_due: float | None = None
         open_: dict[Line, int] = {}
-        pool = demand.pool
+        pool, lanes = demand.pool, demand.lanes
         with self._lock:
-            for name, lane in demand.lanes.items():
+            for name, lane in lanes.items():
                 line = self._line(name)
-                if (due := line.promote(now)) is not None:
-                    dues.append(due - now)
+                if line.delayed and (due := line.promote(now)) is not None:
+                    next_due = due - now if next_due is None else min(next_due, due - now)
                 states[name] = line.state
-                until[name] = now + lane.lease
-                if (room := line.may_start(lane, now)) > 0:
+                if line.waiting and (room := line.may_start(lane, now)) > 0:
                     open_[line] = room
+            # Half of the turns of a pool that is not busy start nothing: they only tell of ends.
+            if not open_:
+                return Claimed((), refused, states, next_due)
             taken, deferred = take(open_, demand.unknown_tasks, demand.quarantine)
-            claims = [row.start(pool, now, until[row.queue]) for row in taken]
+            claims = [row.start(pool, now, now + lanes[row.queue].lease) for row in taken]
         for name in {row.queue for row in taken}:
             self.notifier.publish("room", name)
-        return Claimed(claims, refused, states, min(dues, default=None), deferred)
+        return Claimed(claims, refused, states, next_due, deferred)
 
     def renew(self, pool: str, held: Mapping[str, int], lease: float) -> Renewed:
         until = self.clock() + lease
@@ -142,7 +148,7 @@ class MemoryStore(Store):
     def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         now = self.clock()
         refused: list[Outcome] = []
-        ended: list[str] = []
+        ended: list[Row] = []
         rows: list[Row] = []
         with self._lock:
             for outcome in outcomes:
@@ -153,14 +159,14 @@ class MemoryStore(Store):
                     # What the rule says too, for the many.
                     row.result, row.error, row.lease_until = outcome.result, None, None
                     self._end(row, SUCCESSFUL, now)
-                    ended.append(row.id)
+                    ended.append(row)
                 else:
                     self._settle(row, outcome, now)
                     rows.append(row)
         if rows:
             self._notify(rows, ended)
         elif ended:
-            self.notifier.publish("ended", ended)
+            self._tell_ends(ended)
         return refused
 
     # A job's ways back
@@ -284,12 +290,17 @@ class MemoryStore(Store):
                 if line.waiting or line.delayed_count or line.running
             }
 
+    @property
+    def wakers(self) -> int:
+        """How many waits for the end of jobs there are, of those that hold the jobs themselves."""
+        with self._lock:
+            return sum(len(row.wakers) for row in self._live.values())
+
     # Live values and pools
 
     def sync(self, pool: str, queues: Collection[str]) -> Synced:
         with self._lock:
-            asked = [row.id for row in self._all_running() if row.cancel_requested and row.pool == pool]
-            return Synced({name: self._line(name).state for name in queues}, asked)
+            return self._sync(pool, queues)
 
     def tune(
         self,
@@ -314,9 +325,10 @@ class MemoryStore(Store):
         self.notifier.publish("room", queue.name)
         return state
 
-    def heartbeat(self, pool: PoolRecord) -> None:
+    def heartbeat(self, pool: PoolRecord) -> Synced:
         with self._lock:
             self._pools[pool.id] = (pool, self.clock())
+            return self._sync(pool.id, pool.queues)
 
     def retire(self, pool: str) -> None:
         with self._lock:
@@ -329,6 +341,10 @@ class MemoryStore(Store):
             return [replace(pool, age=max(0.0, now - seen)) for pool, seen in self._pools.values()]
 
     # Inside (all of it with the lock held)
+
+    def _sync(self, pool: str, queues: Collection[str]) -> Synced:
+        asked = [row.id for row in self._all_running() if row.cancel_requested and row.pool == pool]
+        return Synced({name: self._line(name).state for name in queues}, asked)
 
     def _shorten_leases(self, now: float, max_lease_left: float) -> None:
         """Let no lease of a pool that is not known to be alive have more than so many seconds left."""
@@ -386,8 +402,8 @@ class MemoryStore(Store):
         return after
 
     def _end(self, row: Row, status: JobStatus, now: float) -> None:
-        row.status = status
         row.ended_at = now
+        row.status = status  # last: others read the row without the lock
         self._lines[row.queue].running.pop(row.id, None)
         del self._live[row.id]
         self._ended[row.id] = row
@@ -401,14 +417,21 @@ class MemoryStore(Store):
         settings = get_settings().queues.get(queue)
         return self._line(queue).state.order or (settings.order if settings else "priority")
 
-    def _notify(self, rows: Sequence[Row], ended: Sequence[str] = (), *, room: bool = False) -> None:
+    def _notify(self, rows: Sequence[Row], ended: Sequence[Row] = (), *, room: bool = False) -> None:
         """Publish what changed; called without the lock."""
         for queue in {row.queue for row in rows if room or not row.status.ended}:
             self.notifier.publish("work", queue)
             if room:
                 self.notifier.publish("room", queue)
-        if ended := [*ended, *(row.id for row in rows if row.status.ended)]:
-            self.notifier.publish("ended", ended)
+        self._tell_ends([*ended, *(row for row in rows if row.status.ended)])
+
+    def _tell_ends(self, rows: Sequence[Row]) -> None:
+        """Wake those who wait for these jobs to end; called without the lock."""
+        for row in rows:
+            if row.wakers:
+                row.wake_all()
+        if rows:  # and those who found a job by its id
+            self.notifier.publish("ended", [row.id for row in rows])
 
 
 def _matches(row: Row, query: JobQuery) -> bool:

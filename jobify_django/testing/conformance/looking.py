@@ -241,6 +241,29 @@ class Looking(Ground):
 
         assert (seen.age, set(seen.queues)) == (0, {"mail"})
 
+    def test_a_heartbeat_tells_what_the_pool_must_know(self) -> None:
+        mine, _ = self.start(), self.start()
+        self.store.cancel([mine.id])
+        self.tune(workers=7)
+
+        told = self.store.heartbeat(a_pool(POOL, "default", "mail"))
+
+        assert told.states == self.store.sync("", ["default", "mail"]).states
+        assert told.states["default"].workers == 7
+        assert list(told.cancel_requested) == [mine.id]
+        assert list(self.store.heartbeat(a_pool(OTHER, "default")).cancel_requested) == []
+
+    def test_a_heartbeat_tells_of_leases_if_the_store_has_looked(self) -> None:
+        assert self.store.heartbeat(a_pool(POOL)).leases in (None, (None, None))
+        short, long = self.start(), self.start()
+        self.renew(short, lease=10.0)
+        self.renew(long, lease=60.0)
+        now = self.clock()
+
+        leases = self.store.heartbeat(a_pool(POOL)).leases
+
+        assert leases in (None, (now + 10.0, now + 60.0))
+
     def test_a_retired_pool_is_forgotten(self) -> None:
         self.store.heartbeat(a_pool(POOL))
         self.store.retire(POOL)

@@ -1,0 +1,1 @@
+"""What grows with what: each curve is a module with its points, measured in processes of their own."""

@@ -1,0 +1,1 @@
+"""The contestants: each a program in an environment of its own, ``prepare``, ``push`` or ``work``."""

@@ -1,0 +1,1 @@
+"""What the contestants' workers import: the job, written the way each of them wants it."""
