@@ -75,6 +75,11 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(course.ENVIRONMENTS):
         parser.error(f"no such contestant: {', '.join(sorted(unknown))}")
+    if arguments.seconds < 3 * arguments.every:
+        parser.error(
+            f"--seconds {arguments.seconds:g} is too short for a sample every {arguments.every:g} s: give "
+            "--every too, of a third of it at most"
+        )
     for name in ("held", "snapshot_from"):
         if getattr(arguments, name) is None:
             setattr(arguments, name, arguments.seconds / 3)

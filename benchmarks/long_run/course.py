@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from benchmarks import harness
-from benchmarks.long_run import environments
+from benchmarks.peers import environments
 
 ENVIRONMENTS = {"jobify": "jobify-django", "procrastinate": "procrastinate", "awa": "awa"}
 """The contestants, and the environment of each."""
@@ -52,8 +52,9 @@ def run(name: str, plan: Plan, note: Callable[[dict[str, Any]], None]) -> dict[s
 
     Raises ContestantFailed when one of its processes ends before its time.
     """
-    python = environments.python_for(ENVIRONMENTS[name])
-    looker = environments.python_for(ENVIRONMENTS["jobify"])
+    interpreter = environments.interpreter()
+    python = environments.python_for(ENVIRONMENTS[name], interpreter)
+    looker = environments.python_for(ENVIRONMENTS["jobify"], interpreter)
     with (
         _database(f"jobify_long_run_{name}", plan, looker) as database,
         tempfile.TemporaryDirectory() as place,
@@ -87,7 +88,7 @@ def run(name: str, plan: Plan, note: Callable[[dict[str, Any]], None]) -> dict[s
             producer.terminate()
             pushed = int((producer.communicate(timeout=30)[0] or "0").strip() or 0)
     return {
-        "versions": environments.versions(python),
+        "versions": environments.versions(python, ""),
         "pushed": pushed,
         "samples": samples,
     }
