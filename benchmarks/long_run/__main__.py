@@ -63,6 +63,8 @@ def _arguments() -> argparse.Namespace:
     plan = course.Plan()
     parser.add_argument("--server", default=plan.server, help=f"PostgreSQL (default {plan.server})")
     parser.add_argument("--rate", type=float, default=plan.rate, help="jobs a second (default 500)")
+    parser.add_argument("--depth", type=int, default=0, help="keep so many waiting instead of a rate")
+    parser.add_argument("--work-ms", type=float, default=0.0, help="how long a job takes (default 0)")
     parser.add_argument("--batch", type=int, default=plan.batch, help="jobs in one push (default 5)")
     parser.add_argument("--workers", type=int, default=plan.workers, help="jobs at once (default 10)")
     parser.add_argument("--seconds", type=float, default=plan.seconds, help="length (default 3600)")

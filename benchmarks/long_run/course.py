@@ -29,6 +29,8 @@ class Plan:
     Attributes:
         server: where PostgreSQL is; each contestant has a database there for the time of its run.
         rate: jobs a second.
+        depth: how many jobs wait all the time; 0 is a steady rate instead.
+        work_ms: milliseconds that a job takes.
         batch: jobs in one push.
         workers: jobs at once.
         seconds: how long.
@@ -39,6 +41,8 @@ class Plan:
 
     server: str = "postgresql://postgres@127.0.0.1:5432/postgres"
     rate: float = 500.0
+    depth: int = 0
+    work_ms: float = 0.0
     batch: int = 5
     workers: int = 10
     seconds: float = 3600.0
@@ -59,10 +63,13 @@ def run(name: str, plan: Plan, note: Callable[[dict[str, Any]], None]) -> dict[s
         _database(f"jobify_long_run_{name}", plan, looker) as database,
         tempfile.TemporaryDirectory() as place,
     ):
+        started = Path(place) / "started"
+        started.touch()
         environment = {
             "LONG_RUN_DATABASE": database,
             "LONG_RUN_WORKERS": str(plan.workers),
-            "LONG_RUN_STARTED": str(Path(place) / "started"),
+            "LONG_RUN_STARTED": str(started),
+            "LONG_RUN_WORK_MS": str(plan.work_ms),
             "DJANGO_SETTINGS_MODULE": "benchmarks.long_run.settings",
         }
         side = [python, "-m", f"benchmarks.long_run.sides.{name}"]
@@ -72,7 +79,8 @@ def run(name: str, plan: Plan, note: Callable[[dict[str, Any]], None]) -> dict[s
                 raise harness.ContestantFailed(f"{name} could not make its tables")
         times = map(str, (plan.seconds, plan.every, plan.snapshot_from, plan.held))
         look = [looker, "-m", "benchmarks.long_run.sampler", *times]
-        push = [*side, "push", str(plan.rate), str(plan.batch), str(plan.seconds)]
+        pace = ("fill", str(plan.depth)) if plan.depth else ("push", str(plan.rate))
+        push = [*side, *pace, str(plan.batch), str(plan.seconds)]
         pipe = {"stdout": subprocess.PIPE, "text": True, "env": environment, "cwd": place}
         with (
             harness.running([*side, "work"], env=environment, cwd=place) as worker,

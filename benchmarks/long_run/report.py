@@ -18,10 +18,16 @@ HEADER = (
 def markdown(document: dict[str, Any]) -> str:
     """Return the table; sizes are those at each phase's end, all else the median of its samples."""
     plan = document["plan"]
+    pace = f"{plan['depth']} jobs wait" if plan["depth"] else f"{plan['rate']:g} jobs/s"
+    pace += f" of {plan['work_ms']:g} ms" if plan["work_ms"] else ""
+    snapshot = (
+        f"a snapshot held for {plan['held']:g} s from second {plan['snapshot_from']:g}"
+        if plan["held"]
+        else "no snapshot held"
+    )
     lines = [
-        f"{plan['rate']:g} jobs/s for {plan['seconds']:g} s, {plan['workers']} workers, {plan['batch']} jobs "
-        f"a push; a snapshot held for {plan['held']:g} s from second {plan['snapshot_from']:g}. "
-        f"{document['machine']}, {document['date']}.",
+        f"{pace} for {plan['seconds']:g} s, {plan['workers']} workers, {plan['batch']} jobs a push; "
+        f"{snapshot}. {document['machine']}, {document['date']}.",
         "",
         *HEADER,
     ]

@@ -1,7 +1,8 @@
-"""What every job does: note how long it waited. One record of 16 bytes in a file, whichever queue ran it."""
+"""What every job does: note how long it waited, one record of 16 bytes in a file, whichever queue ran it."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 import time
@@ -11,16 +12,21 @@ from pathlib import Path
 RECORD = struct.Struct("<dd")
 """When the job began, in epoch seconds, and how many seconds after it was due to be pushed."""
 
+WORK = float(os.environ.get("LONG_RUN_WORK_MS", "0")) / 1000
+"""Seconds that a job takes."""
+
 _file = -1
 
 
-def note(due: float) -> None:
-    """Note that a job runs now that was due to be pushed then, in epoch seconds."""
+async def job(due: float) -> None:
+    """Note that a job runs now that was due to be pushed then, in epoch seconds; and take its time."""
     global _file
     if _file < 0:
         _file = os.open(os.environ["LONG_RUN_STARTED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     now = time.time()
     os.write(_file, RECORD.pack(now, now - due))
+    if WORK:
+        await asyncio.sleep(WORK)
 
 
 class Started:

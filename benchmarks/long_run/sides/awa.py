@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.long_run import started
 from benchmarks.long_run.sides import side
-from benchmarks.long_run.started import note
 
 
 @dataclass
@@ -51,7 +51,7 @@ async def _work() -> None:
 
     @client.task(Job, queue="default")
     async def job(job: Any) -> None:
-        note(job.args.due)
+        await started.job(job.args.due)
 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.long_run import started
 from benchmarks.long_run.sides import side
-from benchmarks.long_run.started import note
 
 
 def make_app(connector: Any) -> Any:
@@ -17,7 +17,7 @@ def make_app(connector: Any) -> Any:
 
     @app.task(name="job")
     async def job(due: float) -> None:
-        note(due)
+        await started.job(due)
 
     return app
 
