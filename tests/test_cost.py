@@ -26,8 +26,8 @@ MOST: dict[str, dict[str, Cost]] = {
     # Statements, round trips, transactions. Who makes something cheaper writes the new figures here.
     "postgresql": {
         "push": Cost(6, 1, 1),
-        "push that takes the last place": Cost(9, 2, 2),
-        "push to a full queue": Cost(12, 2, 2),
+        "push that takes the last place": Cost(11, 2, 2),
+        "push to a full queue": Cost(16, 2, 2),
         "push_many of 500": Cost(6, 1, 1),
         "claim of nothing": Cost(8, 1, 1),
         "a lone job: push, claim, end": Cost(24, 5, 5),

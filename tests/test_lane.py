@@ -138,7 +138,8 @@ TEXTS: dict[str, dict[str, list[str]]] = {
         "push and count": [
             """
                 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = %s; SET LOCAL
-                lock_timeout = %s; SELECT set_config('jobify.numbers', c.numbers, true),
+                lock_timeout = %s; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL
+                enable_seqscan = off; SELECT set_config('jobify.numbers', c.numbers, true),
                 set_config('jobify.others', c.others, true) FROM ( SELECT b.numbers::text AS
                 numbers, ( SELECT coalesce(sum(l.objid::bigint & 4095), 0) FROM pg_locks l WHERE
                 l.locktype = 'advisory' AND l.classid = ('jobify_job'::regclass::oid::int4 #

@@ -400,6 +400,27 @@ def test_a_column_that_is_altered_meanwhile_stops_nobody(jobify: Configure) -> N
 
 
 @psycopg3
+def test_a_push_that_counts_is_planned_once_also_on_a_large_analyzed_table(jobify: Configure) -> None:
+    ended = (
+        "INSERT INTO jobify_job (id, queue, task, arguments, priority, status, sequence, order_key, "
+        "pushed_at, eligible_at, ended_at, attempt, crashes, pool, cancel_requested) "
+        "SELECT 'e' || i, 'other', 't', '', 0, 'successful', i, 0, 0, 0, 0, 1, 0, '', FALSE "
+        "FROM generate_series(1, 20000) i"
+    )
+    run(ended, "ANALYZE jobify_job")
+    store = DatabaseStore()
+    for _ in range(12):
+        assert store.add(a_queue(maxsize=1), specs(1)).taken == 1
+        run("UPDATE jobify_job SET status = 'successful', ended_at = 0 WHERE status = 'waiting'")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT custom_plans, generic_plans > 5 FROM pg_prepared_statements "
+            "WHERE name ~ '^jobify_(look|addcounted)_'"
+        )
+        assert cursor.fetchall() == [(0, True), (0, True)]
+
+
+@psycopg3
 def test_a_ticket_that_waited_for_a_lock_leaves_the_rest_of_the_wait_to_the_count(jobify: Configure) -> None:
     store = DatabaseStore()
     store.add(QUEUE, specs(1))

@@ -11,7 +11,7 @@ from jobify_django.ordering import ORDERS
 from jobify_django.stores.database.announcement import ANNOUNCED, BEGUN, CLASS, TABLE, TYPES
 from jobify_django.stores.database.columns import INTO_JOB, JOB, NewJob
 from jobify_django.stores.database.connection import array
-from jobify_django.stores.database.message import Statement
+from jobify_django.stores.database.message import BY_INDEX, Statement
 from jobify_django.stores.database.ticket import LIVE
 
 GIVEN = [name for name in NewJob._fields if name not in ("sequence", "order_key")]
@@ -142,7 +142,9 @@ ADD_COUNTED = Statement(
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; "
 TIMEOUT = "SET LOCAL statement_timeout = %s; "
-LOCK_TIMEOUT = "SET LOCAL lock_timeout = %s; "
+# Left to itself the server plans the count anew for each push once the table is large and analyzed, for it
+# takes a plan for one queue to be cheaper by more than that is: 200 microseconds.
+COUNTED_BY = "SET LOCAL lock_timeout = %s; " + BY_INDEX
 COMMIT = "; COMMIT"
 
 

@@ -33,7 +33,7 @@ from jobify_django.stores.database.announcement import (
 )
 from jobify_django.stores.database.connection import Connection, array, lock_wait, sql_state
 from jobify_django.stores.database.listener import DEBOUNCE, NOTIFY, NotifySender
-from jobify_django.stores.database.message import IDLE, OneMessage, rows_of
+from jobify_django.stores.database.message import Call, OneMessage, is_idle, leave_transaction, rows_of
 from jobify_django.stores.database.push_statements import (
     ADD_COUNTED,
     ADD_INSIDE,
@@ -42,8 +42,8 @@ from jobify_django.stores.database.push_statements import (
     ANNOUNCE,
     BEGIN,
     COMMIT,
+    COUNTED_BY,
     DOOR,
-    LOCK_TIMEOUT,
     LOOK,
     TIMEOUT,
     values_of,
@@ -138,19 +138,8 @@ class Ticketing(Announcing, OneMessage):
             wait = min(wait, max(0.0, push.until - self.runtime.monotonic()))
             return self._send_counted(push, cursor, wait, now), False
         except BaseException:
-            self._leave(cursor)
+            leave_transaction(cursor)
             raise
-
-    def _leave(self, cursor: CursorWrapper) -> None:
-        """End the transaction that a message has begun and not ended."""
-        if cursor.db.connection is not None and not self._is_idle(cursor):
-            self._roll_back(cursor)
-
-    @staticmethod
-    def _is_idle(cursor: CursorWrapper) -> bool:
-        """Whether the server has ended the transaction of the last message, whatever became of it."""
-        connection = cursor.db.connection
-        return connection is not None and connection.info.transaction_status == IDLE
 
     def _send_by_book(
         self, push: Push, book: Book, cursor: CursorWrapper, wait: float, now: float
@@ -160,49 +149,47 @@ class Ticketing(Announcing, OneMessage):
         limit = book.limit(queue.maxsize) if waiting else NO_LIMIT
         if self._last.get(book.table, 0) + jobs > limit or self._skips_ticket(queue.name):
             return None
-        ticket = (book.order_in_force(queue.order), book.first, limit, book.table, book.live)
-        announce = (ANNOUNCE, (class_of(queue.name), self._key(jobs)))
+        order = book.order_in_force(queue.order)
+        ticket = (order, book.first, limit, book.table, book.live)
         add = (ADD_ONE, (*values, *ticket)) if jobs == 1 else (ADD_MANY, (*values, *ticket, jobs))
-        timeout = int(min(STATEMENT_TIMEOUT, wait) * 1000) + 1
-        work = f"work {queue.name}"
+        calls = [(ANNOUNCE, (class_of(queue.name), self._key(jobs))), add]
         began = self.runtime.monotonic()
-        # Sent when this commits; later it would be one more message.
-        notify = self._notify_sender.is_due(work, ahead=self._took)
-        rows: Sequence[Any] = ()
-        try:
-            if notify:
-                # A transaction of its own after the commit: what notifies holds up all others that do.
-                end = f"{COMMIT}; {NOTIFY}"
-                rows = self._messages.send(
-                    cursor,
-                    [announce, add],
-                    begin=BEGIN + TIMEOUT,
-                    before=(timeout,),
-                    end=end,
-                    after=(array([work]),),
-                )
-            else:
-                rows = self._messages.send(cursor, [announce, add], begin=TIMEOUT, before=(timeout,))
-        except DjangoError as error:
-            # If it is the notification that failed, the push may be stored: the next message finds it then.
-            if sql_state(error) != TIMED_OUT and not (notify and self._is_idle(cursor)):
-                raise
-            self._leave(cursor)  # the next message waits for the lock as long as it may
-        finally:
-            if notify and not rows:
-                self._notify_sender.forget(work)
+        rows, notified = self._send_ticket(calls, queue.name, cursor, wait)
         if not rows:
             _, in_a_row = self._in_vain.get(queue.name, (0, 0))
             in_a_row = min(MOST_IN_VAIN, 2 * in_a_row + 1)
             self._in_vain[queue.name] = (in_a_row, in_a_row)
             return None
-        if self._in_vain:
-            self._in_vain.pop(queue.name, None)
+        self._in_vain.pop(queue.name, None)
         self._took = min(self.runtime.monotonic() - began, DEBOUNCE)
         last = self._last[book.table] = rows[-1][0]
-        order = book.order_in_force(queue.order)
         depth = book.counted + last - book.first - (jobs - waiting)
-        return Added(jobs, depth, book.bound(queue.maxsize), (), order, now), notify
+        return Added(jobs, depth, book.bound(queue.maxsize), (), order, now), notified
+
+    def _send_ticket(
+        self, calls: Sequence[Call], queue: str, cursor: CursorWrapper, wait: float
+    ) -> tuple[Sequence[Any], bool]:
+        """Return the jobs' numbers, none if they are not added, and whether other processes are notified."""
+        work = f"work {queue}"
+        # Sent when this commits; later it would be one more message.
+        notify = self._notify_sender.is_due(work, ahead=self._took)
+        # A transaction of its own after the commit: what notifies holds up all others that do.
+        begin, end, after = (
+            (BEGIN + TIMEOUT, f"{COMMIT}; {NOTIFY}", (array([work]),)) if notify else (TIMEOUT, "", ())
+        )
+        before = (int(min(STATEMENT_TIMEOUT, wait) * 1000) + 1,)
+        rows: Sequence[Any] = ()
+        try:
+            rows = self._messages.send(cursor, calls, begin=begin, before=before, end=end, after=after)
+        except DjangoError as error:
+            # If it is the notification that failed, the push may be stored: the next message finds it then.
+            if sql_state(error) != TIMED_OUT and not (notify and is_idle(cursor)):
+                raise
+            leave_transaction(cursor)  # the next message waits for the lock as long as it may
+        finally:
+            if notify and not rows:
+                self._notify_sender.forget(work)
+        return rows, notify
 
     def _skips_ticket(self, queue: str) -> bool:
         """Whether a push had better count at once, for the tickets before it were in vain."""
@@ -225,7 +212,7 @@ class Ticketing(Announcing, OneMessage):
         (row,) = self._messages.send(
             cursor,
             calls,
-            begin=BEGIN + TIMEOUT + LOCK_TIMEOUT,
+            begin=BEGIN + TIMEOUT + COUNTED_BY,
             before=(int(STATEMENT_TIMEOUT * 1000), max(1, int(wait * 1000))),
             end=COMMIT,
         )
