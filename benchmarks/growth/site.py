@@ -35,7 +35,9 @@ def site(server: str, name: str = NAME, **jobify: Any) -> Iterator[None]:
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.growth.settings"
     os.environ["GROWTH_JOBIFY"] = json.dumps({"STORE": "database", **jobify})
-    database = _postgresql(server, name) if server else {**SQLITE, "NAME": str(Path("growth.sqlite3").resolve())}
+    database = (
+        _postgresql(server, name) if server else {**SQLITE, "NAME": str(Path("growth.sqlite3").resolve())}
+    )
     os.environ["GROWTH_DATABASE"] = json.dumps(database)
     if server:
         _on(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}")
