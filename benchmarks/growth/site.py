@@ -27,17 +27,20 @@ NAME = "jobify_growth"
 
 
 @contextmanager
-def site(server: str, **jobify: Any) -> Iterator[None]:
+def site(server: str, name: str = NAME, **jobify: Any) -> Iterator[None]:
     """Set Django up on an empty database, here and for processes started from here; drop it at the end.
 
-    ``server`` is PostgreSQL's address, or empty for SQLite; ``jobify`` is ``settings.JOBIFY``.
+    ``server`` is PostgreSQL's address, or empty for SQLite; ``name`` is the database's on it; ``jobify`` is
+    ``settings.JOBIFY``.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.growth.settings"
     os.environ["GROWTH_JOBIFY"] = json.dumps({"STORE": "database", **jobify})
-    database = _postgresql(server) if server else {**SQLITE, "NAME": str(Path("growth.sqlite3").resolve())}
+    database = (
+        _postgresql(server, name) if server else {**SQLITE, "NAME": str(Path("growth.sqlite3").resolve())}
+    )
     os.environ["GROWTH_DATABASE"] = json.dumps(database)
     if server:
-        _on(server, f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE)", f"CREATE DATABASE {NAME}")
+        _on(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}")
     try:
         import django
         from django.core.management import call_command
@@ -49,7 +52,7 @@ def site(server: str, **jobify: Any) -> Iterator[None]:
         connections.close_all()
     finally:
         if server:
-            _on(server, f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE)")
+            _on(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @contextmanager
@@ -86,7 +89,7 @@ def python_has_psycopg() -> bool:
     return find_spec("psycopg") is not None
 
 
-def _postgresql(server: str) -> dict[str, Any]:
+def _postgresql(server: str, name: str) -> dict[str, Any]:
     parts = urlsplit(server)
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -94,7 +97,7 @@ def _postgresql(server: str) -> dict[str, Any]:
         "PORT": parts.port or 5432,
         "USER": parts.username,
         "PASSWORD": parts.password or "",
-        "NAME": NAME,
+        "NAME": name,
     }
 
 
