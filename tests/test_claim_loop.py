@@ -311,15 +311,15 @@ def test_a_turn_on_the_event_loop_that_is_interrupted_keeps_what_woke_it() -> No
         def turn() -> float:
             nonlocal turns
             turns += 1
-            loop.wake()
             if turns == 1:
+                loop.wake()
                 raise KeyboardInterrupt
-            loop._stopped = True
             return NEVER
 
         loop = AsyncClaimLoop(lambda: None, turn, lambda: None, lambda error: None, lambda: False, MACHINE)
         loop.start()
         await pass_by()
+        await loop.stop(1)
 
     def interrupted(clock_run: Callable[[Clock], Any]) -> None:
         clock = Clock()
