@@ -278,6 +278,63 @@ def test_a_turn_on_the_event_loop_comes_when_the_latest_said() -> None:
     elsewhere(lambda: _on_a(run))
 
 
+def test_a_turn_on_the_event_loop_that_is_woken_meanwhile_is_followed_by_one_at_once() -> None:
+    turns: list[int] = []
+    rounds = 0
+
+    async def run(clock: Clock) -> None:
+        nonlocal rounds
+
+        def turn() -> float:
+            turns.append(rounds)
+            if len(turns) < 5:
+                loop.wake()
+            return NEVER
+
+        loop = AsyncClaimLoop(lambda: None, turn, lambda: None, failed.append, lambda: False, MACHINE)
+        loop.start()
+        for rounds in range(10):  # noqa: B007
+            await asyncio.sleep(0)
+        # Two in a round, and then the loop's other work.
+        assert [turns.count(number) for number in sorted(set(turns))] == [2, 2, 1]
+        await loop.stop(1)
+
+    failed: list[BaseException] = []
+    elsewhere(lambda: _on_a(run))
+    assert failed == []
+
+
+def test_a_turn_on_the_event_loop_that_is_interrupted_keeps_what_woke_it() -> None:
+    turns = 0
+
+    async def run(clock: Clock) -> None:
+        def turn() -> float:
+            nonlocal turns
+            turns += 1
+            if turns == 1:
+                loop.wake()
+                raise KeyboardInterrupt
+            return NEVER
+
+        loop = AsyncClaimLoop(lambda: None, turn, lambda: None, lambda error: None, lambda: False, MACHINE)
+        loop.start()
+        await pass_by()
+        await loop.stop(1)
+
+    def interrupted(clock_run: Callable[[Clock], Any]) -> None:
+        clock = Clock()
+        try:
+            waiting = clock.create_task(clock_run(clock))
+            with pytest.raises(KeyboardInterrupt):
+                clock.run_until_complete(waiting)
+            clock.run_until_complete(waiting)
+        finally:
+            clock.close()
+
+    elsewhere(lambda: interrupted(run))
+    assert turns == 2
+
+
 async def pass_by() -> None:
     for _ in range(10):
         await asyncio.sleep(0)

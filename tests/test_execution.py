@@ -20,7 +20,8 @@ from django.utils import timezone, translation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobify_django import JobFailed, JobStatus, task
+from jobify_django import JobCancelled, JobFailed, JobStatus, task
+from jobify_django.current import current
 from jobify_django.pool.execution import LONGEST_MESSAGE, LONGEST_TRACEBACK
 from jobify_django.registry import tasks
 from tests.child import PATIENCE, until
@@ -329,6 +330,17 @@ def test_ten_thousand_jobs_leave_nothing_in_memory(
         before = run_jobs(3_000)
         after = run_jobs(10_000)
     assert after - before < 1_000
+
+
+@both
+def test_a_job_that_is_stopped_in_its_first_step_is_cancelled(jobify: Configure) -> None:
+    async def stopped() -> None:
+        running: Any = current.get()
+        running.stop("cancel")
+        await asyncio.sleep(PATIENCE)
+
+    with at_work(), pytest.raises(JobCancelled):
+        run(stopped)
 
 
 @memory

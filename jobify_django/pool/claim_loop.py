@@ -144,6 +144,7 @@ class AsyncClaimLoop(ClaimLoop):
         self._timer: asyncio.TimerHandle | None = None
         self._next_at = 0.0
         self._due = False
+        self._running = False
         self._stopped = False
         self.running = True
         self.open()
@@ -167,14 +168,14 @@ class AsyncClaimLoop(ClaimLoop):
     def _wake_here(self) -> None:
         if not self._due and not self._stopped:
             self._due = True
-            self._loop.call_soon(self._run)
+            if not self._running:
+                self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        self._due = False
         if self._stopped:
             return
         try:
-            pause = self.turn()
+            pause = self._turns()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -185,6 +186,24 @@ class AsyncClaimLoop(ClaimLoop):
         # A timer that is due before stays, and goes on when it is: under load there is one a second.
         if self._timer is None or self._timer.when() > self._next_at:
             self._set_timer()
+
+    def _turns(self) -> float:
+        """Run a turn, and another one if that is due by then: for the jobs that have started and ended in it.
+
+        Not a third one: the loop's other work is next.
+        """
+        self._running = True
+        try:
+            self._due = False
+            pause = self.turn()
+            if self._due and not self._stopped:
+                self._due = False
+                pause = self.turn()
+        finally:
+            self._running = False
+            if self._due:
+                self._loop.call_soon(self._run)
+        return pause
 
     def _set_timer(self) -> None:
         if self._timer is not None:

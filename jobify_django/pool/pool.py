@@ -280,9 +280,11 @@ class Pool:
 
     def _on_notification(self, queue: object) -> None:
         # Of a queue whose workers are all busy nothing can start: one that becomes idle wakes the loop.
-        if any(slots.idle for name, slots in self.slots.items() if queue is None or queue == name):
-            if queue is not None:  # or else it only says that anything may have changed
-                self._expects_work = True
+        if queue is None:  # anything may have changed
+            if any(slots.idle for slots in self.slots.values()):
+                self._claim_loop.wake()
+        elif (slots := self.slots.get(queue)) is not None and slots.idle:  # type: ignore[call-overload]
+            self._expects_work = True
             self._claim_loop.wake()
 
     def _on_change(self) -> None:

@@ -51,8 +51,11 @@ class QuarantineRule:
         if self._deferred_lately(now) and now - self._deferred_since >= QUARANTINE:
             # Jobs before it in its queue keep starting, or those of another store.
             return "alone"
-        youngest = (slots.youngest() for slots in self._slots.values())
-        return "defer" if any(job and now - job.began < QUARANTINE for job in youngest) else "alone"
+        for slots in self._slots.values():
+            youngest = slots.youngest()
+            if youngest is not None and now - youngest.began < QUARANTINE:
+                return "defer"
+        return "alone"
 
     def note_deferred(self) -> None:
         """Note that a claim was deferred because of a job in quarantine."""

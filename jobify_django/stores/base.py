@@ -75,6 +75,8 @@ Kept = TypeVar("Kept")
 SCAN_LIMIT = 1_000
 """Jobs of a status that are looked through for their queues, where a store knows no better way."""
 
+_AT_ONCE = nullcontext()
+
 
 class Store(ABC):
     """Where jobs wait.
@@ -122,7 +124,7 @@ class Store(ABC):
         are sent, all at once: a claimed job need not wait for them. A store whose notifications cost nothing
         sends them at once.
         """
-        return nullcontext()
+        return _AT_ONCE
 
     # The life of a job: add -> claim -> (renew) -> settle
 

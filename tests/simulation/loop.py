@@ -30,13 +30,15 @@ class Loop(asyncio.BaseEventLoop):
         self.world = world
         self.tasks: list[asyncio.Task[Any]] = []
         self.set_exception_handler(self._unhandled)
+        self.set_task_factory(self._made)
 
     def time(self) -> float:
         return self.world.now
 
-    def create_task(self, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-        task = super().create_task(coroutine, **options)
-        self.tasks.append(task)
+    @staticmethod
+    def _made(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+        loop.tasks.append(task)
         return task
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -77,7 +77,7 @@ MUTANTS = (
     ),
     Mutant(
         "a pool hands back what another one holds (memory)",
-        "stores.memory.store.MemoryStore.settle",
+        "stores.memory.store.MemoryStore._settle_all",
         "outcome.pool != row.pool",
         "False",
     ),
@@ -281,8 +281,8 @@ MUTANTS = (
     Mutant(
         "a job in quarantine starts beside what has just started",
         "pool.quarantine.QuarantineRule.choice",
-        '"defer" if any(...) else "alone"',
-        '"alone"',
+        "now - youngest.began < QUARANTINE",
+        "False",
     ),
     Mutant(
         "others start beside a job in quarantine",

@@ -109,8 +109,8 @@ class MemoryStore(Store):
         return added
 
     def claim(self, demand: Demand, outcomes: Sequence[Outcome] = ()) -> Claimed:
-        refused = self.settle(outcomes) if outcomes else ()
         now = self.clock()
+        refused = self._settle_all(outcomes, now) if outcomes else ()
         states: dict[str, QueueState] = {}
         next_due: float | None = None
         open_: dict[Line, int] = {}
@@ -146,7 +146,9 @@ class MemoryStore(Store):
         return Renewed(lost, cancel)
 
     def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        now = self.clock()
+        return self._settle_all(outcomes, self.clock())
+
+    def _settle_all(self, outcomes: Sequence[Outcome], now: float) -> Sequence[Outcome]:
         refused: list[Outcome] = []
         ended: list[Row] = []
         rows: list[Row] = []
