@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _describe(connection: psycopg.Connection) -> dict[str, str]:
-    names = ("server_version", "fsync", "synchronous_commit", "shared_buffers")
+    names = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "autovacuum")
     answers = {}
     for name in names:
         row = connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
