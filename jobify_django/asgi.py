@@ -316,8 +316,10 @@ class Stop:
             watch.cancel()
 
     async def _watch(self, parent: BaseProcess, number: int) -> None:
-        # A forked sibling may hold the pipe open that tells of the parent's end, so both are asked.
-        while parent.is_alive() and os.getppid() == number:  # noqa: ASYNC110 - no event tells of it
+        # A forked sibling may hold the pipe open that tells of the parent's end, so the system is asked, too:
+        # for whose child this is, which a fork server that is the parent to it does not change, and for the
+        # process, which may have ended before ``number`` was read.
+        while parent.is_alive() and os.getppid() == number and _exists(parent):  # noqa: ASYNC110 - no event
             await asyncio.sleep(LOOK_FOR_PARENT)
         logger.critical(
             "event=orphaned parent=%s: the server's parent process is gone; the workers inside stop",
@@ -345,3 +347,16 @@ class Stop:
             call_on_loop(self._loop, self._begin)
         elif meaning == "release":
             self._shutdown.release_now()
+
+
+def _exists(process: BaseProcess) -> bool:
+    """Whether the system has a process of this number. Windows' handle of it tells by itself."""
+    if process.pid is None or os.name == "nt":  # there a signal 0 is a Ctrl-C
+        return True
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, as behind a change of user
+    return True

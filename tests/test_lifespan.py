@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,14 @@ class Host:
 @pytest.fixture(autouse=True)
 def memory(settings: Any) -> None:
     settings.JOBIFY = {"STORE": "memory", "GRACE": 0.1}
+
+
+@pytest.fixture
+def ended() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    assert process.wait(30) == 0
+    return process.pid
 
 
 @pytest.fixture
@@ -332,6 +343,26 @@ async def test_a_server_that_breaks_off_stops_the_workers_once(
     await reported()
     assert len(stores["memory"].pools()) == 1
     await second.tell("shutdown")
+
+
+async def test_workers_stop_whose_servers_parent_had_ended_before_anybody_looked(
+    ended: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Parent:
+        pid = ended
+
+        def is_alive(self) -> bool:
+            return True  # as where a forked sibling holds the pipe open that would tell of it
+
+    monkeypatch.setattr(multiprocessing, "parent_process", Parent)
+    monkeypatch.setattr(asgi, "LOOK_FOR_PARENT", 0.001)
+    host = Host(lifespan(forbidden))
+    await host.tell("startup")
+    async with asyncio.timeout(30):
+        while stores["memory"].pools():  # noqa: ASYNC110 - a pool's end is no event
+            await asyncio.sleep(0)
+    assert f"event=orphaned parent={ended}" in caplog.text
+    await host.tell("shutdown")
 
 
 async def reported() -> None:

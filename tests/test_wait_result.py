@@ -218,6 +218,7 @@ def test_a_job_whose_transaction_was_rolled_back_is_not_found(jobify: Configure)
 def test_a_job_in_memory_is_known_to_who_holds_it_when_the_store_has_forgotten_it(
     jobify: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    jobify(WORKERS=1)  # so that they end in their order
     monkeypatch.setattr("jobify_django.stores.memory.store.KEPT", 2)
     with at_work():
         jobs = [note.push(value) for value in range(10)]
