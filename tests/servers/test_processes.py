@@ -7,7 +7,7 @@ import random
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,28 @@ def pushing(start: Start, tmp_path: Path) -> Start:
         return start("-c", PUSH.format(count=count, path=str(tmp_path / "written"), name=name), **jobify)
 
     return push
+
+
+@contextmanager
+def write_lock(timeout: float = PATIENCE) -> Iterator[None]:
+    """Hold SQLite's lock while the block runs, so that nobody else holds it then."""
+    name = connection.settings_dict["NAME"]
+    with closing(sqlite3.connect(name, timeout=timeout, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def freeze(child: Child) -> None:
+    """Stop a process while it holds no lock of SQLite's: nobody could write before it wakes."""
+    while True:
+        with write_lock():
+            child.send(signal.SIGSTOP)
+            until(lambda: is_stopped(child.pid), "the stop")
+        try:
+            with write_lock(timeout=1):
+                return
+        except sqlite3.OperationalError:  # stopped in the moment in which it takes or gives one
+            child.send(signal.SIGCONT)
 
 
 RESCUERS_LEASE = 6
@@ -139,12 +161,7 @@ def test_a_process_frozen_past_its_lease_changes_nothing_when_it_wakes(
     frozen = runjobs("--workers", "1", LEASE=1)
     job = wait_for_file.push(str(started), str(go))
     until(started.exists, "the job's start")
-    # Not while it holds SQLite's lock: nobody could write before it wakes.
-    with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as lock:
-        lock.execute("PRAGMA busy_timeout = 60000")
-        lock.execute("BEGIN IMMEDIATE")
-        frozen.send(signal.SIGSTOP)
-        until(lambda: is_stopped(frozen.pid), "the stop")
+    freeze(frozen)
     other = runjobs("--workers", "1", LEASE=RESCUERS_LEASE)
     other.wait_for(f"event=rescued id={job.id}")
     until(lambda: job.record().status is JobStatus.RUNNING, "the second attempt")
@@ -172,9 +189,7 @@ def test_a_job_that_holds_the_interpreter_past_its_lease_runs_elsewhere(
     job = hold_interpreter_at_first.push(str(tmp_path))
     until(started.exists, "the job's start")
     # Not while another thread of it holds SQLite's lock: nobody could write before it goes on.
-    with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as lock:
-        lock.execute("PRAGMA busy_timeout = 60000")
-        lock.execute("BEGIN IMMEDIATE")
+    with write_lock():
         begin.touch()
         until(held.exists, "the interpreter's standstill")
     other = runjobs("--workers", "1", LEASE=RESCUERS_LEASE)
