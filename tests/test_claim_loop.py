@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jobify_django.pool import claim_loop
 from jobify_django.pool.claim_loop import GATHER, AsyncClaimLoop, ThreadClaimLoop
 from jobify_django.runtime import MACHINE
 from tests.child import PATIENCE
@@ -278,7 +279,13 @@ def test_a_turn_on_the_event_loop_comes_when_the_latest_said() -> None:
     elsewhere(lambda: _on_a(run))
 
 
-def test_a_turn_on_the_event_loop_that_is_woken_meanwhile_is_followed_by_one_at_once() -> None:
+@pytest.mark.parametrize(
+    ("took", "in_each_round"), [(0.0, [2, 2, 1]), (100.0, [1, 1, 1, 1, 1])], ids=["short", "long"]
+)
+def test_a_turn_on_the_event_loop_that_is_woken_meanwhile_is_followed_by_one_at_once_if_it_was_short(
+    monkeypatch: pytest.MonkeyPatch, took: float, in_each_round: list[int]
+) -> None:
+    monkeypatch.setattr(claim_loop, "AT_ONCE", 60.0)
     turns: list[int] = []
     rounds = 0
 
@@ -287,6 +294,7 @@ def test_a_turn_on_the_event_loop_that_is_woken_meanwhile_is_followed_by_one_at_
 
         def turn() -> float:
             turns.append(rounds)
+            clock.later += took
             if len(turns) < 5:
                 loop.wake()
             return NEVER
@@ -295,8 +303,7 @@ def test_a_turn_on_the_event_loop_that_is_woken_meanwhile_is_followed_by_one_at_
         loop.start()
         for rounds in range(10):  # noqa: B007
             await asyncio.sleep(0)
-        # Two in a round, and then the loop's other work.
-        assert [turns.count(number) for number in sorted(set(turns))] == [2, 2, 1]
+        assert [turns.count(number) for number in sorted(set(turns))] == in_each_round
         await loop.stop(1)
 
     failed: list[BaseException] = []
@@ -333,6 +340,28 @@ def test_a_turn_on_the_event_loop_that_is_interrupted_keeps_what_woke_it() -> No
 
     elsewhere(lambda: interrupted(run))
     assert turns == 2
+
+
+def test_no_turn_follows_one_on_the_event_loop_that_failed_even_if_it_was_woken_meanwhile() -> None:
+    turns = 0
+
+    async def run(clock: Clock) -> None:
+        def turn() -> float:
+            nonlocal turns
+            turns += 1
+            loop.wake()
+            raise ValueError("a fault of ours")
+
+        loop = AsyncClaimLoop(lambda: None, turn, lambda: None, failed.append, lambda: False, MACHINE)
+        loop.start()
+        await pass_by()
+        loop.wake()
+        await pass_by()
+        await loop.stop(1)
+
+    failed: list[BaseException] = []
+    elsewhere(lambda: _on_a(run))
+    assert turns == len(failed) == 1
 
 
 async def pass_by() -> None:

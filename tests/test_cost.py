@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ from django.db import connection, connections
 from jobify_django import Job, QueueFull, queue, task
 from jobify_django.outcome import succeeded
 from jobify_django.pool import serving
+from jobify_django.pool.workers import EAGER
 from jobify_django.runtime import MACHINE
 from jobify_django.stores.base import Store
 from jobify_django.stores.database import listener, server, watermark
@@ -213,9 +213,9 @@ def test_in_memory_a_lone_job_takes_few_rounds_of_its_event_loop(jobify: Configu
             await (await anote.apush())
             return rounds - before
 
-    # One starts the job and stores its end, and one wakes who waits for it. Before Python 3.12 the job begins
+    # One starts the job and stores its end, and one wakes who waits for it. Otherwise the job begins
     # in a round of its own, and its end is stored in the next.
-    assert elsewhere(lambda: asyncio.run(push_and_wait())) <= (2 if sys.version_info >= (3, 12) else 4)
+    assert elsewhere(lambda: asyncio.run(push_and_wait())) <= (2 if EAGER else 4)
 
 
 class Hurried(threading.Event):

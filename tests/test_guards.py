@@ -257,3 +257,22 @@ def test_a_project_that_wants_no_errors_of_logging_gets_none(
     refusing(ValueError("a broken filter"))
     get_log("jobify.worker").error("event=something")
     assert capsys.readouterr().err == ""
+
+
+@memory
+def test_the_end_of_a_job_is_told_before_the_next_job_of_its_worker_begins(
+    jobify: Configure, receiving: Callable[[Callable[..., Any]], None]
+) -> None:
+    jobify(WORKERS=1)
+    seen: list[str] = []
+    receiving(lambda **values: seen.append("told"))
+
+    async def begin() -> None:
+        seen.append("begins")
+
+    jobs = [pushed(begin) for _ in range(3)]
+    with at_work():
+        for job in jobs:
+            job.wait(timeout=PATIENCE)
+        until(lambda: len(seen) == 6, "what is told of the last")
+    assert seen == ["begins", "told"] * 3

@@ -441,6 +441,32 @@ def test_a_ticket_that_waited_for_a_lock_leaves_the_rest_of_the_wait_to_the_coun
     assert allowed == [1]  # a millisecond: what 0 means to the server is for ever
 
 
+@psycopg3
+def test_a_push_whose_connection_is_lost_while_it_waits_for_a_lock_is_made_again(jobify: Configure) -> None:
+    store = DatabaseStore()
+    store.add(QUEUE, specs(1))
+    broken: list[str] = []
+
+    def spoil(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if "COMMIT;" in sql and not broken:  # a ticket that notifies begins its transaction itself
+            broken.append(sql)
+            execute("BEGIN", None, *rest[1:])
+            execute("SET LOCAL statement_timeout = 1", None, *rest[1:])
+            return execute("SELECT pg_sleep(60)", None, *rest[1:])
+        if broken and sql == "ROLLBACK" and len(broken) == 1:
+            broken.append(sql)
+            connection.connection.close()
+        return execute(sql, *rest)
+
+    def push_is_spoilt() -> bool:
+        assert store.add(QUEUE, specs(1)).taken == 1
+        return bool(broken)
+
+    with connection.execute_wrapper(spoil):
+        until(push_is_spoilt)  # a notification is due again in a moment
+    assert broken[1:] == ["ROLLBACK"]
+
+
 @pytest.mark.parametrize(("took", "good"), [(0.001, 5.0), (0.2, 20.0), (10.0, 60.0)])
 def test_a_count_is_used_the_longer_the_longer_it_took(jobify: Configure, took: float, good: float) -> None:
     assert good_for(took) == pytest.approx(good)

@@ -135,6 +135,11 @@ class ThreadClaimLoop(ClaimLoop):
             self._urgent.clear()
 
 
+AT_ONCE = 0.001
+"""Seconds that a turn on the event loop may have taken, with its jobs' first steps, if another one is to
+follow before the loop's other work."""
+
+
 class AsyncClaimLoop(ClaimLoop):
     """Runs turns on the event loop, between its other work."""
 
@@ -179,7 +184,7 @@ class AsyncClaimLoop(ClaimLoop):
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._due = True  # no further turn
+            self._stopped = True  # no further turn, not even one that is due
             self.died(error)
             return
         self._next_at = self._loop.time() + pause
@@ -190,13 +195,14 @@ class AsyncClaimLoop(ClaimLoop):
     def _turns(self) -> float:
         """Run a turn, and another one if that is due by then: for the jobs that have started and ended in it.
 
-        Not a third one: the loop's other work is next.
+        Not a third one, nor one after jobs that took their time: the loop's other work is next.
         """
         self._running = True
         try:
             self._due = False
+            began = self._loop.time()
             pause = self.turn()
-            if self._due and not self._stopped:
+            if self._due and not self._stopped and self._loop.time() - began < AT_ONCE:
                 self._due = False
                 pause = self.turn()
         finally:

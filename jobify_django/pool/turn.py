@@ -85,10 +85,13 @@ class Turn:
             if self._backoff.pause:
                 self._backoff.recovered()
             self.workers.apply(claimed.states)
+            at_once = not self.store.blocking  # then the jobs may begin, and end, while they are started
+            if outcomes and at_once:
+                self._forget_and_report(outcomes, claimed.refused)
             if claimed.claims:
                 self.budget.spend(self.workers.start(claimed.claims))
             self._reply_may_be_lost = False
-        if outcomes:
+        if outcomes and not at_once:
             self._forget_and_report(outcomes, claimed.refused)
         if claimed.deferred:
             self.quarantine.note_deferred()

@@ -29,6 +29,10 @@ SHORT = 0.005
 """Seconds from its claim to its end within which a job was short: those that were claimed with it are perhaps
 as short. Other jobs give their workers free at once."""
 
+EAGER = sys.version_info >= (3, 12, 5)
+"""Whether a task can take its first step where it is made. Before 3.12.5 the interpreter crashes when
+somebody asks such a task for its coroutine after its end: https://github.com/python/cpython/issues/122332"""
+
 
 @dataclass(eq=False)
 class Workers:
@@ -161,14 +165,14 @@ class Workers:
         loop, run = self._loop, self._run
         # Each takes its first step at once, where it can: to wait for the loop's next round is most of what a
         # short job costs, and there the loop would let all of them take theirs in a row, too.
-        if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
+        if sys.version_info >= (3, 12) and EAGER and loop.get_task_factory() is None:
             for running in jobs:
                 asyncio.Task(
                     run(running), loop=loop, name=running.claim.id, context=Context(), eager_start=True
                 )
         else:
             for running in jobs:
-                running.task = loop.create_task(run(running), name=running.claim.id, context=Context())
+                _keep(running, loop.create_task(run(running), name=running.claim.id, context=Context()))
 
     def _continue_on_loop(self, running: RunningJob, unfinished: Unfinished) -> None:
         """Run on the loop what a ``def`` has left: it returned the coroutine of an ``async def``."""
@@ -178,7 +182,7 @@ class Workers:
 
     def _start_unfinished(self, running: RunningJob, unfinished: Unfinished) -> None:
         work = self._run(running, unfinished.work)
-        running.task = self._loop.create_task(work, name=running.claim.id, context=unfinished.context)
+        _keep(running, self._loop.create_task(work, name=running.claim.id, context=unfinished.context))
 
     def _lose_loop(self, jobs: Sequence[RunningJob]) -> None:
         self.phases.enter(Phase.STOPPING)
@@ -230,3 +234,9 @@ class Workers:
     def _leave(self, running: RunningJob) -> None:
         running.slots.leave(running)
         self._batch.pop(running, None)
+
+
+def _keep(running: RunningJob, task: asyncio.Task[None]) -> None:
+    """Keep the task of a job that has not ended: some event loops run a task at once where it is made."""
+    if not task.done():
+        running.task = task

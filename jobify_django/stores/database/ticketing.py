@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from django.db import Error as DjangoError
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.backends.utils import CursorWrapper
 
 from jobify_django.conf import MAX_MAXSIZE, QueueSettings
@@ -186,6 +186,8 @@ class Ticketing(Announcing, OneMessage):
             if sql_state(error) != TIMED_OUT and not (notify and is_idle(cursor)):
                 raise
             leave_transaction(cursor)  # the next message waits for the lock as long as it may
+            if cursor.db.connection is None:
+                raise OperationalError("the connection was lost while the push waited for a lock") from error
         finally:
             if notify and not rows:
                 self._notify_sender.forget(work)
