@@ -269,6 +269,8 @@ class Trouble:
     """
 
     def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.changed = threading.Condition()
         self.clear()
 
     def clear(self) -> None:
@@ -279,8 +281,15 @@ class Trouble:
         self.done: Counter[str] = Counter()
 
     def break_down(self, *verbs: str) -> None:
-        """Let these verbs fail until the trouble is cleared."""
-        self.before = frozenset(verbs)
+        """Let these verbs fail until the trouble is cleared.
+
+        Calls that had begun before go through: when this returns, they have ended. A claim that is still
+        under way would take the job that a test pushes next.
+        """
+        with self.changed:
+            self.before = frozenset(verbs)
+            ended = self.changed.wait_for(lambda: not any(self.begun[v] for v in verbs), PATIENCE)
+        assert ended, f"calls that do not end: {self.begun}"
 
     def lose_reply(self, verb: str) -> None:
         """Let the next call of this verb that does something fail after it is done."""
@@ -294,10 +303,17 @@ VERBS = [name for name in Store.__abstractmethods__]
 
 def _troubled(verb: str, work: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Store, *args: Any, **kwargs: Any) -> Any:
-        if verb in trouble.before:
-            trouble.met[verb] += 1
-            raise StoreError(f"{verb} does not work today.")
-        done = work(self, *args, **kwargs)
+        with trouble.changed:
+            if verb in trouble.before:
+                trouble.met[verb] += 1
+                raise StoreError(f"{verb} does not work today.")
+            trouble.begun[verb] += 1
+        try:
+            done = work(self, *args, **kwargs)
+        finally:
+            with trouble.changed:
+                trouble.begun[verb] -= 1
+                trouble.changed.notify_all()
         trouble.done[verb] += 1
         if trouble.after.get(verb) and (verb != "claim" or done.claims):
             trouble.after[verb] -= 1
